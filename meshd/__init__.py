@@ -1,0 +1,1 @@
+"""meshd: a WireGuard mesh network node that speaks the Tailscale protocols."""
