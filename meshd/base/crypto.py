@@ -124,7 +124,7 @@ def box_shared(private: bytes, public: bytes) -> bytes:
 
 def box_seal(shared: bytes, nonce: bytes, plaintext: bytes) -> bytes:
     """NaCl box (XSalsa20-Poly1305) with a precomputed key and a 24-byte nonce; the tag comes first."""
-    sealed: bytes = _na.crypto_box_easy_afternm(plaintext, nonce, shared)
+    sealed: bytes = _na.crypto_box_afternm(plaintext, nonce, shared)
     return sealed
 
 
@@ -133,7 +133,7 @@ def box_open(shared: bytes, nonce: bytes, boxed: bytes) -> bytes | None:
     if len(boxed) < 16 or len(nonce) != 24:
         return None
     try:
-        opened: bytes = _na.crypto_box_open_easy_afternm(boxed, nonce, shared)
+        opened: bytes = _na.crypto_box_open_afternm(boxed, nonce, shared)
     except ValueError:
         return None
     return opened
