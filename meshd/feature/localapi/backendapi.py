@@ -1,0 +1,214 @@
+"""What the LocalAPI asks of the node it serves.
+
+The routes know nothing of engines, sockets or control clients: everything they answer comes through the one
+protocol below. `meshd.node.backend.Backend` implements it; tests use a fake.
+
+Values cross this border as JSON-ready data: `dict`, `list`, `str`, `int`, `float`, `bool` and `None`, with the
+field names, presence rules and null lists that LocalAPI clients expect (absent times are
+`0001-01-01T00:00:00Z`). The routes add indentation, headers and status codes, nothing else.
+
+Failures are `MeshdError`. Its `code` picks the HTTP status:
+
+    invalid 400   denied 403   not_found 404   conflict 409   precondition 412
+    internal 500  unsupported 501  unavailable 503
+
+and its `message` is the text a user reads. Any other exception is a bug: the server logs it and answers 500.
+
+All methods are called on the event loop. The plain ones must return without blocking; the `async` ones may take as
+long as they need and are cancelled when the client goes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal, Protocol
+
+from meshd.base.addr import IPAddress
+from meshd.base.keys import NodePublic
+
+JSON = dict[str, Any]
+"""A JSON object; see the module text for its rules."""
+
+PingKind = Literal["disco", "TSMP", "ICMP", "peerapi"]
+"""Ping types by the names that clients put into the `type` parameter."""
+
+WATCH_ENGINE = 1
+"""Watch mask bit: engine statistics every two seconds, in addition to events."""
+WATCH_INITIAL_STATE = 2
+"""Watch mask bit: the first notify has `SessionID`, `State` and, where a login is pending, `BrowseToURL`."""
+WATCH_INITIAL_PREFS = 4
+"""Watch mask bit: the first notify has `Prefs`."""
+WATCH_INITIAL_NETMAP = 8
+"""Watch mask bit: the first notify has `NetMap`."""
+WATCH_NO_PRIVATE_KEYS = 16
+"""Watch mask bit: kept for compatibility; private keys never leave the daemon through this bus."""
+WATCH_INITIAL_HEALTH = 128
+"""Watch mask bit: the first notify has `Health`."""
+
+
+class LocalBackend(Protocol):
+    """One node, as local programs see it. Every method may be called in every login state."""
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def status(self, *, peers: bool = True) -> JSON:
+        """The whole status. With `peers` false the `Peer` member is `None`.
+
+        Keys: Version TUN BackendState HaveNodeKey? AuthURL TailscaleIPs Self ExitNodeStatus? Health MagicDNSSuffix
+        CurrentTailnet CertDomains ExtraRecords Peer User ClientVersion.
+        """
+        ...
+
+    def prefs(self) -> JSON:
+        """The current preferences, every key in `Config` replaced by its zero form."""
+        ...
+
+    def check_prefs(self, prefs: Mapping[str, Any]) -> None:
+        """Judge a full preferences object without applying it.
+
+        Raises:
+            MeshdError: "invalid", with every complaint in the message.
+        """
+        ...
+
+    def whois(self, ip: IPAddress, port: int, proto: str) -> JSON | None:
+        """Who is behind a mesh address, or behind a proxied local port: `{Node, UserProfile, CapMap}`.
+
+        `port` is 0 when the caller named an address alone; `proto` is "tcp", "udp" or "" for any.
+        None: nobody.
+        """
+        ...
+
+    def whois_node(self, key: NodePublic) -> JSON | None:
+        """As `whois`, by node key."""
+        ...
+
+    def peer_by_id(self, node_id: int) -> JSON | None:
+        """One node of the map (self included) as the map sent it, or None."""
+        ...
+
+    def user_profile(self, user_id: int) -> JSON | None:
+        """One user of the map: `{ID, LoginName, DisplayName, …}`, or None."""
+        ...
+
+    def profiles(self) -> list[JSON]:
+        """All login profiles, in a stable order; empty before the first login."""
+        ...
+
+    def current_profile(self) -> JSON:
+        """The profile in use; all fields zero before its first login."""
+        ...
+
+    def derp_map(self) -> JSON | None:
+        """The relay map in use, None before the first netmap."""
+        ...
+
+    def packet_filter_rules(self) -> list[JSON] | None:
+        """The filter rules in effect as the control server wrote them, None before the first netmap."""
+        ...
+
+    def metrics(self) -> str:
+        """All internal counters in Prometheus text form, for people who debug the daemon."""
+        ...
+
+    def user_metrics(self) -> str:
+        """The few metrics with stable names, in Prometheus text form."""
+        ...
+
+    def check_ip_forwarding(self) -> str:
+        """What keeps this host from forwarding for others; "" when nothing does."""
+        ...
+
+    def is_operator(self, uid: int) -> bool:
+        """Whether the preference OperatorUser names this uid."""
+        ...
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def watch(self, mask: int) -> AsyncIterator[JSON]:
+        """Notifies from now on, in order, the initial one (mask bits) first and only if it says something.
+
+        The watcher counts from the call on, not from the first iteration, so that nothing between the two is lost.
+        The queue behind it is bounded: a reader that falls behind finds the iterator ended, and starts over.
+        `aclose()` (or cancelling the reader) unsubscribes. Keys with no value are absent; the routes fill in those
+        that clients expect as null.
+        """
+        ...
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
+        """Change the preferences whose `<Name>Set` is true (`AutoUpdateSet` is an object), store, apply.
+
+        Unknown names are ignored, values of a wrong type are "invalid". Returns the new preferences once they are
+        on disk; applying them to tunnel and host goes on afterwards.
+        """
+        ...
+
+    async def start(self, options: Mapping[str, Any]) -> None:
+        """(Re)start the login machine: `{"UpdatePrefs": Prefs|None, "AuthKey": str, "FrontendLogID": str}`.
+
+        Returns when the new preferences are stored; progress arrives on the bus.
+        """
+        ...
+
+    async def login_interactive(self) -> None:
+        """Ask control for a login URL; it arrives on the bus as `BrowseToURL` (again, if one is pending)."""
+        ...
+
+    async def logout(self) -> None:
+        """Expire the node key at control (waiting a few seconds for its answer) and forget it here."""
+        ...
+
+    async def reset_auth(self) -> None:
+        """Forget all profiles and keys of this machine's logins, without telling control."""
+        ...
+
+    async def new_profile(self) -> None:
+        """Leave the current profile and begin an empty, unsaved one."""
+        ...
+
+    async def switch_profile(self, profile_id: str) -> None:
+        """Make another profile current ("not_found")."""
+        ...
+
+    async def delete_profile(self, profile_id: str) -> None:
+        """Delete a profile ("not_found"); deleting the current one begins an empty one."""
+        ...
+
+    async def ping(self, ip: IPAddress, kind: PingKind, size: int) -> JSON:
+        """One ping; `size` (disco only) pads the message to that many bytes on the wire, 0 for none.
+
+        Returns `{IP NodeIP NodeName Err LatencySeconds Endpoint PeerRelay DERPRegionID DERPRegionCode PeerAPIPort?
+        PeerAPIURL? IsLocalIP?}`. A ping that cannot succeed has `Err`; one nobody answers never returns: the
+        client decides how long it waits, and is gone when it has.
+        """
+        ...
+
+    async def netcheck(self) -> JSON:
+        """Probe the network now (STUN, relay latency, port mapping) and report.
+
+        `{Now UDP IPv6 IPv4 IPv6CanSend IPv4CanSend OSHasIPv6 ICMPv4 MappingVariesByDestIP UPnP PMP PCP PreferredDERP
+        RegionLatency RegionV4Latency RegionV6Latency GlobalV4Counters GlobalV6Counters GlobalV4 GlobalV6
+        CaptivePortal}`; latencies are integer nanoseconds by region id (as a string key), unknown booleans are None,
+        GlobalV4 and GlobalV6 are "ip:port" or "".
+        """
+        ...
+
+    async def set_expiry_sooner(self, expiry: float) -> None:
+        """Ask control to expire the node key at that unix time, which must be sooner than its present expiry."""
+        ...
+
+    async def debug(self, action: str, body: bytes) -> Any:
+        """One debugging action: "rebind", "restun", "force-netmap-update", "break-derp-conns", "pick-new-derp", …
+
+        Returns None (the client reads "done") or JSON-ready data.
+
+        Raises:
+            MeshdError: "not_found" for an action that this daemon does not have.
+        """
+        ...
+
+    async def shutdown(self) -> None:
+        """Stop the daemon, as SIGTERM does. Returns before it has stopped, so that the answer can be sent."""
+        ...
