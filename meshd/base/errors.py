@@ -1,7 +1,7 @@
 """The two error families of meshd.
 
-    MeshdError            something a user or operator must know: a message, a hint, facts
-    WireError(ValueError) bytes from outside that are not what the format says
+MeshdError            something a user or operator must know: a message, a hint, facts
+WireError(ValueError) bytes from outside that are not what the format says
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ class MeshdError(Exception):
     secret.
     """
 
-    def __init__(self, message: str, *, code: str = "internal", hint: str | None = None, **facts: object) -> None:
+    def __init__(
+        self, message: str, *, code: str = "internal", hint: str | None = None, **facts: object
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code

@@ -35,6 +35,8 @@ def parse_time(text: str) -> float | None:
     if zone not in "Zz":
         shift = timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6]))
         offset = timezone(-shift if zone[0] == "-" else shift)
-    moment = datetime(int(year), int(month), int(day), int(hour), int(minute), min(int(second), 59), tzinfo=offset)
+    moment = datetime(
+        int(year), int(month), int(day), int(hour), int(minute), min(int(second), 59), tzinfo=offset
+    )
     whole = (moment - _EPOCH).total_seconds()
     return whole + (int(fraction) / 10 ** len(fraction) if fraction else 0)

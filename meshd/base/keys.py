@@ -3,7 +3,8 @@
 Every key is a type of its own, so that a disco key cannot stand where a node key belongs. Private keys
 never show their bytes in ``repr`` or ``str``; ``text()`` is the one way to write them out.
 
-Text is a prefix and lower-case hex: ``nodekey:…``, ``mkey:…``, ``discokey:…``, ``chalpub:…``, ``nlpub:…`` for
+Text is a prefix and lower-case hex:
+``nodekey:…``, ``mkey:…``, ``discokey:…``, ``chalpub:…``, ``nlpub:…`` for
 public keys, ``privkey:…`` and ``nlpriv:…`` for private ones. The all-zero key is valid text and means "unset".
 """
 

@@ -28,7 +28,7 @@ class KeyValueFormatter(logging.Formatter):
     def __init__(self, *, timestamps: bool = True) -> None:
         super().__init__("%(asctime)s %(message)s" if timestamps else "%(message)s", "%Y-%m-%dT%H:%M:%S")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (name fixed by logging)
+    def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
         if record.levelno >= logging.WARNING:
             line = f"{record.levelname.lower()}: {line}" if "%(asctime)" not in (self._fmt or "") else line
