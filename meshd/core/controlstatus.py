@@ -1,0 +1,60 @@
+"""What the control client reports, and what it needs to be given: plain values.
+
+`Persist` is what must survive a restart and belongs to the profile; `ControlStatus` is one report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import TYPE_CHECKING
+
+from meshd.base.errors import MeshdError
+from meshd.base.keys import LockPrivate, NodePrivate
+from meshd.wire.control import UserProfile
+
+if TYPE_CHECKING:
+    from meshd.core.mapsession import MapChange
+    from meshd.core.netmap import Netmap
+
+
+class LoginFlags(IntFlag):
+    """How to log in. INTERACTIVE makes a new node key and asks for a person; EPHEMERAL nodes vanish."""
+
+    DEFAULT = 0
+    INTERACTIVE = 1
+    EPHEMERAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Identity of the node at one coordination server. None = not made yet."""
+
+    node_private: NodePrivate | None = None
+    old_node_private: NodePrivate | None = None
+    """The key before the last rotation; sent so that the server can tell that we are the same node."""
+    lock_private: LockPrivate | None = None
+    user_profile: UserProfile | None = None
+    stable_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStatus:
+    """One report. ``error`` is for the user; the client goes on by itself unless ``logged_in`` stays false.
+
+    ``login_finished`` is true in exactly the one report that ends a login. ``auth_url`` is a page where a
+    person must approve us. ``persist`` is set when it changed and must be stored before the callback
+    returns. ``change`` comes with ``netmap`` and says what is different since the report before.
+    ``can_continue`` false: nothing goes on until someone calls login().
+    """
+
+    logged_in: bool = False
+    login_finished: bool = False
+    logged_out: bool = False
+    in_map_poll: bool = False
+    can_continue: bool = True
+    auth_url: str = ""
+    error: MeshdError | None = None
+    persist: Persist | None = field(default=None, repr=False)
+    netmap: Netmap | None = field(default=None, repr=False)
+    change: MapChange | None = None
