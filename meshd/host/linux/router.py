@@ -1,0 +1,165 @@
+"""Addresses, routes and policy rules on Linux.
+
+meshd owns routing table 52, the rules of priority 5210 to 5270 that lead to it, and its interface. Traffic
+that carries the bypass mark, meshd's own, does not look into table 52 and so never loops.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from meshd.base.addr import IPPrefix
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.core.routes import RouterConfig
+from meshd.host.linux.journal import Journal
+from meshd.host.linux.rtnetlink import RtNetlink
+from meshd.wire import netlink as nl
+
+log = get_logger(__name__)
+
+TABLE = 52
+BYPASS_MARK = 0x80000
+MARK_MASK = 0xFF0000
+_MAIN, _DEFAULT = 254, 253
+_DONE = (0, errno.EEXIST)
+_GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV)
+
+
+def policy_rules(family: int) -> list[nl.Rule]:
+    """Our four rules, in order."""
+    return [
+        nl.Rule(family, 5210, nl.FR_ACT_TO_TBL, _MAIN, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, 5230, nl.FR_ACT_TO_TBL, _DEFAULT, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, 5250, nl.FR_ACT_UNREACHABLE, 0, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, 5270, nl.FR_ACT_TO_TBL, TABLE),
+    ]
+
+
+class LinuxRouter:
+    """Makes the host match a RouterConfig by the smallest change, and undoes everything on close."""
+
+    def __init__(self, netlink: RtNetlink, interface: str, journal: Journal) -> None:
+        self._netlink = netlink
+        self._interface = interface
+        self._index = netlink.interface_index(interface)
+        self._journal = journal
+        self._addresses: set[IPPrefix] = set()
+        self._routes: dict[IPPrefix, int | None] = {}
+        self._mtu = 0
+        self._rules: list[nl.Rule] = []
+        self._ipv6 = _ipv6_usable()
+        if not self._ipv6:
+            log.info("ipv6_unavailable", extra=kv(interface=interface))
+
+    def apply(self, config: RouterConfig) -> None:
+        """Bring the host to ``config``. Raises MeshdError naming the first change the kernel refused."""
+        if self._mtu != config.mtu:
+            self._do([("set up the interface", nl.set_link(self._index, up=True, mtu=config.mtu))])
+            self._mtu = config.mtu
+        addresses = {a for a in config.addresses if self._ipv6 or a.version == 4}
+        routes: dict[IPPrefix, int | None] = {r: self._index for r in config.routes if self._usable(r)}
+        routes.update({r: None for r in config.throws if self._usable(r)})
+        if addresses and not self._rules:
+            self._add_rules()
+        self._drop_routes(p for p in self._routes if p not in routes)
+        for address in self._addresses - addresses:
+            self._netlink.execute([nl.delete_address(self._index, address)])
+        self._do(
+            (f"add the address {a}", nl.add_address(self._index, a)) for a in addresses - self._addresses
+        )
+        self._addresses = addresses
+        changed = [(p, i) for p, i in routes.items() if p not in self._routes or self._routes[p] != i]
+        self._do((f"add a route to {p}", nl.replace_route(p, TABLE, i)) for p, i in changed)
+        self._routes = routes
+        if not addresses and self._rules:
+            self._remove_rules()
+
+    def _usable(self, prefix: IPPrefix) -> bool:
+        return self._ipv6 or prefix.version == 4
+
+    def _drop_routes(self, prefixes: Iterable[IPPrefix]) -> None:
+        requests = [nl.delete_route(p, TABLE, self._routes[p]) for p in prefixes]
+        for number in self._netlink.execute(requests):
+            if number not in _GONE:
+                log.warning("route_not_removed", extra=kv(reason=os.strerror(number)))
+
+    def _add_rules(self) -> None:
+        families = [nl.AF_INET, nl.AF_INET6] if self._ipv6 else [nl.AF_INET]
+        rules = [rule for family in families for rule in policy_rules(family)]
+        self._journal.record(rules, TABLE, self._interface)
+        self._do((f"add the policy rule {r.priority}", nl.add_rule(r)) for r in rules)
+        self._rules = rules
+
+    def restore_rules(self) -> None:
+        """Put back rules that somebody else removed (RT-14)."""
+        if self._rules:
+            self._do((f"restore the policy rule {r.priority}", nl.add_rule(r)) for r in self._rules)
+
+    def _remove_rules(self) -> None:
+        remove_rules(self._netlink, self._rules)
+        self._rules = []
+        self._journal.clear()
+
+    def _do(self, changes: Iterable[tuple[str, nl.Request]]) -> None:
+        todo = list(changes)
+        results = self._netlink.execute([request for _, request in todo])
+        for (what, _), number in zip(todo, results, strict=True):
+            if number not in _DONE:
+                raise MeshdError(
+                    f"cannot {what} on {self._interface}: {os.strerror(number)}",
+                    code="host",
+                    hint="meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking",
+                )
+
+    def close(self) -> None:
+        """Take back everything; the interface itself belongs to its opener."""
+        self._drop_routes(list(self._routes))
+        self._routes = {}
+        self._netlink.execute([nl.delete_address(self._index, a) for a in self._addresses])
+        self._addresses = set()
+        if self._rules:
+            self._remove_rules()
+
+
+def remove_rules(netlink: RtNetlink, rules: Iterable[nl.Rule]) -> None:
+    """Delete rules; those that are gone already are no error."""
+    todo = list(rules)
+    for rule, number in zip(todo, netlink.execute([nl.delete_rule(r) for r in todo]), strict=True):
+        if number not in (*_GONE, errno.EAFNOSUPPORT):
+            log.warning("rule_not_removed", extra=kv(priority=rule.priority, reason=os.strerror(number)))
+
+
+def clean_up(netlink: RtNetlink, journal: Journal) -> None:
+    """Undo what a daemon that is gone left behind: its rules, and throw routes in its table."""
+    if journal.rules:
+        present = {rule for family in (nl.AF_INET, nl.AF_INET6) for rule in netlink.rules(family)}
+        remove_rules(netlink, [rule for rule in journal.rules if rule in present])
+    if journal.table:
+        left = [
+            nl.delete_route(_prefix(route), journal.table, None)
+            for route in netlink.routes(journal.table)
+            if route.kind == nl.RTN_THROW
+        ]
+        netlink.execute(left)
+    journal.clear()
+
+
+def _prefix(route: nl.Route) -> IPPrefix:
+    from ipaddress import ip_network
+
+    if route.prefix is None:
+        return ip_network("0.0.0.0/0" if route.family == nl.AF_INET else "::/0")
+    address, bits = route.prefix
+    return ip_network((address.packed, bits))
+
+
+def _ipv6_usable() -> bool:
+    disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    try:
+        return disabled.read_text().strip() == "0"
+    except OSError:
+        return False

@@ -1,0 +1,105 @@
+"""A socket to the kernel's routing tables.
+
+Calls block for the few microseconds that the kernel needs to answer, so they are made from the event loop
+directly; a batch of requests goes out in one system call.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+
+from meshd.base.errors import MeshdError
+from meshd.wire import netlink as nl
+
+_BATCH = 128  # requests per datagram; their acknowledgements fit the receive buffer
+_RECEIVE_BYTES = 1 << 17
+_TIMEOUT_S = 5.0
+
+
+class RtNetlink:
+    """Requests with acknowledgement, and dumps. ``close()`` when done."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_TIMEOUT_S)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def execute(self, requests: Iterable[nl.Request]) -> list[int]:
+        """Send all requests; returns an errno for each, 0 where it was done."""
+        todo = list(requests)
+        results: list[int] = []
+        for start in range(0, len(todo), _BATCH):
+            results += self._batch(todo[start : start + _BATCH])
+        return results
+
+    def _batch(self, requests: list[nl.Request]) -> list[int]:
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        self._socket.send(b"".join(r.pack(first + i) for i, r in enumerate(requests)))
+        results: dict[int, int] = {}
+        while len(results) < len(requests):
+            for message in nl.messages(self._receive()):
+                if message.kind == nl.NLMSG_ERROR and first <= message.sequence < first + len(requests):
+                    results[message.sequence] = nl.error_number(message)
+        return [results[first + i] for i in range(len(requests))]
+
+    def dump(self, request: nl.Request) -> list[nl.Message]:
+        """All answers to a dump request."""
+        self._sequence += 1
+        sequence = self._sequence
+        self._socket.send(request.pack(sequence))
+        answers: list[nl.Message] = []
+        while True:
+            for message in nl.messages(self._receive()):
+                if message.sequence != sequence:
+                    continue
+                if message.kind == nl.NLMSG_DONE:
+                    return answers
+                if message.kind == nl.NLMSG_ERROR:
+                    number = nl.error_number(message)
+                    raise OSError(number, os.strerror(number))
+                answers.append(message)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_RECEIVE_BYTES)
+        except TimeoutError:
+            raise MeshdError(
+                "the kernel did not answer a routing request",
+                hint="look at the kernel log (dmesg)",
+                code="host",
+            ) from None
+
+    def interface_index(self, name: str) -> int:
+        """The index of an interface; OSError when there is none of that name."""
+        return socket.if_nametoindex(name)
+
+    def links(self) -> list[nl.Link]:
+        return [nl.decode_link(m) for m in self.dump(nl.get_links()) if m.kind == nl.RTM_NEWLINK]
+
+    def addresses(self) -> list[nl.InterfaceAddress]:
+        found = (nl.decode_address(m) for m in self.dump(nl.get_addresses()) if m.kind == nl.RTM_NEWADDR)
+        return [address for address in found if address is not None]
+
+    def rules(self, family: int) -> list[nl.Rule]:
+        """The policy rules of a family; empty when the kernel has no policy routing for it."""
+        try:
+            answers = self.dump(nl.get_rules(family))
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+                return []
+            raise
+        return [nl.decode_rule(m) for m in answers if m.kind == nl.RTM_NEWRULE]
+
+    def routes(self, table: int) -> list[nl.Route]:
+        found = (nl.decode_route(m) for m in self.dump(nl.get_routes()) if m.kind == nl.RTM_NEWROUTE)
+        return [route for route in found if route is not None and route.table == table]
