@@ -1,0 +1,47 @@
+"""The named packet filters of a map stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshd.wire.control.filter import FilterRule
+
+_BASE = "base"
+_ALL = "*"
+
+
+class NamedFilters:
+    """Filters by name, empty at the start of a stream. No rule at all denies everything inbound."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self) -> None:
+        self._named: dict[str, tuple[FilterRule, ...]] = {}
+
+    def apply(
+        self,
+        packet_filter: tuple[FilterRule, ...] | None,
+        packet_filters: Mapping[str, tuple[FilterRule, ...] | None],
+    ) -> bool:
+        """Take in the two fields of a map response; returns whether they said anything.
+
+        `packet_filter` replaces the one named `base`. In `packet_filters` a None deletes that name and a
+        None for `*` deletes all names first; an empty tuple keeps the name with no rules.
+        """
+        named = self._named
+        if packet_filter is not None:
+            named[_BASE] = packet_filter
+        if _ALL in packet_filters and packet_filters[_ALL] is None:
+            named.clear()
+        for name, rules in packet_filters.items():
+            if name == _ALL:
+                continue
+            if rules is None:
+                named.pop(name, None)
+            else:
+                named[name] = rules
+        return packet_filter is not None or bool(packet_filters)
+
+    def effective(self) -> tuple[FilterRule, ...]:
+        """All rules, in the order of the names."""
+        return tuple(rule for name in sorted(self._named) for rule in self._named[name])
