@@ -1,0 +1,43 @@
+"""What every test may count on: markers that skip with a reason, and a CI mode that forbids silent skips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+# Programs that this project cannot install; only their tests may be skipped in CI.
+OPTIONAL_PROGRAMS = ("tailscaled", "tailscale", "headscale", "derper", "boringtun-cli", "gotatun")
+IN_CI = os.environ.get("MESHD_CI") == "1"
+
+
+def _netns_problem() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root"
+    if not os.path.exists("/dev/net/tun"):
+        return "needs /dev/net/tun"
+    if shutil.which("ip") is None:
+        return "needs the program ip (iproute2)"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    problem = _netns_problem()
+    if problem is None:
+        return
+    for item in items:
+        if item.get_closest_marker("netns"):
+            item.add_marker(pytest.mark.skip(reason=problem))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(f"{name} is not on PATH" in reason for name in OPTIONAL_PROGRAMS):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {reason}"
+    return report
