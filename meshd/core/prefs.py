@@ -1,0 +1,263 @@
+"""Preferences: what the user wants of this node.
+
+The JSON form is that of existing clients and state files: Go's field names, null lists, keys under ``Config``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
+from meshd.base.errors import MeshdError
+from meshd.base.keys import LockPrivate, NodePrivate
+
+_ZERO_PRIVATE = NodePrivate.zero().text()
+_ZERO_LOCK = LockPrivate.zero().text()
+DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
+CONTROL_SYNONYMS = frozenset({DEFAULT_CONTROL_URL, "https://login.tailscale.com"})
+
+
+class UserProfile(msgspec.Struct, frozen=True, rename="pascal"):
+    """Who the node belongs to, as control named them."""
+
+    id: int = msgspec.field(default=0, name="ID")
+    login_name: str = ""
+    display_name: str = ""
+    profile_pic_url: str = msgspec.field(default="", name="ProfilePicURL")
+
+
+class Persist(msgspec.Struct, frozen=True, rename="pascal"):
+    """The identity of a login: keys and names. Never shown; ``redacted()`` is what leaves the daemon."""
+
+    private_node_key: str = _ZERO_PRIVATE
+    old_private_node_key: str = _ZERO_PRIVATE
+    user_profile: UserProfile = UserProfile()
+    network_lock_key: str = _ZERO_LOCK
+    node_id: str = msgspec.field(default="", name="NodeID")
+
+    def __repr__(self) -> str:
+        return f"Persist(user={self.user_profile.login_name!r}, node={self.node_id!r})"
+
+    def redacted(self) -> Persist:
+        return msgspec.structs.replace(
+            self,
+            private_node_key=_ZERO_PRIVATE,
+            old_private_node_key=_ZERO_PRIVATE,
+            network_lock_key=_ZERO_LOCK,
+        )
+
+    def node_private(self) -> NodePrivate | None:
+        """The node key, or None before the first login."""
+        key = NodePrivate.parse(self.private_node_key)
+        return None if key.is_zero else key
+
+
+class AutoUpdatePrefs(msgspec.Struct, frozen=True, rename="pascal"):
+    check: bool = True
+    apply: bool | None = None
+
+
+class AppConnectorPrefs(msgspec.Struct, frozen=True, rename="pascal"):
+    advertise: bool = False
+
+
+class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
+    """One immutable set of preferences (features of section 6.1); edits make a new one."""
+
+    control_url: str = msgspec.field(default="", name="ControlURL")
+    route_all: bool = True
+    exit_node_id: str = msgspec.field(default="", name="ExitNodeID")
+    exit_node_ip: str = msgspec.field(default="", name="ExitNodeIP")
+    internal_exit_node_prior: str = ""
+    exit_node_allow_lan_access: bool = msgspec.field(default=False, name="ExitNodeAllowLANAccess")
+    corp_dns: bool = msgspec.field(default=True, name="CorpDNS")
+    run_ssh: bool = msgspec.field(default=False, name="RunSSH")
+    run_web_client: bool = False
+    want_running: bool = False
+    logged_out: bool = False
+    shields_up: bool = False
+    advertise_tags: tuple[str, ...] | None = None
+    hostname: str = ""
+    notepad_urls: bool = msgspec.field(default=False, name="NotepadURLs")
+    force_daemon: bool = False
+    advertise_routes: tuple[str, ...] | None = None
+    advertise_services: tuple[str, ...] | None = None
+    sync: bool | None = None
+    no_snat: bool = msgspec.field(default=False, name="NoSNAT")
+    no_stateful_filtering: bool | None = True
+    netfilter_mode: int = 2
+    operator_user: str = ""
+    profile_name: str = ""
+    auto_update: AutoUpdatePrefs = AutoUpdatePrefs()
+    app_connector: AppConnectorPrefs = AppConnectorPrefs()
+    posture_checking: bool = False
+    netfilter_kind: str = ""
+    remote_config: bool = False
+    drive_shares: tuple[dict[str, Any], ...] | None = None
+    config: Persist | None = None
+
+    def persist(self) -> Persist:
+        return self.config or Persist()
+
+    def redacted(self) -> Prefs:
+        """Without private keys."""
+        return self if self.config is None else msgspec.structs.replace(self, config=self.config.redacted())
+
+    def routes(self) -> list[IPPrefix]:
+        """Advertised routes as prefixes."""
+        return [parse_prefix(text) for text in self.advertise_routes or ()]
+
+    def exit_ip(self) -> IPAddress | None:
+        return parse_ip(self.exit_node_ip) if self.exit_node_ip else None
+
+    @property
+    def wants_exit_node(self) -> bool:
+        return bool(self.exit_node_id or self.exit_node_ip)
+
+    def effective_control_url(self) -> str:
+        return self.control_url or DEFAULT_CONTROL_URL
+
+
+# Written only when set, as Go's ``omitempty`` does.
+_OMIT_EMPTY = ("ForceDaemon", "OperatorUser", "ProfileName")
+_FIELDS = {field.encode_name.lower(): field for field in msgspec.structs.fields(Prefs)}
+_NOT_SETTABLE = frozenset({"config", "internalexitnodeprior"})
+
+
+def default_prefs() -> Prefs:
+    """The preferences of a new profile (PS-06)."""
+    return Prefs(want_running=False, logged_out=True)
+
+
+def same_control(a: str, b: str) -> bool:
+    """Whether two control URLs mean the same server."""
+    first, second = a or DEFAULT_CONTROL_URL, b or DEFAULT_CONTROL_URL
+    return first == second or (first in CONTROL_SYNONYMS and second in CONTROL_SYNONYMS)
+
+
+def to_json(prefs: Prefs) -> dict[str, Any]:
+    """The JSON object, with the private keys of ``config``; call ``redacted()`` first to publish it."""
+    built: dict[str, Any] = msgspec.to_builtins(prefs)
+    for name in _OMIT_EMPTY:
+        if not built[name]:
+            del built[name]
+    if prefs.config is None:
+        built["Config"] = None
+    return built
+
+
+def from_json(data: Mapping[str, Any], base: Prefs | None = None) -> Prefs:
+    """Preferences from a decoded object; absent or null fields keep those of ``base``, unknown are ignored.
+
+    Names match case-insensitively. Raises MeshdError "invalid" naming the field of a wrong type.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in data.items():
+        field = _FIELDS.get(name.lower())
+        if field is not None and value is not None:
+            changes[field.name] = _convert(field, value)
+    return msgspec.structs.replace(base or Prefs(), **changes)
+
+
+def _convert(field: msgspec.structs.FieldInfo, value: Any) -> Any:
+    if value in ("true", "false", "", "unset") and field.name in ("sync", "no_stateful_filtering"):
+        return {"true": True, "false": False}.get(value)
+    try:
+        return msgspec.convert(value, field.type)
+    except msgspec.ValidationError as error:
+        raise MeshdError(f"{field.encode_name}: {error}", code="invalid") from None
+
+
+def edit(current: Prefs, masked: Mapping[str, Any]) -> Prefs:
+    """Apply the fields of ``masked`` whose ``<Name>Set`` is true (PP-02). MeshdError "invalid" when it cannot be."""
+    lowered = {name.lower(): value for name, value in masked.items()}
+    changes: dict[str, Any] = {}
+    for name, field in _FIELDS.items():
+        chosen = lowered.get(name + "set")
+        if not chosen:
+            continue
+        if name in _NOT_SETTABLE:
+            raise MeshdError("can't set Internal fields", code="invalid")
+        value = lowered.get(name)
+        if name == "autoupdate":
+            changes[field.name] = _edit_auto_update(current.auto_update, value or {}, chosen)
+        else:
+            changes[field.name] = _zero(field) if value is None else _convert(field, value)
+    if changes.get("exit_node_id") == "":
+        changes["internal_exit_node_prior"] = ""
+    return msgspec.structs.replace(current, **changes)
+
+
+def _edit_auto_update(current: AutoUpdatePrefs, value: Mapping[str, Any], chosen: Any) -> AutoUpdatePrefs:
+    if not isinstance(chosen, Mapping) or not isinstance(value, Mapping):
+        raise MeshdError("AutoUpdateSet: expected an object", code="invalid")
+    check = bool(value.get("Check", False)) if chosen.get("CheckSet") else current.check
+    apply = value.get("Apply") if chosen.get("ApplySet") else current.apply
+    return AutoUpdatePrefs(check, apply if isinstance(apply, bool) else None)
+
+
+def _zero(field: msgspec.structs.FieldInfo) -> Any:
+    zeros: dict[Any, Any] = {str: "", bool: False, int: 0}
+    return zeros.get(field.type)
+
+
+def check(prefs: Prefs) -> None:
+    """Raise MeshdError "invalid" with every complaint about ``prefs``, one a line (PP-05)."""
+    complaints = [text for rule in _RULES for text in rule(prefs)]
+    if complaints:
+        raise MeshdError("\n".join(complaints), code="invalid")
+
+
+def _check_routes(prefs: Prefs) -> list[str]:
+    complaints = []
+    defaults = 0
+    for text in prefs.advertise_routes or ():
+        try:
+            defaults += parse_prefix(text).prefixlen == 0
+        except ValueError as error:
+            complaints.append(f"{text!r} is not a route: {error}")
+    if defaults == 2 and prefs.wants_exit_node:
+        complaints.append("Cannot advertise an exit node and use an exit node at the same time.")
+    return complaints
+
+
+def _check_tags(prefs: Prefs) -> list[str]:
+    return [complaint for tag in prefs.advertise_tags or () if (complaint := tag_complaint(tag))]
+
+
+def tag_complaint(tag: str) -> str | None:
+    """What is wrong with a tag, or None."""
+    name = tag.removeprefix("tag:")
+    if name == tag:
+        return f"tag: {tag!r}: tags must start with 'tag:'"
+    if not name or not name[0].isascii() or not name[0].isalpha():
+        return f"tag: {tag!r}: tag names must start with a letter, after 'tag:'"
+    if not all(c.isascii() and (c.isalnum() or c == "-") for c in name):
+        return f"tag: {tag!r}: tag names can only contain numbers, letters, or dashes"
+    return None
+
+
+def _check_simple(prefs: Prefs) -> list[str]:
+    complaints = []
+    if prefs.hostname == "badhostname.tailscale.":
+        complaints.append("bad hostname [test]")
+    if prefs.netfilter_mode not in (0, 1, 2):
+        complaints.append(f"NetfilterMode is {prefs.netfilter_mode}, expected 0, 1 or 2")
+    if prefs.exit_node_ip:
+        try:
+            parse_ip(prefs.exit_node_ip)
+        except ValueError:
+            complaints.append(f"ExitNodeIP {prefs.exit_node_ip!r} is not an IP address")
+    if prefs.run_ssh:
+        complaints.append("This build of meshd has no SSH server.")
+    if prefs.auto_update.apply:
+        complaints.append("Auto-updates are not supported on this platform.")
+    if prefs.control_url and not prefs.control_url.startswith(("http://", "https://")):
+        complaints.append(f"the control URL {prefs.control_url!r} must start with http:// or https://")
+    return complaints
+
+
+_RULES = (_check_simple, _check_routes, _check_tags)

@@ -1,0 +1,88 @@
+"""The notify bus: what happens in the node, told to local programs that watch.
+
+Every watcher has a bounded queue. One that falls behind is ended rather than served a stream with holes; it
+starts over with the initial state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+JSON = dict[str, Any]
+QUEUE_LIMIT = 128  # notifications a reader may lag behind
+MAX_WATCHERS = 256
+
+
+class Watcher(AsyncIterator[JSON]):
+    """One reader's view of the bus. Ends on ``aclose``, when it lags too far, or with the bus."""
+
+    def __init__(self, bus: NotifyBus, mask: int) -> None:
+        self.mask = mask
+        self._bus = bus
+        self._queue: deque[JSON] = deque()
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def put(self, notify: JSON) -> None:
+        if len(self._queue) >= QUEUE_LIMIT:
+            self.end()
+        elif not self._ended:
+            self._queue.append(notify)
+            self._wake.set()
+
+    def end(self) -> None:
+        """No further notifications; what is queued is dropped."""
+        self._ended = True
+        self._queue.clear()
+        self._wake.set()
+        self._bus.forget(self)
+
+    def __aiter__(self) -> Watcher:
+        return self
+
+    async def __anext__(self) -> JSON:
+        while not self._queue:
+            if self._ended:
+                raise StopAsyncIteration
+            self._wake.clear()
+            await self._wake.wait()
+        return self._queue.popleft()
+
+    async def aclose(self) -> None:
+        self.end()
+
+
+class NotifyBus:
+    """Hands each notification to every watcher, in order (NB rows)."""
+
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    def watch(self, mask: int) -> Watcher:
+        """A new watcher; the oldest makes room beyond ``MAX_WATCHERS``."""
+        watcher = Watcher(self, mask)
+        if len(self._watchers) >= MAX_WATCHERS:
+            next(iter(self._watchers)).end()
+        self._watchers.add(watcher)
+        return watcher
+
+    def forget(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+    def send(self, notify: JSON) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.put(notify)
+
+    def wants(self, bit: int) -> bool:
+        """Whether somebody asked for a kind of notification that costs something to make."""
+        return any(watcher.mask & bit for watcher in self._watchers)
+
+    def close(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.end()

@@ -1,0 +1,58 @@
+"""A node as JSON, in the form control sent it plus the names that clients compute (WhoIs)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshd.base.gotime import format_time
+from meshd.core.node import Node
+from meshd.wire.control import encode
+
+JSON = dict[str, Any]
+
+
+def node_json(node: Node) -> JSON:
+    """Zero values are left out, except those that every client expects."""
+    hostinfo: JSON | None = msgspec.json.decode(encode(node.hostinfo)) if node.hostinfo else None
+    label = node.first_label or node.name
+    hostname = node.hostinfo.hostname if node.hostinfo else ""
+    differs = bool(hostname) and hostname.lower() != label.lower()
+    shown: JSON = {
+        "ID": node.id,
+        "StableID": node.stable_id,
+        "Name": node.name,
+        "User": node.user,
+        "Key": node.key.text(),
+        "Addresses": [str(p) for p in node.addresses],
+        "AllowedIPs": [str(p) for p in node.allowed_ips],
+    }
+    optional: JSON = {
+        "Sharer": node.sharer,
+        "KeyExpiry": format_time(node.key_expiry) if node.key_expiry is not None else None,
+        "Machine": node.machine.text() if node.machine else None,
+        "DiscoKey": node.disco_key.text() if node.disco_key else None,
+        "Endpoints": [str(e) for e in node.endpoints],
+        "HomeDERP": node.home_derp,
+        "Hostinfo": hostinfo,
+        "Created": format_time(node.created) if node.created is not None else None,
+        "Cap": node.cap,
+        "Tags": list(node.tags),
+        "PrimaryRoutes": [str(p) for p in node.primary_routes],
+        "LastSeen": format_time(node.last_seen) if node.last_seen is not None else None,
+        "MachineAuthorized": node.machine_authorized,
+        "CapMap": node.cap_map,
+        "UnsignedPeerAPIOnly": node.unsigned_peer_api_only,
+        "Expired": node.expired,
+        "SelfNodeV4MasqAddrForThisPeer": str(node.masquerade_v4) if node.masquerade_v4 else None,
+        "SelfNodeV6MasqAddrForThisPeer": str(node.masquerade_v6) if node.masquerade_v6 else None,
+        "IsWireGuardOnly": node.is_wireguard_only,
+        "IsJailed": node.is_jailed,
+    }
+    shown |= {name: value for name, value in optional.items() if value}
+    if node.online is not None:
+        shown["Online"] = node.online
+    shown["ComputedName"] = label
+    shown["ComputedNameWithHost"] = f"{label} ({hostname})" if differs else label
+    return shown
