@@ -1,0 +1,129 @@
+"""What a network check found, and which relay region follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshd.base.addr import AddrPort
+from meshd.core.relaymap import RelayMap
+
+HISTORY_S = 5 * 60.0  # reports of the last five minutes decide
+FULL_INTERVAL_S = 5 * 60.0
+HOME_FRAME_S = 8.0  # a frame this recent proves that the home region is alive
+HOME_FRAME_UNMEASURED_S = 120.0  # the same when nothing at all could be measured
+HOME_ABSOLUTE_S = 0.010
+HOME_RATIO = 2 / 3
+
+
+@dataclass(slots=True)
+class Report:
+    """One finished check. Latencies are seconds by region number; None means "not known"."""
+
+    udp: bool = False
+    ipv4: bool = False
+    ipv6: bool = False
+    ipv4_can_send: bool = False
+    ipv6_can_send: bool = False
+    os_has_ipv6: bool = False
+    icmpv4: bool = False
+    mapping_varies: bool | None = None
+    upnp: bool | None = None
+    pmp: bool | None = None
+    pcp: bool | None = None
+    captive_portal: bool | None = None
+    preferred_derp: int = 0
+    region_latency: dict[int, float] = field(default_factory=dict)
+    region_v4_latency: dict[int, float] = field(default_factory=dict)
+    region_v6_latency: dict[int, float] = field(default_factory=dict)
+    global_v4: AddrPort | None = None
+    global_v6: AddrPort | None = None
+    global_v4_counters: dict[AddrPort, int] = field(default_factory=dict)
+    global_v6_counters: dict[AddrPort, int] = field(default_factory=dict)
+
+    def add_latency(self, region: int, seconds: float) -> None:
+        """Keep the lowest round trip of a region."""
+        if seconds < self.region_latency.get(region, seconds + 1):
+            self.region_latency[region] = seconds
+
+    def material(self) -> tuple[object, ...]:
+        """What control must hear about when it changes; latencies alone are not worth a message."""
+        return (
+            self.mapping_varies, self.udp, self.ipv6, self.os_has_ipv6, self.icmpv4,
+            self.upnp, self.pmp, self.pcp, self.preferred_derp,
+        )  # fmt: skip
+
+
+class ReportHistory:
+    """Recent reports and the home region they lead to."""
+
+    def __init__(self) -> None:
+        self._reports: list[tuple[float, Report]] = []
+        self.last_full: float | None = None
+        self.home = 0
+
+    @property
+    def last(self) -> Report | None:
+        return self._reports[-1][1] if self._reports else None
+
+    def want_full(self, now: float) -> bool:
+        """Whether the next check must try every region."""
+        last = self.last
+        if last is None or self.last_full is None or now - self.last_full > FULL_INTERVAL_S:
+            return True
+        return not last.udp and last.captive_portal is True
+
+    def forget(self) -> None:
+        """After a change of network or relays: measure everything again."""
+        self._reports.clear()
+        self.last_full = None
+
+    def conclude(
+        self, report: Report, now: float, *, started: float, full: bool, relays: RelayMap, home_frame_at: float
+    ) -> Report:
+        """Set ``report.preferred_derp`` and remember the report. ``home_frame_at`` is when the last frame
+        came from the home relay (monotonic, 0 = never)."""
+        self._reports = [(at, r) for at, r in self._reports if now - at <= HISTORY_S]
+        self._reports.append((now, report))
+        if full:
+            self.last_full = now
+        allowed = set(relays.home_candidates())
+        report.preferred_derp = self._choose(report, now, started, allowed, relays.home_score, home_frame_at)
+        if report.preferred_derp:
+            self.home = report.preferred_derp
+        return report
+
+    def _choose(
+        self,
+        report: Report,
+        now: float,
+        started: float,
+        allowed: set[int],
+        score: Mapping[int, float],
+        home_frame_at: float,
+    ) -> int:
+        best_recent: dict[int, float] = {}
+        for _, past in self._reports:
+            for region, latency in past.region_latency.items():
+                best_recent[region] = min(latency, best_recent.get(region, latency))
+        measured = {
+            region: best_recent[region] * (score[region] if score.get(region, 0) > 0 else 1.0)
+            for region in report.region_latency
+            if region in allowed
+        }
+        home = self.home if self.home in allowed else 0
+        heard = home_frame_at > 0 and (home_frame_at >= started or now - home_frame_at <= HOME_FRAME_S)
+        if not measured:
+            recently = home_frame_at > 0 and now - home_frame_at <= HOME_FRAME_UNMEASURED_S
+            return home if home and recently else 0
+        best = min(measured, key=lambda region: (measured[region], region))
+        if not home or best == home:
+            return best
+        old = measured.get(home)
+        if old is None:
+            if not heard or home not in best_recent:
+                return best
+            old = best_recent[home]
+        if old - measured[best] < HOME_ABSOLUTE_S or measured[best] > HOME_RATIO * old:
+            return home
+        return best

@@ -1,0 +1,42 @@
+"""The addresses of this host's interfaces, as candidates for our own endpoints."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+from meshd.base.addr import IPAddress, parse_ip
+
+_IFF_UP = 0x1
+_SIOCGIFFLAGS = 0x8913 if sys.platform.startswith("linux") else 0xC0206911
+
+
+def local_addresses() -> list[IPAddress]:
+    """Every address of every interface that is up, in the system's order."""
+    import netifaces
+
+    found: list[IPAddress] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        for name in netifaces.interfaces():
+            if not _is_up(query, name):
+                continue
+            entries = netifaces.ifaddresses(name)
+            for family in (netifaces.AF_INET, netifaces.AF_INET6):
+                for entry in entries.get(family, ()):
+                    try:
+                        found.append(parse_ip(str(entry["addr"]).partition("%")[0]))
+                    except (KeyError, ValueError):
+                        continue  # an alias without an address of its own
+    return found
+
+
+def _is_up(query: socket.socket, name: str) -> bool:
+    import fcntl
+
+    try:
+        answer = fcntl.ioctl(query, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()[:15]))
+    except OSError:
+        return False  # gone between listing and asking
+    (flags,) = struct.unpack_from("=H", answer, 16)
+    return bool(flags & _IFF_UP)

@@ -1,0 +1,142 @@
+"""The UDP sockets that carry WireGuard, disco and STUN.
+
+IPv4 and IPv6 have a socket each, because they are routed, filtered and measured apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from dataclasses import dataclass
+
+from meshd.base.addr import AddrPort
+from meshd.base.errors import MeshdError
+from meshd.io.mark import mark_socket
+
+BUFFER_BYTES = 7 << 20  # what a 10 Gbit/s burst needs while a worker is descheduled
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux
+UDP_GRO = 104  # Linux
+
+
+@dataclass(slots=True)
+class UdpSockets:
+    """Non-blocking sockets bound to their ports; a family the host lacks is None."""
+
+    v4: socket.socket | None
+    v6: socket.socket | None
+
+    @property
+    def port_v4(self) -> int:
+        return _port(self.v4)
+
+    @property
+    def port_v6(self) -> int:
+        return _port(self.v6)
+
+    @property
+    def fd_v4(self) -> int:
+        return self.v4.fileno() if self.v4 is not None else -1
+
+    @property
+    def fd_v6(self) -> int:
+        return self.v6.fileno() if self.v6 is not None else -1
+
+    def send(self, data: bytes, to: AddrPort) -> int:
+        """Send one datagram. 0 on success, else the errno; a full buffer is a lost packet, not an error,
+        and so is EPERM, with which Linux reports a firewall rule on the way out."""
+        sock = self.v4 if to.ip.version == 4 else self.v6
+        if sock is None:
+            return errno.EAFNOSUPPORT
+        try:
+            sock.sendto(data, (str(to.ip), to.port))
+        except (BlockingIOError, InterruptedError, PermissionError):
+            return 0
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    def close(self) -> None:
+        for sock in (self.v4, self.v6):
+            if sock is not None:
+                sock.close()
+
+
+def open_udp_sockets(port: int, *, mark: bool = True, host_v4: str = "", host_v6: str = "::") -> UdpSockets:
+    """Bind both families to ``port`` (0: any; IPv6 then takes IPv4's port when it is free).
+
+    MeshdError when neither family can be bound, with the port in use named in the hint.
+    """
+    v4, v4_error = _open(socket.AF_INET, host_v4, port, mark)
+    wanted = port or _port(v4)
+    v6, v6_error = _open(socket.AF_INET6, host_v6, wanted, mark)
+    if v6 is None and port == 0 and wanted and v6_error is not None and v6_error.errno == errno.EADDRINUSE:
+        v6, v6_error = _open(socket.AF_INET6, host_v6, 0, mark)
+    if v4 is None and (v6 is None or _in_use(v4_error)):
+        if v6 is not None:
+            v6.close()
+        in_use = _in_use(v4_error)
+        raise MeshdError(
+            f"cannot open UDP port {port}: {v4_error}",
+            code="port_in_use" if in_use else "network",
+            hint=f"Another program uses port {port}; choose one with --port, or --port=0 for any."
+            if in_use
+            else None,
+        )
+    return UdpSockets(v4, v6)
+
+
+def enable_gro(sock: socket.socket) -> bool:
+    """Let the kernel hand over several datagrams of one flow at once (Linux 5.0)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _open(
+    family: socket.AddressFamily, host: str, port: int, mark: bool
+) -> tuple[socket.socket | None, OSError | None]:
+    sock: socket.socket | None = None
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _grow(sock, SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        _grow(sock, SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        if mark:
+            mark_socket(sock)
+        sock.bind((host, port))
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        return None, error
+    return sock, None
+
+
+def _grow(sock: socket.socket, force: int, plain: int) -> None:
+    if sys.platform.startswith("linux"):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
+            return
+        except OSError:
+            pass  # needs CAP_NET_ADMIN; the plain option is capped by the system's limit
+    size = BUFFER_BYTES
+    while size >= 1 << 18:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, plain, size)
+            return
+        except OSError:
+            size //= 2  # BSD refuses more than its limit instead of capping
+
+
+def _in_use(error: OSError | None) -> bool:
+    return error is not None and error.errno == errno.EADDRINUSE
+
+
+def _port(sock: socket.socket | None) -> int:
+    return int(sock.getsockname()[1]) if sock is not None else 0
