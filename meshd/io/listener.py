@@ -1,0 +1,178 @@
+"""A TCP listener whose one port serves plain and TLS connections.
+
+The first byte of a connection decides: 0x16 opens a TLS handshake record (RFC 8446 5.1), everything else is
+taken as plain text. The byte is only peeked at, so either transport sees the whole stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+from meshd.base.log import get_logger, kv
+
+log = get_logger(__name__)
+
+TLS_HANDSHAKE_BYTE = b"\x16"
+SNIFF_TIMEOUT_S = 10.0
+"""How long a connection may stay silent before its first byte."""
+TLS_HANDSHAKE_TIMEOUT_S = 10.0
+ACCEPT_BATCH = 64
+"""Connections accepted per turn of the loop, so that a flood cannot starve it."""
+BACKLOG = 1024
+ACCEPT_RETRY_S = 0.2
+"""Pause after the process ran out of file descriptors."""
+
+ProtocolFactory = Callable[[bool, Callable[[], None]], asyncio.Protocol]
+"""Called with (is TLS, function to call when the connection is gone)."""
+
+
+class SniffingListener:
+    """Accepts on several addresses and starts a plain or TLS transport for each connection."""
+
+    def __init__(
+        self,
+        factory: ProtocolFactory,
+        *,
+        tls: ssl.SSLContext | None,
+        max_connections: int,
+    ) -> None:
+        self._factory = factory
+        self._tls = tls
+        self._max_connections = max_connections
+        self._sockets: list[socket.socket] = []
+        self._sniffing: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._connections = 0
+        self._loop = asyncio.get_running_loop()
+        self.refused = 0
+
+    @property
+    def connections(self) -> int:
+        """Connections open now, the ones still being sniffed included."""
+        return self._connections
+
+    @property
+    def port(self) -> int:
+        """The port of the first listening socket (useful after listening on port 0)."""
+        return int(self._sockets[0].getsockname()[1])
+
+    def listen(self, host: str, port: int) -> None:
+        """Start accepting on every address of `host`; an empty host means all addresses.
+
+        Raises OSError when an address cannot be bound.
+        """
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
+        try:
+            for family, address in addresses:
+                actual = (address[0], self.port, *address[2:]) if port == 0 and self._sockets else address
+                self._sockets.append(_listening_socket(family, actual))
+        except OSError:
+            self.close()
+            raise
+        for listening in self._sockets:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def close(self) -> None:
+        """Stop accepting. Connections that run go on; those still silent are closed."""
+        for listening in self._sockets:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+        self._sockets.clear()
+        for connection in list(self._sniffing):
+            self._drop(connection)
+        for task in self._starting:
+            task.cancel()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                log.warning("accept_failed", extra=kv(reason=str(error)))
+                self._loop.remove_reader(listening.fileno())
+                self._loop.call_later(ACCEPT_RETRY_S, self._resume, listening)
+                return
+            if self._connections >= self._max_connections:
+                self.refused += 1
+                connection.close()
+                continue
+            self._connections += 1
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sniffing[connection] = self._loop.call_later(SNIFF_TIMEOUT_S, self._drop, connection)
+            self._loop.add_reader(connection.fileno(), self._sniff, connection)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _sniff(self, connection: socket.socket) -> None:
+        try:
+            first = connection.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            first = b""
+        if not first or (first == TLS_HANDSHAKE_BYTE and self._tls is None):
+            self._drop(connection)
+            return
+        self._sniffing.pop(connection).cancel()
+        self._loop.remove_reader(connection.fileno())
+        task = self._loop.create_task(self._start(connection, first == TLS_HANDSHAKE_BYTE))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start(self, connection: socket.socket, encrypted: bool) -> None:
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._connections -= 1
+
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._factory(encrypted, release),
+                connection,
+                ssl=self._tls if encrypted else None,
+                ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S if encrypted else None,
+            )
+        except (TimeoutError, OSError) as error:
+            log.debug("handshake_failed", extra=kv(reason=str(error)))
+            connection.close()
+            release()
+        except asyncio.CancelledError:
+            connection.close()
+            release()
+            raise
+
+    def _drop(self, connection: socket.socket) -> None:
+        timer = self._sniffing.pop(connection, None)
+        if timer is None:
+            return
+        timer.cancel()
+        self._loop.remove_reader(connection.fileno())
+        connection.close()
+        self._connections -= 1
+
+
+def _listening_socket(family: int, address: tuple[object, ...]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
