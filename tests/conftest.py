@@ -7,10 +7,15 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Programs that this project cannot install; only their tests may be skipped in CI.
 OPTIONAL_PROGRAMS = ("tailscaled", "tailscale", "headscale", "derper", "boringtun-cli", "gotatun")
 IN_CI = os.environ.get("MESHD_CI") == "1"
+
+# Machines are shared: how long an example takes says nothing. CI draws the same examples every time.
+settings.register_profile("meshd", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=IN_CI)
+settings.load_profile("meshd")
 
 
 def _netns_problem() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import msgspec
 
 from meshd.base.gotime import ZERO_TIME, format_time
 from meshd.core.netmap import Netmap

@@ -1,0 +1,125 @@
+"""Login profiles and where their preferences live."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.base.keys import NodePrivate
+from meshd.core.prefs import Persist, Prefs, UserProfile
+from meshd.node.profiles import Profiles
+from meshd.node.store import FileStore, MemoryStore
+
+
+def logged_in(user: int = 1, node: str = "1", url: str = "http://c", name: str = "u") -> Prefs:
+    key = NodePrivate.generate().text()
+    persist = Persist(private_node_key=key, user_profile=UserProfile(id=user, login_name=name), node_id=node)
+    return Prefs(control_url=url, want_running=True, config=persist)
+
+
+def profiles(store: object) -> Profiles:
+    return Profiles(store, os.urandom, lambda: 1.0)  # type: ignore[arg-type]
+
+
+def test_profiles_first_login_gets_an_id_and_survives_restart(tmp_path: Path) -> None:
+    """PS-04, PS-05, PS-07."""
+    store = FileStore(tmp_path / "state")
+    first = profiles(store)
+    assert first.current.id == ""
+    prefs = logged_in()
+    first.set_prefs(prefs)
+    assert first.current.key == f"profile-{first.current.id}"
+    again = profiles(FileStore(tmp_path / "state"))
+    assert again.current == first.current
+    assert again.prefs == prefs
+
+
+def test_profiles_before_login_nothing_is_stored(tmp_path: Path) -> None:
+    """PS-07."""
+    store = FileStore(tmp_path / "state")
+    made = profiles(store)
+    made.set_prefs(Prefs(hostname="x"))
+    assert made.prefs.hostname == "x"
+    assert profiles(FileStore(tmp_path / "state")).prefs.hostname == ""
+
+
+def test_profiles_same_user_at_same_server_uses_its_profile_again() -> None:
+    """PS-07."""
+    made = profiles(MemoryStore())
+    made.set_prefs(logged_in())
+    first = made.current.id
+    made.new()
+    made.set_prefs(logged_in(node="2"))
+    assert made.current.id == first
+    assert len(made.list()) == 1
+
+
+def test_profiles_two_servers_are_two_profiles_and_switch() -> None:
+    """PS-10, PS-11."""
+    made = profiles(MemoryStore())
+    made.set_prefs(logged_in(url="http://one", name="a"))
+    one = made.current.id
+    made.new()
+    made.set_prefs(logged_in(url="http://two", name="b"))
+    assert [p.name for p in made.list()] == ["a", "b"]
+    made.switch(one)
+    assert made.prefs.control_url == "http://one"
+    with pytest.raises(MeshdError) as caught:
+        made.switch("zzzz")
+    assert caught.value.code == "not_found"
+
+
+def test_profiles_deleting_the_current_one_begins_an_empty_one() -> None:
+    """PS-12."""
+    store = MemoryStore()
+    made = profiles(store)
+    made.set_prefs(logged_in())
+    key = made.current.key
+    assert made.delete(made.current.id)
+    assert made.current.id == ""
+    assert store.read(key) is None
+    assert not made.delete("unknown")
+
+
+def test_profiles_machine_key_is_made_once(tmp_path: Path) -> None:
+    """LK-01."""
+    key = profiles(FileStore(tmp_path / "s")).machine_key()
+    assert profiles(FileStore(tmp_path / "s")).machine_key() == key
+
+
+@pytest.mark.parametrize("stored", [b"privkey:" + b"00" * 32, b"nonsense", b"privkey:12"])
+def test_profiles_bad_machine_key_is_an_error_not_a_new_identity(stored: bytes) -> None:
+    """LK-01."""
+    store = MemoryStore()
+    store.write("_machinekey", stored)
+    with pytest.raises(MeshdError, match="_machinekey"):
+        profiles(store).machine_key()
+    assert store.read("_machinekey") == stored
+
+
+def test_profiles_damaged_list_stops_logins_and_keeps_the_state() -> None:
+    store = MemoryStore()
+    store.write("_profiles", b"{broken")
+    profiles(store)
+    assert store.problem is not None
+    assert "profiles cannot be understood" in store.problem.message
+    assert store.read("_profiles") == b"{broken"
+
+
+def test_profiles_failed_write_keeps_the_old_preferences(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    made = profiles(store)
+    made.set_prefs(logged_in())
+    before = made.prefs
+
+    def refuse(key: str, value: bytes | None) -> None:
+        raise MeshdError("disk full")
+
+    monkeypatch.setattr(store, "write", refuse)
+    with pytest.raises(MeshdError):
+        made.set_prefs(msgspec.structs.replace(before, hostname="new"))
+    assert made.prefs is before
