@@ -169,9 +169,7 @@ class Initiator:
             text = cursor.take(min(length, cursor.remaining)).decode("utf-8", "replace")
             raise WireError(f"the server refused the handshake: {text[:200]!r}")
         if kind != TYPE_RESPONSE or length != RESPONSE_SIZE - RECORD_HEADER_SIZE:
-            raise WireError(
-                f"unexpected handshake message: type {kind}, length {length}", offset=0, expected="type 2"
-            )
+            raise WireError(f"unexpected handshake message: type {kind}, length {length}", offset=0, expected="type 2")
         ephemeral_public = cursor.take(32)
         tag = cursor.take(TAG_SIZE)
         cursor.end()
@@ -191,9 +189,7 @@ class Responder:
         self._private = control_private.raw
         self._public = crypto.x25519_public(self._private)
 
-    def respond(
-        self, initiation: bytes, ephemeral: bytes | None = None
-    ) -> tuple[bytes, bytes, int, Transport]:
+    def respond(self, initiation: bytes, ephemeral: bytes | None = None) -> tuple[bytes, bytes, int, Transport]:
         """Answer an initiation: `(51-byte reply, machine public key, client version, transport)`.
 
         The machine key is proven to belong to the sender; whether it is welcome is for the caller to say.
@@ -204,9 +200,7 @@ class Responder:
         kind = cursor.u8()
         length = cursor.u16be()
         if kind != TYPE_INITIATION or length != INITIATION_SIZE - 5:
-            raise WireError(
-                f"unexpected handshake message: type {kind}, length {length}", offset=2, expected="type 1"
-            )
+            raise WireError(f"unexpected handshake message: type {kind}, length {length}", offset=2, expected="type 1")
         ephemeral_public = cursor.take(32)
         sealed_machine = cursor.take(48)
         tag = cursor.take(TAG_SIZE)
@@ -250,9 +244,7 @@ class RecordReader:
             if kind != TYPE_RECORD:
                 raise WireError(f"unexpected record type {kind}", expected="type 4")
             if not TAG_SIZE <= length <= MAX_CIPHERTEXT:
-                raise WireError(
-                    f"record length {length} is out of range", expected=f"{TAG_SIZE}..{MAX_CIPHERTEXT}"
-                )
+                raise WireError(f"record length {length} is out of range", expected=f"{TAG_SIZE}..{MAX_CIPHERTEXT}")
             body = start + RECORD_HEADER_SIZE
             if len(buffer) - body < length:
                 break

@@ -37,8 +37,9 @@ def decode(kind: type[_T], data: bytes) -> _T:
     shape = _shape(kind)
     if foreign_names(data, shape.exact, shape.folded):
         return _decode_loosely(kind, data)
+    decoder: msgspec.json.Decoder[_T] = _decoder(kind)
     try:
-        return _decoder(kind).decode(data)
+        return decoder.decode(data)
     except msgspec.ValidationError as error:
         if "got `null`" in str(error):
             return _decode_loosely(kind, data)

@@ -46,9 +46,7 @@ class DERPRegion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     nodes: tuple[DERPNode, ...] = always(())
 
 
-class DERPHomeParams(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
-):
+class DERPHomeParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """Factors for the measured latency of regions; absent is 1.0. None keeps the previous factors."""
 
     region_score: dict[int, float] | None = None

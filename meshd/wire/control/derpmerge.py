@@ -20,9 +20,7 @@ def merge_derp_map(previous: DERPMap | None, update: DERPMap) -> DERPMap:
     )
 
 
-def _merge_home_params(
-    previous: DERPHomeParams | None, update: DERPHomeParams | None
-) -> DERPHomeParams | None:
+def _merge_home_params(previous: DERPHomeParams | None, update: DERPHomeParams | None) -> DERPHomeParams | None:
     if update is None:
         return previous
     if update.region_score is None and previous is not None:

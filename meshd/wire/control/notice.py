@@ -23,9 +23,7 @@ class Debug(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     exit: Int64 | None = None
 
 
-class ControlIPCandidate(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
-):
+class ControlIPCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """One address to reach the server at; seconds, and a higher priority wins."""
 
     ip: IPText = ""
@@ -35,9 +33,7 @@ class ControlIPCandidate(
     priority: Int64 = 0
 
 
-class ControlDialPlan(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
-):
+class ControlDialPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """How to reach the server without DNS; no candidates: by DNS."""
 
     candidates: tuple[ControlIPCandidate, ...] | None = always(None)
@@ -54,18 +50,14 @@ class ClientVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     notify_text: str = ""
 
 
-class DisplayMessageAction(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
-):
+class DisplayMessageAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """A link to offer with a message."""
 
     url: str = always("")
     label: str = always("")
 
 
-class DisplayMessage(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False
-):
+class DisplayMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """A health note from the server. `severity` is high, medium or low."""
 
     title: str = always("")

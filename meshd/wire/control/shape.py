@@ -81,9 +81,7 @@ class _Mapping(_Plain):
             return value
         apply, nullable = self.item.apply, self.item.nullable
         return {
-            name: None if item is None else apply(item)
-            for name, item in value.items()
-            if nullable or item is not None
+            name: None if item is None else apply(item) for name, item in value.items() if nullable or item is not None
         }
 
 
