@@ -1,0 +1,70 @@
+"""The route that streams what happens: one JSON object a line, for as long as the client listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from meshd.base.version import long_version
+from meshd.feature.localapi.backendapi import JSON
+from meshd.feature.localapi.jsontext import compact
+from meshd.feature.localapi.route import Access, Call, Route
+from meshd.io.http.h1server import HttpError, Response
+
+_IN_PROCESS_ONLY = 1 << 16
+"""Mask bit that exempts a watcher from being dropped when slow; never for a client behind a socket."""
+
+_RATE_LIMIT = 1 << 8
+_DELTA_BITS = {1 << 12: "PeerChanges", 1 << 13: "NoNetMap", 1 << 14: "InitialStatus", 1 << 15: "PeerPatches"}
+
+_ALWAYS_PRESENT: JSON = {
+    "ErrMessage": None,
+    "LoginFinished": None,
+    "State": None,
+    "Prefs": None,
+    "NetMap": None,
+    "Engine": None,
+    "BrowseToURL": None,
+    "DriveShares": None,
+}
+"""Members that clients expect in every notify, null when they have nothing to say."""
+
+
+async def _watch(call: Call) -> Response:
+    mask = _parse_mask(await call.request.value("mask"))
+    return Response(200, [("Content-Type", "application/json")], _Lines(call.backend.watch(mask)))
+
+
+class _Lines:
+    """The notifies as lines of JSON. A class, not a generator: closing one that never ran must unsubscribe too."""
+
+    def __init__(self, notifies: AsyncIterator[JSON]) -> None:
+        self._notifies = notifies
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        notify = await anext(self._notifies)
+        return compact({"Version": long_version(), **_ALWAYS_PRESENT, **notify})
+
+    async def aclose(self) -> None:
+        close = getattr(self._notifies, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _parse_mask(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
+        raise HttpError(400, "bad mask")
+    mask = int(text)
+    if mask & _IN_PROCESS_ONLY:
+        raise HttpError(400, f"mask bit {_IN_PROCESS_ONLY} is not available to clients of the socket")
+    clash = [name for bit, name in _DELTA_BITS.items() if mask & bit]
+    if mask & _RATE_LIMIT and clash:
+        raise HttpError(400, f"mask bit RateLimit does not go with {', '.join(clash)}")
+    return mask
+
+
+ROUTES = [Route("watch-ipn-bus", _watch, Access.READ, "watch ipn bus access denied")]

@@ -1,0 +1,66 @@
+"""Routes that probe the network: ping and netcheck. They stop when their client leaves."""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+from meshd.base.addr import parse_ip
+from meshd.base.errors import MeshdError
+from meshd.feature.localapi.backendapi import PingKind
+from meshd.feature.localapi.jsontext import json_response
+from meshd.feature.localapi.route import Access, Call, Route, error_response
+from meshd.io.http.h1server import HttpError, Response
+
+MAX_PING_BYTES = 65535 - 20 - 8
+"""Largest disco ping: what a UDP datagram over IPv4 can carry."""
+
+_KINDS = {kind.lower(): kind for kind in get_args(PingKind)}
+
+
+async def _ping(call: Call) -> Response:
+    request = call.request
+    address = await request.value("ip")
+    if not address:
+        raise HttpError(400, "missing 'ip' parameter")
+    try:
+        ip = parse_ip(address)
+    except ValueError:
+        raise HttpError(400, "invalid IP") from None
+    wanted = await request.value("type")
+    if not wanted:
+        raise HttpError(400, "missing 'type' parameter")
+    kind = _KINDS.get(wanted.lower())
+    if kind is None:
+        raise HttpError(400, f"unknown ping type {wanted!r}, expected one of {', '.join(_KINDS.values())}")
+    size = _size(await request.value("size"), kind)
+    try:
+        with request.cancel_if_gone():
+            result = await call.backend.ping(ip, cast("PingKind", kind), size)
+    except MeshdError as error:
+        return error_response(error)
+    return json_response(result)
+
+
+def _size(text: str, kind: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise HttpError(400, "invalid 'size' parameter")
+    size = int(text)
+    if size and kind != "disco":
+        raise HttpError(400, "'size' parameter is only supported with disco pings")
+    if size > MAX_PING_BYTES:
+        raise HttpError(400, f"maximum value for 'size' is {MAX_PING_BYTES}")
+    return size
+
+
+async def _netcheck(call: Call) -> Response:
+    with call.request.cancel_if_gone():
+        report = await call.backend.netcheck()
+    return json_response(report)
+
+
+ROUTES = [
+    Route("ping", _ping, Access.OPEN, methods=("POST",), wrong_method=(400, "want POST")),
+    Route("netcheck", _netcheck, Access.READ, "netcheck access denied", methods=("POST",)),
+]

@@ -1,0 +1,147 @@
+"""The LocalAPI server: one Unix socket, many routes.
+
+It may serve before the node exists: requests then wait for `set_backend`, so that a client started together with the
+daemon needs no retry loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from meshd.base.log import get_logger, kv
+from meshd.base.version import CAPABILITY_VERSION, long_version
+from meshd.feature.localapi import busroute, debugroutes, loginroutes, prefsroutes, proberoutes, statusroutes
+from meshd.feature.localapi.backendapi import LocalBackend
+from meshd.feature.localapi.permission import permissions
+from meshd.feature.localapi.route import Call, Route
+from meshd.feature.localapi.socketfile import open_socket
+from meshd.io.http.h1server import HttpError, HttpServer, Limits, Request, Response, text_response
+from meshd.io.peercred import PeerIdentity, peer_identity
+
+log = get_logger(__name__)
+
+PREFIX = "/localapi/v0/"
+
+_HOSTS = ("", "local-tailscaled.sock")
+"""What clients put into Host. A browser that was lured here by DNS sends something else."""
+
+_HEADERS = [
+    ("Tailscale-Version", long_version()),
+    ("Tailscale-Cap", str(CAPABILITY_VERSION)),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; frame-ancestors 'none'; script-src 'none'; script-src-elem 'none'; script-src-attr 'none'",
+    ),
+    ("X-Frame-Options", "DENY"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+
+_ROUTES: dict[str, Route] = {
+    route.name: route
+    for module in (statusroutes, prefsroutes, loginroutes, proberoutes, busroute, debugroutes)
+    for route in module.ROUTES
+}
+
+_ROOT_PAGE = b"<html><title>meshd</title><body><h1>meshd</h1>This is the local mesh daemon.\n"
+
+
+class LocalApiServer:
+    """`start()` at once, `set_backend()` when the node is ready, `close()` at the end."""
+
+    def __init__(
+        self,
+        backend: LocalBackend | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 (immutable)
+        identify: Callable[[int], PeerIdentity | None] = peer_identity,
+        daemon_uid: int | None = None,
+    ) -> None:
+        self._backend = backend
+        self._ready = asyncio.Event()
+        if backend is not None:
+            self._ready.set()
+        self._daemon_uid = daemon_uid
+        self._http = HttpServer(self._handle, limits=limits, identify=identify)
+        self._path: str | None = None
+
+    async def start(self, path: str) -> None:
+        """Create the socket file and serve it; MeshdError when that is not possible."""
+        await self.start_on(open_socket(path))
+        self._path = path
+
+    async def start_on(self, listener: socket.socket) -> None:
+        """Serve a Unix socket that already listens (socket activation)."""
+        await self._http.start(listener)
+
+    def set_backend(self, backend: LocalBackend) -> None:
+        """Let the waiting requests through."""
+        self._backend = backend
+        self._ready.set()
+
+    async def close(self) -> None:
+        """End all connections and remove the socket file."""
+        await self._http.close()
+        if self._path is not None:
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                log.debug("socket_already_gone", extra=kv(path=self._path))
+            self._path = None
+
+    async def _handle(self, request: Request) -> Response:
+        if request.method == "CONNECT":
+            raise HttpError(405, "bad method for platform")
+        if request.raw_path == "/server-status" and request.method == "GET":
+            return await self._server_status(request)
+        if not request.raw_path.startswith("/localapi/"):
+            if request.raw_path != "/":
+                raise HttpError(404, "404 page not found")
+            return Response(200, [("Content-Type", "text/html; charset=utf-8")], _ROOT_PAGE)
+        if request.header("referer") or request.header("origin") or request.header("host") not in _HOSTS:
+            log.warning("localapi_request_refused", extra=kv(host=request.header("host")[:100]))
+            raise HttpError(403, "invalid localapi request")
+        try:
+            response = await self._route(request)
+        except HttpError as error:
+            response = text_response(error.status, error.text)
+            response.headers += error.headers
+        names = {name.lower() for name, _ in response.headers}
+        response.headers += [header for header in _HEADERS if header[0].lower() not in names]
+        return response
+
+    async def _route(self, request: Request) -> Response:
+        route, rest = find_route(request.raw_path)
+        if not self._ready.is_set():
+            with request.cancel_if_gone():
+                await self._ready.wait()
+        backend = self._backend
+        assert backend is not None
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            uid = request.peer.uid if request.peer is not None else None
+            log.info("localapi_request", extra=kv(method=request.method, route=route.name, uid=uid))
+        may = permissions(request.peer, backend, daemon_uid=self._daemon_uid)
+        return await route.serve(Call(request, backend, may, rest))
+
+    async def _server_status(self, request: Request) -> Response:
+        if not self._ready.is_set():
+            if await request.value("wait") != "true":
+                return Response(503, [("Content-Type", "application/json")], b'{"error":"backend not ready"}')
+            with request.cancel_if_gone():
+                await self._ready.wait()
+        return Response(200, [("Content-Type", "application/json")], b"{}")
+
+
+def find_route(raw_path: str) -> tuple[Route, str]:
+    """The route of a path and what follows its prefix (decoded); HttpError 404."""
+    name = raw_path.removeprefix(PREFIX)
+    if name != raw_path:
+        if route := _ROUTES.get(name):
+            return route, ""
+        prefix, slash, rest = name.partition("/")
+        if slash and (route := _ROUTES.get(prefix + slash)):
+            return route, unquote(rest)
+    raise HttpError(404, "404 page not found")
