@@ -1,0 +1,456 @@
+"""The data plane in plain Python, for simulations: the API of ``meshd._fast.plane.Plane``, no threads.
+
+Packets enter by ``tun_write`` (the host sends) and ``receive_udp``; they leave by the two callables given
+to the constructor. Sealing is real, so two fakes understand each other and any WireGuard peer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from struct import pack, unpack_from
+from typing import Any, Literal, NamedTuple
+
+from meshd.base.addr import IPPrefix, unpack_ip
+from meshd.base.clock import Clock
+from meshd.base.crypto import aead_open, aead_seal
+
+EV_DATAGRAM = 1
+EV_STAGED = 2
+EV_ACTIVE = 3
+EV_REKEY = 4
+EV_CONFIRMED = 5
+EV_TSMP = 6
+EV_SERVICE = 7
+EV_LOCAL = 8
+EV_RELAY = 9
+EV_DENIED = 10
+EV_SEND_ERROR = 11
+EV_ECHO = 12
+
+REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
+REKEY_AFTER_MESSAGES = 2**60
+_REKEY_AFTER_S = 120.0
+_REKEY_ON_RECEIVE_S = 165.0
+_REJECT_AFTER_S = 180.0
+_WINDOW = 8128
+_VNET_HEADER = bytes(10)
+
+
+class PeerState(NamedTuple):
+    """Same fields as the real plane's; times are monotonic seconds, 0 = never."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    last_tx_data: float
+    last_rx_data: float
+    last_tx: float
+    last_rx: float
+    owed_since: float
+    unanswered_since: float
+    session_created: float
+    current_local_index: int
+
+
+@dataclass(slots=True)
+class _Session:
+    peer: int
+    local_index: int
+    remote_index: int
+    send_key: bytes
+    receive_key: bytes
+    created: float
+    initiator: bool
+    send_counter: int = 0
+    last_counter: int = -1
+    seen: set[int] = field(default_factory=set)
+    rekey_asked: bool = False
+
+    def accept(self, counter: int) -> bool:
+        if counter >= REJECT_AFTER_MESSAGES or counter in self.seen or self.last_counter - counter >= _WINDOW:
+            return False
+        self.seen.add(counter)
+        if counter > self.last_counter:
+            self.last_counter = counter
+            if len(self.seen) > 2 * _WINDOW:
+                self.seen = {old for old in self.seen if counter - old < _WINDOW}
+        return True
+
+
+@dataclass(slots=True)
+class _Peer:
+    key: bytes
+    previous: _Session | None = None
+    current: _Session | None = None
+    next: _Session | None = None
+    path: tuple[bytes | None, int, float, int] = (None, 0, 0.0, 0)
+    jailed: bool = False
+    active: bool = False
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    tx_packets: int = 0
+    last_tx_data: float = 0.0
+    last_rx_data: float = 0.0
+    last_tx: float = 0.0
+    last_rx: float = 0.0
+    owed_since: float = 0.0
+    unanswered_since: float = 0.0
+
+
+class FakePlane:
+    """See ``meshd._fast.plane.Plane``; ``deliver_packet`` gets plain packets for the host."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        send_udp: Callable[[bytes, int, bytes], None],
+        deliver_packet: Callable[[bytes], None],
+        *,
+        mtu: int = 1280,
+        userspace: bool = False,
+    ) -> None:
+        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._clock = clock
+        self._send_udp = send_udp
+        self._deliver_packet = deliver_packet
+        self._mtu = mtu
+        self._userspace = userspace
+        self._events: deque[tuple[Any, ...]] = deque()
+        self._peers: dict[int, _Peer] = {}
+        self._routes: dict[IPPrefix, int] = {}
+        self._by_bits: list[IPPrefix] = []
+        self._sessions: dict[int, _Session] = {}
+        self._service: set[bytes] = set()
+        self._relay_frames: dict[int, bytearray] = {}
+        self._watched_echo: set[int] = set()
+        self._filter: Any = None
+        self._counters: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Nothing runs by itself here."""
+
+    def stop(self) -> None:
+        """Nothing runs by itself here."""
+
+    def close(self) -> None:
+        os.close(self.event_fd)
+
+    # -- peers and policy
+
+    def add_peer(self, node_public: bytes) -> int:
+        index = next(i for i in range(len(self._peers) + 1) if i not in self._peers)
+        self._peers[index] = _Peer(node_public)
+        return index
+
+    def remove_peer(self, peer: int) -> None:
+        self.clear_sessions(peer)
+        del self._peers[peer]
+        for prefix in [prefix for prefix, owner in self._routes.items() if owner == peer]:
+            self._drop_route(prefix)
+
+    def add_route(self, peer: int, address: bytes, bits: int) -> None:
+        prefix = _prefix(address, bits)
+        if prefix not in self._routes:
+            self._by_bits.append(prefix)
+            self._by_bits.sort(key=lambda p: -p.prefixlen)
+        self._routes[prefix] = peer
+
+    def remove_route(self, address: bytes, bits: int) -> None:
+        if _prefix(address, bits) in self._routes:
+            self._drop_route(_prefix(address, bits))
+
+    def _drop_route(self, prefix: IPPrefix) -> None:
+        del self._routes[prefix]
+        self._by_bits.remove(prefix)
+
+    def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None:
+        self._peers[peer].path = (address, port, trusted_until, relay)
+
+    def set_filter(self, program: Any) -> None:
+        self._filter = program
+
+    def set_jailed(self, peer: int, jailed: bool) -> None:
+        self._peers[peer].jailed = jailed
+
+    def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
+        self._service = set(addresses)
+
+    def watch_echo(self, identifier: int) -> None:
+        self._watched_echo.add(identifier)
+
+    # -- sessions
+
+    def install_session(
+        self,
+        peer: int,
+        *,
+        slot: Literal["current", "next"],
+        local_index: int,
+        remote_index: int,
+        send_key: bytes,
+        receive_key: bytes,
+        created: float,
+        initiator: bool,
+    ) -> None:
+        owner = self._peers[peer]
+        session = _Session(peer, local_index, remote_index, send_key, receive_key, created, initiator)
+        if slot == "next":
+            self._forget(owner.next)
+            self._forget(owner.previous)
+            owner.previous, owner.next = None, session
+        else:
+            self._forget(owner.previous)
+            if owner.next is not None:
+                self._forget(owner.current)
+                owner.previous, owner.next = owner.next, None
+            else:
+                owner.previous = owner.current
+            owner.current = session
+        self._sessions[local_index] = session
+
+    def remove_session(self, local_index: int) -> None:
+        session = self._sessions.get(local_index)
+        if session is None:
+            return
+        owner = self._peers[session.peer]
+        if owner.previous is session:
+            owner.previous = None
+        elif owner.current is session:
+            owner.current = None
+        elif owner.next is session:
+            owner.next = None
+        self._forget(session)
+
+    def clear_sessions(self, peer: int) -> None:
+        owner = self._peers[peer]
+        for session in (owner.previous, owner.current, owner.next):
+            self._forget(session)
+        owner.previous = owner.current = owner.next = None
+
+    def _forget(self, session: _Session | None) -> None:
+        if session is not None:
+            self._sessions.pop(session.local_index, None)
+
+    # -- outbound
+
+    def tun_write(self, packet: bytes) -> None:
+        """The host sends a packet into the tunnel."""
+        destination = _addresses(packet)[1]
+        if destination in self._service:
+            self._event((EV_SERVICE, packet))
+            return
+        peer = self._lookup(destination)
+        if peer is None:
+            self._counters["out_no_route"] += 1
+        elif not self._seal(peer, packet):
+            self._event((EV_STAGED, peer, _VNET_HEADER + packet))
+
+    def send_keepalive(self, peer: int) -> bool:
+        return self._seal(peer, b"")
+
+    def send_staged(self, peer: int, packets: Sequence[bytes]) -> int:
+        return sum(self._seal(peer, packet[len(_VNET_HEADER) :]) for packet in packets)
+
+    def send_packet(self, peer: int, packet: bytes) -> bool:
+        return self._seal(peer, packet)
+
+    def deliver(self, packet: bytes) -> bool:
+        self._deliver_packet(packet)
+        return True
+
+    def _seal(self, index: int, packet: bytes) -> bool:
+        peer, now = self._peers[index], self._clock.monotonic()
+        session = peer.current
+        if session is None or now - session.created >= _REJECT_AFTER_S or session.send_counter >= REJECT_AFTER_MESSAGES:
+            return False
+        if len(packet) <= self._mtu:
+            packet_padded = packet.ljust(min(-(-len(packet) // 16) * 16, self._mtu), b"\0")
+        else:
+            packet_padded = packet
+        counter = session.send_counter
+        session.send_counter += 1
+        header = pack("<IIQ", 4, session.remote_index, counter)
+        sealed = header + aead_seal(session.send_key, pack("<IQ", 0, counter), packet_padded)
+        self._account_sent(index, peer, now, len(sealed), bool(packet))
+        self._transmit(peer, now, sealed)
+        if not session.rekey_asked and (
+            counter >= REKEY_AFTER_MESSAGES or (session.initiator and now - session.created >= _REKEY_AFTER_S)
+        ):
+            session.rekey_asked = True
+            self._event((EV_REKEY, index, session.local_index))
+        return True
+
+    def _transmit(self, peer: _Peer, now: float, datagram: bytes) -> None:
+        address, port, trusted_until, relay = peer.path
+        if address is not None:
+            self._send_udp(address, port, datagram)
+        if relay and (address is None or now > trusted_until):
+            frames = self._relay_frames.setdefault(relay, bytearray())
+            if not frames:
+                self._event((EV_RELAY, relay))
+            frames += pack(">BI", 4, 32 + len(datagram)) + peer.key + datagram
+
+    def take_relayed(self, relay: int) -> bytes:
+        return bytes(self._relay_frames.pop(relay, b""))
+
+    # -- inbound
+
+    def receive_udp(self, address: bytes, port: int, data: bytes) -> None:
+        """A datagram arrives from the network."""
+        if not self._open(data):
+            self._event((EV_DATAGRAM, address, port, data))
+
+    def open_from(self, packets: Sequence[bytes]) -> list[bytes]:
+        return [packet for packet in packets if not self._open(packet)]
+
+    def _open(self, data: bytes) -> bool:
+        """Whether the datagram was a transport packet, good or bad."""
+        if len(data) < 32 or unpack_from("<I", data)[0] != 4:
+            return False
+        _, index, counter = unpack_from("<IIQ", data)
+        session, now = self._sessions.get(index), self._clock.monotonic()
+        if session is None or now - session.created >= _REJECT_AFTER_S:
+            self._counters["in_no_session"] += 1
+            return True
+        packet = aead_open(session.receive_key, pack("<IQ", 0, counter), data[16:])
+        if packet is None:
+            self._counters["in_forged"] += 1
+        elif not session.accept(counter):
+            self._counters["in_replayed"] += 1
+        else:
+            self._authenticated(session, packet, len(data), now)
+        return True
+
+    def _authenticated(self, session: _Session, packet: bytes, size: int, now: float) -> None:
+        index, peer = session.peer, self._peers[session.peer]
+        if peer.next is session:
+            self._forget(peer.previous)
+            peer.previous, peer.current, peer.next = peer.current, session, None
+            self._event((EV_CONFIRMED, index, session.local_index))
+        self._account_received(index, peer, now, size, bool(packet))
+        if session.initiator and not session.rekey_asked and now - session.created >= _REKEY_ON_RECEIVE_S:
+            session.rekey_asked = True
+            self._event((EV_REKEY, index, session.local_index))
+        if packet:
+            self._inbound_packet(index, peer, packet)
+
+    def _inbound_packet(self, index: int, peer: _Peer, padded: bytes) -> None:
+        length = _total_length(padded)
+        if not 20 <= length <= len(padded):
+            self._counters["in_malformed"] += 1
+            return
+        packet = padded[:length]
+        if self._lookup(_addresses(packet)[0]) != index:
+            self._counters["in_source"] += 1
+            return
+        protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
+        if protocol == 99:
+            self._event((EV_TSMP, index, packet))
+        elif self._is_watched_echo(packet, protocol):
+            self._event((EV_ECHO, index, packet))
+        elif peer.jailed or (self._filter is not None and self._filter.check_in(packet, None) != 0):
+            self._counters["in_filter"] += 1
+            if protocol == 6:
+                self._event((EV_DENIED, index, packet))
+        elif self._userspace:
+            self._event((EV_LOCAL, index, packet))
+        else:
+            self._deliver_packet(packet)
+
+    def _is_watched_echo(self, packet: bytes, protocol: int) -> bool:
+        at, reply = ((packet[0] & 15) * 4, 0) if packet[0] >> 4 == 4 else (40, 129)
+        if protocol != (1 if reply == 0 else 58) or len(packet) < at + 8 or packet[at] != reply:
+            return False
+        return int.from_bytes(packet[at + 4 : at + 6], "big") in self._watched_echo
+
+    # -- state
+
+    def peer_state(self, peer: int) -> PeerState:
+        p = self._peers[peer]
+        return PeerState(
+            p.rx_bytes,
+            p.tx_bytes,
+            p.rx_packets,
+            p.tx_packets,
+            p.last_tx_data,
+            p.last_rx_data,
+            p.last_tx,
+            p.last_rx,
+            p.owed_since,
+            p.unanswered_since,
+            p.current.created if p.current else 0.0,
+            p.current.local_index if p.current else 0,
+        )
+
+    def clear_active(self, peer: int) -> None:
+        self._peers[peer].active = False
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._counters)
+
+    def drain(self, limit: int = 256) -> list[tuple[Any, ...]]:
+        events = [self._events.popleft() for _ in range(min(limit, len(self._events)))]
+        if not self._events and events:
+            os.eventfd_read(self.event_fd)
+        return events
+
+    def _event(self, event: tuple[Any, ...]) -> None:
+        if not self._events:
+            os.eventfd_write(self.event_fd, 1)
+        self._events.append(event)
+
+    def _lookup(self, address: bytes) -> int | None:
+        ip = unpack_ip(address)
+        for prefix in self._by_bits:
+            if ip.version == prefix.version and ip in prefix:
+                return self._routes[prefix]
+        return None
+
+    def _account_sent(self, index: int, peer: _Peer, now: float, size: int, data: bool) -> None:
+        peer.tx_bytes += size
+        peer.tx_packets += 1
+        peer.last_tx = now
+        peer.owed_since = 0.0
+        if data:
+            peer.last_tx_data = now
+            peer.unanswered_since = peer.unanswered_since or now
+        self._mark_active(index, peer)
+
+    def _account_received(self, index: int, peer: _Peer, now: float, size: int, data: bool) -> None:
+        peer.rx_bytes += size
+        peer.rx_packets += 1
+        peer.last_rx = now
+        peer.unanswered_since = 0.0
+        if data:
+            peer.last_rx_data = now
+            peer.owed_since = peer.owed_since or now
+        self._mark_active(index, peer)
+
+    def _mark_active(self, index: int, peer: _Peer) -> None:
+        if not peer.active:
+            peer.active = True
+            self._event((EV_ACTIVE, index))
+
+
+def _prefix(address: bytes, bits: int) -> IPPrefix:
+    return IPv4Network((address, bits)) if len(address) == 4 else IPv6Network((address, bits))
+
+
+def _addresses(packet: bytes) -> tuple[bytes, bytes]:
+    if packet[0] >> 4 == 4:
+        return packet[12:16], packet[16:20]
+    return packet[8:24], packet[24:40]
+
+
+def _total_length(packet: bytes) -> int:
+    if packet[0] >> 4 == 4 and len(packet) >= 20:
+        return int.from_bytes(packet[2:4], "big")
+    if packet[0] >> 4 == 6 and len(packet) >= 40:
+        return int.from_bytes(packet[4:6], "big") + 40
+    return 0
