@@ -14,7 +14,7 @@ from meshd.base.keys import LockPrivate, NodePrivate
 from meshd.wire.control import UserProfile
 
 if TYPE_CHECKING:
-    from meshd.core.mapsession import MapChange
+    from meshd.core.mapchange import MapChange
     from meshd.core.netmap import Netmap
 
 

@@ -57,8 +57,9 @@ class Netmap:
     def __init__(self, self_node: Node) -> None:
         self.self_node = self_node
         self.peers: dict[int, Node] = {}
+        # id 0 stands for ourselves in by_key and by_ip
         self.by_key: dict[NodePublic, int] = {}
-        self.by_ip: dict[IPAddress, int] = {}  # own addresses of admitted peers, not their routes
+        self.by_ip: dict[IPAddress, int] = {}  # own addresses of nodes, not their routes
         self.by_name: dict[str, tuple[int, ...]] = {}  # lower case, no trailing dot; ids ascending
         self.refused: Mapping[int, Refusal] = {}
         self.user_profiles: dict[int, UserProfile] = {}
@@ -97,6 +98,7 @@ class Netmap:
         return [self.peers[node_id] for node_id in sorted(self.peers)]
 
     def peer_by_key(self, key: NodePublic) -> Node | None:
+        """The admitted peer with this key; for one that expired, the key that it had."""
         return self.peers.get(self.by_key.get(key, 0))
 
     def peer_by_ip(self, address: IPAddress) -> Node | None:
@@ -105,9 +107,8 @@ class Netmap:
 
     def node_by_ip(self, address: IPAddress) -> Node | None:
         """Like `peer_by_ip`, with ourselves included."""
-        if any(prefix.network_address == address for prefix in self.self_node.addresses):
-            return self.self_node
-        return self.peer_by_ip(address)
+        node_id = self.by_ip.get(address)
+        return self.self_node if node_id == 0 else self.peers.get(node_id or 0)
 
     def node_by_name(self, name: str) -> Node | None:
         """By full name or first label, any case, trailing dot or not; we ourselves first."""

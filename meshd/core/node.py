@@ -5,15 +5,11 @@ The wire form (`meshd.wire.control.Node`) holds text; `meshd.core.nodeadapter` t
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from meshd.base.addr import AddrPort, IPAddress, IPPrefix
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
-from meshd.wire.control import Hostinfo, Resolver
-
-CapMap = dict[str, Any]  # capability -> list of JSON values, or None for "no value"
+from meshd.wire.control import CapMap, Hostinfo, Resolver
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,0 +1,211 @@
+"""The wire form of a node and the checked form, both ways, and the checks a node must pass on its own.
+
+What depends on other nodes (two with one key, two with one address) is `meshd.core.admission`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from meshd.base.addr import AddrPort, IPPrefix, parse_ip, parse_prefix
+from meshd.base.errors import WireError
+from meshd.base.gotime import parse_time
+from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
+from meshd.base.ranges import DERP_MAGIC_IP, SERVICE_V4, SERVICE_V6
+from meshd.core.node import Node
+from meshd.wire.control import ZERO_MACHINE_KEY, ZERO_TIME, CapMap, PeerChange
+from meshd.wire.control import Node as WireNode
+
+MAX_ADDRESSES = 16  # a node has one of each family; services add a few
+MAX_ALLOWED_IPS = 4096  # app connectors advertise thousands of routes
+MAX_ENDPOINTS = 64  # more than an honest host has; each is probed
+MAX_NAME = 254  # a DNS name with its trailing dot
+
+
+class Unacceptable(Exception):
+    """A node that is well-formed JSON and still nonsense. The text is the reason shown in status."""
+
+
+def node_from_wire(wire: WireNode, notes: list[str] | None = None) -> Node:
+    """The checked form. Raises `Unacceptable`, or WireError for text that no server may send.
+
+    Parts that can be left out without harm (endpoints beyond the limit, routes into loopback or multicast
+    space) are left out and described in ``notes``.
+    """
+    if notes is None:
+        notes = []
+    if wire.id <= 0:
+        raise Unacceptable(f"its id is {wire.id}")
+    if len(wire.name) > MAX_NAME or not wire.name.isprintable():
+        raise Unacceptable("its name is not a DNS name")
+    try:
+        return _build(wire, notes)
+    except WireError:
+        raise
+    except ValueError as error:
+        raise WireError(f"node {wire.id}: {error}") from None
+
+
+def _build(wire: WireNode, notes: list[str]) -> Node:
+    addresses = _addresses(wire.addresses)
+    same = wire.allowed_ips is None or wire.unsigned_peer_api_only or wire.allowed_ips == wire.addresses
+    allowed = addresses if same else _routes(wire.allowed_ips or (), addresses, notes)
+    return Node(
+        id=wire.id,
+        stable_id=wire.stable_id,
+        name=wire.name,
+        user=wire.user,
+        sharer=wire.sharer,
+        key=NodePublic.parse(wire.key),
+        key_expiry=_time(wire.key_expiry),
+        key_signature=wire.key_signature,
+        machine=_machine(wire.machine),
+        disco_key=parse_disco(wire.disco_key),
+        addresses=addresses,
+        allowed_ips=allowed,
+        endpoints=parse_endpoints(wire.endpoints, notes),
+        home_derp=wire.home_derp or _legacy_derp(wire.derp),
+        hostinfo=wire.hostinfo,
+        created=_time(wire.created),
+        cap=wire.cap,
+        tags=wire.tags,
+        primary_routes=tuple(_prefix(text) for text in wire.primary_routes),
+        last_seen=_time(wire.last_seen),
+        online=wire.online,
+        machine_authorized=wire.machine_authorized,
+        cap_map=_cap_map(wire.cap_map, wire.capabilities),
+        unsigned_peer_api_only=wire.unsigned_peer_api_only,
+        data_plane_audit_log_id=wire.data_plane_audit_log_id,
+        expired=wire.expired,
+        masquerade_v4=_ip(wire.self_node_v4_masq_addr_for_this_peer),
+        masquerade_v6=_ip(wire.self_node_v6_masq_addr_for_this_peer),
+        is_wireguard_only=wire.is_wireguard_only,
+        is_jailed=wire.is_jailed,
+        exit_node_dns_resolvers=wire.exit_node_dns_resolvers,
+    )
+
+
+def patch_fields(change: PeerChange, notes: list[str]) -> dict[str, Any]:
+    """The `Node` fields that a patch sets; absent and null leave a field out, present-empty clears it."""
+    fields: dict[str, Any] = {}
+    try:
+        if change.endpoints is not None:
+            fields["endpoints"] = parse_endpoints(change.endpoints, notes)
+        if change.derp_region:
+            fields["home_derp"] = change.derp_region
+        if change.cap:
+            fields["cap"] = change.cap
+        if change.cap_map is not None:
+            fields["cap_map"] = change.cap_map
+        if change.key is not None:
+            fields["key"] = NodePublic.parse(change.key)
+        if change.key_signature is not None:
+            fields["key_signature"] = change.key_signature
+        if change.disco_key is not None:
+            fields["disco_key"] = parse_disco(change.disco_key)
+        if change.online is not None:
+            fields["online"] = change.online
+        if change.last_seen is not None:
+            fields["last_seen"] = parse_time(change.last_seen)
+        if change.key_expiry is not None:
+            fields["key_expiry"] = parse_time(change.key_expiry)
+    except ValueError as error:
+        raise WireError(f"patch of node {change.node_id}: {error}") from None
+    return fields
+
+
+def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, ...]:
+    """The first `MAX_ENDPOINTS` usable ones."""
+    if len(texts) > MAX_ENDPOINTS:
+        notes.append(f"it has {len(texts)} endpoints, the first {MAX_ENDPOINTS} are used")
+        texts = texts[:MAX_ENDPOINTS]
+    found = []
+    for text in texts:
+        try:
+            endpoint = AddrPort.parse(text)
+        except ValueError:  # a zone: meaningful on the peer's own link only
+            notes.append(f"its endpoint {text[:80]} cannot be sent to")
+            continue
+        if endpoint.port == 0 or endpoint.ip.is_multicast or endpoint.ip.is_unspecified:
+            notes.append(f"its endpoint {text} cannot be sent to")
+        else:
+            found.append(endpoint)
+    return tuple(found)
+
+
+def parse_disco(text: str) -> DiscoPublic | None:
+    """None for the all-zero key."""
+    key = DiscoPublic.parse(text)
+    return None if key.is_zero else key
+
+
+def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
+    if len(texts) > MAX_ADDRESSES:
+        raise Unacceptable(f"it has {len(texts)} addresses")
+    prefixes = tuple(_prefix(text) for text in texts)
+    for prefix in prefixes:
+        address = prefix.network_address
+        if prefix.prefixlen != prefix.max_prefixlen:
+            raise Unacceptable(f"its address {prefix} is not a single address")
+        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+            raise Unacceptable(f"its address {address} belongs to no node")
+        if address in (SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP):
+            raise Unacceptable(f"its address {address} is reserved")
+    return prefixes
+
+
+def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -> tuple[IPPrefix, ...]:
+    if len(texts) > MAX_ALLOWED_IPS:
+        raise Unacceptable(f"it has {len(texts)} allowed addresses")
+    found: dict[IPPrefix, None] = {}
+    for text in texts:
+        prefix = _prefix(text)
+        address = prefix.network_address
+        if prefix.prefixlen and prefix not in own and (address.is_loopback or address.is_multicast):
+            notes.append(f"its route {prefix} is not routable")
+        else:
+            found[prefix] = None
+    return tuple(found)
+
+
+def _prefix(text: str) -> IPPrefix:
+    try:
+        return parse_prefix(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise Unacceptable(f"its prefix {text} has host bits set") from None
+        raise
+
+
+def _time(text: str | None) -> float | None:
+    return None if text is None or text == ZERO_TIME else parse_time(text)
+
+
+def _machine(text: str) -> MachinePublic | None:
+    return None if text == ZERO_MACHINE_KEY else MachinePublic.parse(text)
+
+
+def _ip(text: str | None) -> IPv4Address | IPv6Address | None:
+    return parse_ip(text) if text else None
+
+
+def _cap_map(cap_map: CapMap, names: Iterable[str]) -> CapMap:
+    if not names:
+        return cap_map
+    merged = dict(cap_map)
+    for name in names:
+        merged.setdefault(name, None)
+    return merged
+
+
+def _legacy_derp(text: str | None) -> int:
+    """``127.3.3.40:<region>``; anything else is 0, unknown."""
+    if not text:
+        return 0
+    try:
+        address = AddrPort.parse(text)
+    except ValueError:
+        return 0
+    return address.port if address.ip == DERP_MAGIC_IP else 0
