@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from meshd.base.errors import WireError
+from meshd.wire.cursor import Cursor
 
 if TYPE_CHECKING:
     import zstandard
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 16
 _MAX_WINDOW: Final = 1 << 27
 """128 MiB is what the format's reference tool accepts by default; a frame asking for more is refused."""
+
+_FRAME_MAGIC: Final = 0xFD2FB528
+_SKIPPABLE_MAGIC: Final = 0x184D2A50
+_BLOCK_RLE: Final = 1
 
 
 @lru_cache(maxsize=1)
@@ -28,9 +33,13 @@ def compress(data: bytes) -> bytes:
 
 
 def decompress(data: bytes, limit: int) -> bytes:
-    """Content of all frames in `data`, with or without content size; `WireError` beyond `limit` bytes."""
+    """Content of all frames in `data`, with or without content size.
+
+    Raises `WireError` beyond `limit` bytes, and for data that is malformed or cut short.
+    """
     import zstandard
 
+    _check_whole(data)
     pieces: list[bytes] = []
     total = 0
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
@@ -44,3 +53,32 @@ def decompress(data: bytes, limit: int) -> bytes:
     except zstandard.ZstdError as error:
         raise WireError(f"zstd data is malformed: {error}") from error
     return b"".join(pieces)
+
+
+def _check_whole(data: bytes) -> None:
+    """Walk the frames (RFC 8878 3.1): the library's reader takes a cut-off frame for the end of the data."""
+    cursor = Cursor(data)
+    while cursor.remaining:
+        magic = cursor.u32le()
+        if magic & 0xFFFFFFF0 == _SKIPPABLE_MAGIC:
+            cursor.take(cursor.u32le())
+        elif magic == _FRAME_MAGIC:
+            _skip_frame(cursor)
+        else:
+            raise WireError("zstd data is malformed: not a frame", offset=cursor.offset - 4)
+
+
+def _skip_frame(cursor: Cursor) -> None:
+    descriptor = cursor.u8()
+    single_segment = descriptor & 0x20
+    window_size = 0 if single_segment else 1
+    dictionary_size = (0, 1, 2, 4)[descriptor & 3]
+    content_size = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    cursor.take(window_size + dictionary_size + content_size)
+    last = 0
+    while not last:
+        header = int.from_bytes(cursor.take(3), "little")
+        last = header & 1
+        cursor.take(1 if header >> 1 & 3 == _BLOCK_RLE else header >> 3)
+    if descriptor & 4:
+        cursor.take(4)

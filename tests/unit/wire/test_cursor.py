@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from meshd.base.errors import WireError
+from meshd.wire.cursor import Cursor
+
+
+def test_cursor_reads_integers_in_both_byte_orders():
+    cursor = Cursor(bytes(range(1, 33)))
+    assert cursor.u8() == 0x01
+    assert cursor.u16be() == 0x0203
+    assert cursor.u16le() == 0x0504
+    assert cursor.u24be() == 0x060708
+    assert cursor.u32be() == 0x090A0B0C
+    assert cursor.u32le() == 0x100F0E0D
+    assert cursor.u64be() == 0x1112131415161718
+    assert cursor.u64le() == 0x201F1E1D1C1B1A19
+    cursor.end()
+
+
+def test_cursor_past_the_end_names_the_offset():
+    cursor = Cursor(b"abc")
+    cursor.take(2)
+    with pytest.raises(WireError) as caught:
+        cursor.u16be()
+    assert caught.value.offset == 2
+    assert cursor.remaining == 1, "a failed read consumes nothing"
+
+
+def test_cursor_negative_length_rejected():
+    with pytest.raises(WireError):
+        Cursor(b"abc").take(-1)
+
+
+def test_cursor_end_with_bytes_left_rejected():
+    cursor = Cursor(memoryview(b"ab"))
+    cursor.u8()
+    with pytest.raises(WireError, match="1 unexpected bytes"):
+        cursor.end()
+    assert cursor.rest() == b"b"
+    assert cursor.rest() == b""
+    cursor.end()
