@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from meshd.base.errors import MeshdError
-
 READ_LIMIT = 256 * 1024  # bytes kept unread before the peer is made to wait
 
 
@@ -89,7 +87,6 @@ class SocketStream(asyncio.Protocol):
     # -- asyncio.Protocol ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
@@ -122,22 +119,3 @@ class SocketStream(asyncio.Protocol):
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-
-
-def unreachable(host: str, port: int, error: BaseException | str) -> MeshdError:
-    """The error for a TCP connection that could not be made."""
-    if isinstance(error, ConnectionRefusedError):
-        reason = "connection refused"
-    elif isinstance(error, TimeoutError):
-        reason = "no answer in time"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    else:
-        reason = str(error)
-    return MeshdError(
-        f"cannot connect to {host}:{port}: {reason}",
-        code="control-unreachable",
-        hint="Check that the server runs, that its name and port are right and that no firewall is in between.",
-        host=host,
-        port=port,
-    )

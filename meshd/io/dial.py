@@ -1,0 +1,134 @@
+"""TCP connections to a host name: every address gets its chance, none delays the others for long.
+
+RFC 8305 in short: addresses alternate between IPv6 and IPv4, a new attempt starts every 250 ms or as soon
+as one failed, the first success wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from meshd.base.errors import MeshdError
+from meshd.io.mark import mark_socket
+from meshd.io.streams import SocketStream
+
+ATTEMPT_DELAY = 0.250  # s between the starts of two attempts
+MAX_ATTEMPTS = 8  # addresses of one name that are tried
+
+T = TypeVar("T")
+_Address = tuple[int, Any]  # family, socket address
+
+
+async def dial_tcp(host: str, port: int) -> SocketStream:
+    """A connected, marked stream. Raises MeshdError ``control-unknown-host`` or ``control-unreachable``."""
+    addresses = await resolve(host, port)
+    attempts = [_connect(family, address) for family, address in addresses]
+    try:
+        sock = await first_success(attempts, ATTEMPT_DELAY)
+    except OSError as error:
+        raise unreachable(host, port, error) from None
+    loop = asyncio.get_running_loop()
+    try:
+        _, stream = await loop.create_connection(SocketStream, sock=sock)
+    except OSError as error:
+        sock.close()
+        raise unreachable(host, port, error) from None
+    return stream
+
+
+async def resolve(host: str, port: int) -> list[_Address]:
+    """Socket addresses of a host, families alternating in the resolver's preference."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MeshdError(
+            f"cannot find the host {host}: {reason}",
+            code="control-unknown-host",
+            hint="Check the spelling of the server's name and that DNS works on this machine.",
+            host=host,
+        ) from None
+    first: list[_Address] = []
+    other: list[_Address] = []
+    for family, _, _, _, address in found:
+        if (family, address) not in first and (family, address) not in other:
+            (first if family == found[0][0] else other).append((family, address))
+    mixed = [item for pair in zip(first, other, strict=False) for item in pair]
+    shorter = min(len(first), len(other))
+    return (mixed + first[shorter:] + other[shorter:])[:MAX_ATTEMPTS]
+
+
+async def _connect(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        mark_socket(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def first_success(attempts: Sequence[Coroutine[Any, Any, T]], delay: float) -> T:
+    """The result of the first attempt that works; the others are cancelled.
+
+    Attempt n+1 starts ``delay`` seconds after attempt n, or at once when nothing is under way any more.
+    Raises the first attempt's exception when all fail.
+    """
+    waiting = list(reversed(attempts))
+    running: list[asyncio.Task[T]] = []
+    failures: list[BaseException] = []
+    try:
+        while waiting or running:
+            if waiting:
+                running.append(asyncio.create_task(waiting.pop()))
+            done, _ = await asyncio.wait(
+                running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                running.remove(task)
+                error = task.exception()
+                if error is None:
+                    return task.result()
+                failures.append(error)
+        raise failures[0]
+    finally:
+        for attempt in waiting:
+            attempt.close()
+        for task in running:
+            task.cancel()
+            task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[Any]) -> None:
+    """An attempt that was cancelled too late: nobody wants its connection."""
+    if task.cancelled() or task.exception() is not None:
+        return
+    close = getattr(task.result(), "close", None)
+    if close is not None:
+        close()
+
+
+def unreachable(host: str, port: int, error: BaseException | str) -> MeshdError:
+    """The error for a TCP connection that could not be made or broke at once."""
+    if isinstance(error, ConnectionRefusedError):
+        reason = "connection refused"
+    elif isinstance(error, TimeoutError):
+        reason = "no answer in time"
+    elif isinstance(error, OSError) and error.errno:
+        reason = os.strerror(error.errno).lower()
+    else:
+        reason = str(error)
+    return MeshdError(
+        f"cannot connect to {host}:{port}: {reason}",
+        code="control-unreachable",
+        hint="Check that the server runs, that its name and port are right and that no firewall is in between.",
+        host=host,
+        port=port,
+    )

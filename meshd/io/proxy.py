@@ -1,0 +1,114 @@
+"""HTTP proxies from the environment: which one to use for a host, and how to get through it."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from meshd.base.addr import parse_ip
+from meshd.base.errors import MeshdError
+from meshd.io.dial import dial_tcp
+from meshd.io.streams import SocketStream
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One proxy; ``authorization`` is the value of Proxy-Authorization or empty."""
+
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+
+
+def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str] | None = None) -> Proxy | None:
+    """The proxy for ``scheme`` (http or https) and this host, None for a direct connection.
+
+    HTTP_PROXY, HTTPS_PROXY and NO_PROXY in either case. Loopback hosts are never proxied.
+    """
+    environ = os.environ if environ is None else environ
+    name = f"{scheme}_proxy"
+    value = environ.get(name) or environ.get(name.upper()) or ""
+    if not value or _exempt(host, port, environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
+        return None
+    parts = urlsplit(value if "://" in value else f"http://{value}")
+    try:
+        proxy_port = parts.port or 80
+    except ValueError:
+        raise _unusable(name) from None
+    if parts.scheme != "http" or not parts.hostname:
+        raise _unusable(name)
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, proxy_port, authorization)
+
+
+async def dial_through(proxy: Proxy, host: str, port: int) -> SocketStream:
+    """A stream to ``host:port`` by CONNECT. Raises MeshdError."""
+    from meshd.io.http.h1client import upgrade
+
+    stream = await dial_tcp(proxy.host, proxy.port)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    headers = [("Host", target)]
+    if proxy.authorization:
+        headers.append(("Proxy-Authorization", proxy.authorization))
+    try:
+        answer = await upgrade(stream, "CONNECT", target, headers)
+        if not 200 <= answer.status < 300:
+            raise MeshdError(
+                f"the proxy {proxy.host}:{proxy.port} refused a connection to {target}: HTTP {answer.status}",
+                code="control-unreachable",
+                hint="Check the proxy variables in the environment of the daemon.",
+            )
+        stream.unread(answer.rest)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _unusable(name: str) -> MeshdError:
+    return MeshdError(
+        f"{name.upper()} does not name an HTTP proxy",
+        code="proxy",
+        hint="Write it as http://host:port; other kinds of proxy are not supported.",
+    )
+
+
+def _exempt(host: str, port: int, no_proxy: str) -> bool:
+    host = host.lower().rstrip(".")
+    address = None
+    try:
+        address = parse_ip(host)
+    except ValueError:
+        if host == "localhost":
+            return True
+    if address is not None and address.is_loopback:
+        return True
+    for entry in no_proxy.lower().split(","):
+        rule = entry.strip()
+        if rule == "*":
+            return True
+        name, colon, only_port = rule.rpartition(":")
+        if colon and only_port.isdigit() and "]" not in only_port and (":" not in name or name.endswith("]")):
+            if int(only_port) != port:
+                continue
+            rule = name
+        rule = rule.strip("[]").removeprefix("*")
+        if not rule:
+            continue
+        if address is not None:
+            from ipaddress import ip_network
+
+            try:
+                if address in ip_network(rule, strict=False):
+                    return True
+            except ValueError:
+                continue
+        elif host == rule.lstrip(".") or host.endswith("." + rule.lstrip(".")):
+            return True
+    return False
