@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from meshd.base.errors import WireError
-from meshd.wire.control.jsonnames import foreign_names
 from meshd.wire.control.shape import Shape, shape_of
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -34,8 +33,7 @@ def _shape(kind: type[msgspec.Struct]) -> Shape:
 
 def decode(kind: type[_T], data: bytes) -> _T:
     """The value of type `kind` written in `data`; `WireError` names the field that is wrong."""
-    shape = _shape(kind)
-    if foreign_names(data, shape.exact, shape.folded):
+    if _shape(kind).names.misspelled(data):
         return _decode_loosely(kind, data)
     decoder: msgspec.json.Decoder[_T] = _decoder(kind)
     try:

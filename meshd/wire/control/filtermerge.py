@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from meshd.wire.control.filter import FilterRule
 
-_BASE = "base"
-_ALL = "*"
+MAX_NAMED_FILTERS: Final = 1024
+"""Names come from the network and stay for the life of a stream; a server uses one or two."""
+
+_BASE: Final = "base"
+_ALL: Final = "*"
 
 
 class NamedFilters:
@@ -26,7 +30,8 @@ class NamedFilters:
         """Take in the two fields of a map response; returns whether they said anything.
 
         `packet_filter` replaces the one named `base`. In `packet_filters` a None deletes that name and a
-        None for `*` deletes all names first; an empty tuple keeps the name with no rules.
+        None for `*` deletes all names first; an empty tuple keeps the name with no rules. Names beyond
+        `MAX_NAMED_FILTERS` are not taken in, which can only deny.
         """
         named = self._named
         if packet_filter is not None:
@@ -38,7 +43,7 @@ class NamedFilters:
                 continue
             if rules is None:
                 named.pop(name, None)
-            else:
+            elif name in named or len(named) < MAX_NAMED_FILTERS:
                 named[name] = rules
         return packet_filter is not None or bool(packet_filters)
 

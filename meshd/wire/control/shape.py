@@ -7,17 +7,19 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
+from meshd._fast.jsonnames import NameTable
+
 
 class Shape:
     """The field names of one struct type and of everything below it."""
 
-    __slots__ = ("_root", "exact", "folded")
+    __slots__ = ("_root", "names")
 
-    def __init__(self, root: _Struct, exact: frozenset[bytes]) -> None:
+    def __init__(self, root: _Struct, names: set[bytes]) -> None:
         self._root = root
-        self.exact = exact
-        """Every name that is spelled right somewhere in the document."""
-        self.folded = frozenset(name.lower() for name in exact)
+        self.names = NameTable(names)
+        """Every name that is right somewhere in the document. One that is right in one place and spelled
+        otherwise in another (`node` of an SSH principal, `Node` of a map response) passes for right in both."""
 
     def normalise(self, value: Any) -> Any:
         """A copy with names respelled, unknown names and nulls in unfit places dropped."""
@@ -94,7 +96,7 @@ def shape_of(kind: type[msgspec.Struct]) -> Shape:
     root = _build(inspect.type_info(kind), names, nullable=False)
     if not isinstance(root, _Struct):
         raise TypeError(f"{kind} is not a struct type")
-    return Shape(root, frozenset(names))
+    return Shape(root, names)
 
 
 def _build(info: inspect.Type, names: set[bytes], nullable: bool) -> _Plain:

@@ -35,9 +35,7 @@ def test_handshake_vectors_equal_byte_for_byte(vectors, index):
         MachinePrivate(keys["machine_static"]), control.public(), wanted["version"], keys["machine_ephemeral"]
     )
     assert initiator.message().hex() == wanted["initiation"]
-    reply, machine, version, server = noise.Responder(control).respond(
-        initiator.message(), keys["control_ephemeral"]
-    )
+    reply, machine, version, server = noise.Responder(control).respond(initiator.message(), keys["control_ephemeral"])
     assert reply.hex() == wanted["response"]
     assert MachinePublic(machine) == MachinePrivate(keys["machine_static"]).public()
     assert version == wanted["version"]

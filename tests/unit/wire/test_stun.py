@@ -46,8 +46,8 @@ def _response(*attributes: bytes) -> bytes:
 
 
 def test_response_xored_address_wins_over_plain_one():
-    plain = bytes.fromhex("00010008" "00010050" "01020304")
-    odd = bytes.fromhex("80220003" "61626300")
+    plain = bytes.fromhex("000100080001005001020304")
+    odd = bytes.fromhex("8022000361626300")
     xored = stun.encode_response(bytes(12), V4)[20:]
     assert stun.decode_response(_response(odd, plain, xored)) == (bytes(12), V4)
     assert stun.decode_response(_response(odd, plain)) == (bytes(12), AddrPort.parse("1.2.3.4:80"))
@@ -55,7 +55,7 @@ def test_response_xored_address_wins_over_plain_one():
 
 
 def test_response_mapped_ipv6_becomes_ipv4():
-    value = bytes.fromhex("0002" "0050" + "00" * 10 + "ffff" "01020304")
+    value = bytes.fromhex("00020050" + "00" * 10 + "ffff01020304")
     response = _response(b"\x00\x01" + len(value).to_bytes(2, "big") + value)
     assert stun.decode_response(response)[1] == AddrPort.parse("1.2.3.4:80")
 
