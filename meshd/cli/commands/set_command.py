@@ -1,0 +1,128 @@
+"""`mesh set`."""
+
+from __future__ import annotations
+
+from meshd.cli.client import JSON, LocalClient
+from meshd.cli.command import Command
+from meshd.cli.flags import BOOL, STRING, Flag, Parsed
+from meshd.cli.nodes import exit_node_choice
+from meshd.cli.output import out, warn
+from meshd.cli.prefsflags import (
+    ACCEPT_RISK,
+    advertised_routes,
+    has_exit_routes,
+    mark_changed,
+    netfilter_mode,
+    pref_flags,
+    without_exit_routes,
+)
+from meshd.cli.risk import confirm, connected_through_mesh
+from meshd.cli.state import no_arguments
+
+
+def _run(client: LocalClient, flags: Parsed) -> None:
+    no_arguments(flags.args)
+    status = client.status(peers="exit-node" in flags.given)
+    masked = _edits(flags, status)
+    if not any(name.endswith("Set") for name in masked):
+        out(COMMAND.help().rstrip("\n"))
+        return
+    current = client.prefs()
+    if masked.get("AdvertiseRoutesSet"):
+        masked["AdvertiseRoutes"] = _routes(flags, current)
+        if masked["AdvertiseRoutes"]:
+            warn_if_not_forwarding(client)
+    if masked.get("RunSSHSet") and masked["RunSSH"] != current.get("RunSSH") and connected_through_mesh():
+        confirm("This changes who answers SSH over the mesh, and will end your session.", flags.text("accept-risk"))
+    after = _applied(current, masked)
+    if after.get("NoSNAT") and has_exit_routes(after.get("AdvertiseRoutes")):
+        warn("--snat-subnet-routes=false with --advertise-exit-node: traffic through this exit node may not return")
+    client.check_prefs(after)
+    client.edit_prefs(masked)
+
+
+def _edits(flags: Parsed, status: JSON) -> JSON:
+    """The masked preferences of the flags given; routes are filled in later, from the current ones."""
+    masked: JSON = {}
+    for name in flags.given:
+        mark_changed(masked, name)
+        match name:
+            case "exit-node":
+                text = flags.text(name)
+                masked |= {"ExitNodeIP": exit_node_choice(status, text) if text else "", "ExitNodeID": ""}
+            case "netfilter-mode":
+                masked["NetfilterMode"], note = netfilter_mode(flags.text(name))
+                if note:
+                    warn(note)
+            case "snat-subnet-routes":
+                masked["NoSNAT"] = not flags.on(name)
+            case "stateful-filtering":
+                masked["NoStatefulFiltering"] = not flags.on(name)
+            case "update-check":
+                masked.setdefault("AutoUpdate", {})["Check"] = flags.on(name)
+            case "auto-update":
+                masked.setdefault("AutoUpdate", {})["Apply"] = flags.on(name)
+            case "advertise-connector":
+                masked["AppConnector"] = {"Advertise": flags.on(name)}
+            case _ if name in _PLAIN:
+                masked[_PLAIN[name]] = flags.values[name]
+    return masked
+
+
+_PLAIN = {
+    "accept-dns": "CorpDNS",
+    "accept-routes": "RouteAll",
+    "exit-node-allow-lan-access": "ExitNodeAllowLANAccess",
+    "hostname": "Hostname",
+    "nickname": "ProfileName",
+    "operator": "OperatorUser",
+    "report-posture": "PostureChecking",
+    "shields-up": "ShieldsUp",
+    "ssh": "RunSSH",
+    "webclient": "RunWebClient",
+}
+
+
+def _routes(flags: Parsed, current: JSON) -> list[str] | None:
+    """Each of the two route flags leaves alone what belongs to the other."""
+    before: list[str] = current.get("AdvertiseRoutes") or []
+    exit_node = flags.on("advertise-exit-node") if "advertise-exit-node" in flags.given else has_exit_routes(before)
+    if "advertise-routes" in flags.given:
+        return advertised_routes(flags.text("advertise-routes"), exit_node)
+    if exit_node == has_exit_routes(before):
+        return before or None
+    return (without_exit_routes(before) + (["0.0.0.0/0", "::/0"] if exit_node else [])) or None
+
+
+def _applied(current: JSON, masked: JSON) -> JSON:
+    after = dict(current)
+    for name, value in masked.items():
+        if name.endswith("Set"):
+            continue
+        after[name] = {**(current.get(name) or {}), **value} if isinstance(value, dict) else value
+    return after
+
+
+def warn_if_not_forwarding(client: LocalClient) -> None:
+    """Say what keeps the host from forwarding for those who will use the advertised routes."""
+    answer = client.json("GET", "check-ip-forwarding")
+    if isinstance(answer, dict) and answer.get("Warning"):
+        warn(str(answer["Warning"]))
+
+
+COMMAND = Command(
+    "set",
+    usage="mesh set [flags]",
+    short="Change the settings that are named",
+    long="Settings that are not named stay as they are.",
+    flags=[
+        *pref_flags(),
+        Flag("auto-update", BOOL, False, "update automatically"),
+        Flag("nickname", STRING, "", "name of this login profile"),
+        Flag("update-check", BOOL, True, "tell about updates"),
+        Flag("webclient", BOOL, False, "serve the web interface to the mesh on port 5252"),
+        ACCEPT_RISK,
+    ],
+    show_defaults=False,
+    run=_run,
+)

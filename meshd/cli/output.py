@@ -1,0 +1,54 @@
+"""Printing: aligned columns, and strings of strangers made harmless."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def out(text: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def err(text: str) -> None:
+    """Text on stderr, as it is."""
+    sys.stderr.write(text)
+
+
+def warn(text: str) -> None:
+    """A warning, where the reference puts them: on stdout."""
+    out(f"Warning: {text}")
+
+
+def out_json(value: Any, indent: str | int = "\t") -> None:
+    """Indented JSON on stdout."""
+    out(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def printable(text: object) -> str:
+    """Text from another machine with its control characters made visible: a host name must not drive a terminal."""
+    plain = str(text)
+    return (
+        plain if plain.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in plain)
+    )
+
+
+def columns(rows: list[list[str]], *, padding: int = 2, minimum: int = 0, trailing: bool = False) -> str:
+    """Rows with every column as wide as its longest cell; the last cell of a row is not padded unless `trailing`.
+
+    A cell counts towards its column's width only where another cell follows it (or with `trailing`).
+    """
+    widths: list[int] = []
+    for row in rows:
+        cells = row if trailing else row[:-1]
+        for index, cell in enumerate(cells):
+            while len(widths) <= index:
+                widths.append(minimum)
+            widths[index] = max(widths[index], len(cell) + padding)
+    lines = []
+    for row in rows:
+        padded = len(row) if trailing else len(row) - 1
+        lines.append("".join(c.ljust(widths[i]) if i < padded else c for i, c in enumerate(row)))
+    return "".join(line + "\n" for line in lines)
