@@ -1,0 +1,50 @@
+"""What the packet filter's capability grants let a source do at our addresses (NM-07)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
+from meshd.wire.control import FilterRule
+
+
+def peer_capabilities(rules: Iterable[FilterRule], source: IPAddress, own: Iterable[IPAddress]) -> dict[str, list[Any]]:
+    """Capability to values, over all grants from ``source`` to one of ``own`` addresses."""
+    granted: dict[str, list[Any]] = {}
+    targets = [address for address in own if address.version == source.version]
+    for rule in rules:
+        if not rule.cap_grant or not any(source_matches(text, source) for text in rule.src_ips or ()):
+            continue
+        for grant in rule.cap_grant:
+            if not any(_contains(text, address) for text in grant.dsts or () for address in targets):
+                continue
+            for name in grant.caps or ():
+                granted.setdefault(name, [])
+            for name, values in (grant.cap_map or {}).items():
+                granted.setdefault(name, []).extend(values or ())
+    return granted
+
+
+def source_matches(text: str, address: IPAddress) -> bool:
+    """Whether a source of a filter rule (``*``, address, prefix, range) contains the address."""
+    if text == "*":
+        return True
+    first, dash, last = text.partition("-")
+    if dash:
+        try:
+            low, high = parse_ip(first), parse_ip(last)
+        except ValueError:
+            return False
+        return low.version == high.version == address.version and int(low) <= int(address) <= int(high)
+    return _contains(text, address)
+
+
+def _contains(text: str, address: IPAddress) -> bool:
+    try:
+        if "/" not in text:
+            return parse_ip(text) == address
+        prefix: IPPrefix = parse_prefix(text)
+    except ValueError:
+        return False
+    return address in prefix

@@ -1,0 +1,107 @@
+"""Pings of all kinds and the network check, as JSON for the LocalAPI."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from meshd.base.addr import AddrPort, IPAddress
+from meshd.base.errors import MeshdError
+from meshd.base.gotime import format_time
+from meshd.core.netmap import Netmap
+from meshd.core.netreport import Report
+from meshd.core.node import Node
+from meshd.node.engine import Engine
+from meshd.node.magicsock import MagicSock
+
+JSON = dict[str, Any]
+_NANOSECONDS = 1_000_000_000
+
+
+def peer_for(netmap: Netmap, ip: IPAddress) -> Node | None:
+    """The peer that an address leads to: its owner, or the most specific route to it."""
+    owner = netmap.peer_by_ip(ip)
+    if owner is not None:
+        return owner
+    best: tuple[int, Node] | None = None
+    for node in netmap.peers.values():
+        for prefix in node.allowed_ips:
+            fits = prefix.version == ip.version and prefix.prefixlen > 0 and ip in prefix
+            if fits and (best is None or prefix.prefixlen > best[0]):
+                best = (prefix.prefixlen, node)
+    return best[1] if best else None
+
+
+async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IPAddress, kind: str, size: int) -> JSON:
+    """One ping. ``Err`` says why it cannot succeed; one that nobody answers never returns."""
+    result: JSON = {
+        "IP": str(ip), "NodeIP": "", "NodeName": "", "Err": "", "LatencySeconds": 0, "Endpoint": "",
+        "PeerRelay": "", "DERPRegionID": 0, "DERPRegionCode": "",
+    }  # fmt: skip
+    if ip in netmap.self_node.ips:
+        return result | {"Err": f"{ip} is local Tailscale IP", "IsLocalIP": True}
+    node = peer_for(netmap, ip)
+    if node is None:
+        return result | {"Err": "no matching peer"}
+    result |= {"NodeIP": str(node.ips[0]) if node.ips else "", "NodeName": node.first_label or node.name}
+    if kind == "disco":
+        outcome = await magicsock.ping(node.key, size)
+        if outcome is None:
+            return await _never()
+        result["LatencySeconds"] = outcome.latency_s
+        if outcome.relay:
+            result |= {"DERPRegionID": outcome.relay, "DERPRegionCode": magicsock.relay_code(outcome.relay)}
+        else:
+            result["Endpoint"] = str(outcome.address)
+        return result
+    if kind == "peerapi":
+        return result | {"Err": "this build of meshd has no PeerAPI client"}
+    send = engine.ping_tsmp if kind == "TSMP" else engine.ping_icmp
+    pong = await send(node.key, ip)
+    if pong is None:
+        return await _never()
+    result["LatencySeconds"] = pong.latency_s
+    if pong.peerapi_port:
+        result["PeerAPIPort"] = pong.peerapi_port
+    return result
+
+
+async def _never() -> JSON:
+    """Nobody answered: the client decides how long it waits, and cancels us."""
+    await asyncio.get_running_loop().create_future()
+    raise MeshdError("unreachable")
+
+
+def netcheck_json(report: Report, wall: float) -> JSON:
+    """The report in the form of the reference's ``netcheck.Report``."""
+    return {
+        "Now": format_time(wall),
+        "UDP": report.udp,
+        "IPv6": report.ipv6,
+        "IPv4": report.ipv4,
+        "IPv6CanSend": report.ipv6_can_send,
+        "IPv4CanSend": report.ipv4_can_send,
+        "OSHasIPv6": report.os_has_ipv6,
+        "ICMPv4": report.icmpv4,
+        "MappingVariesByDestIP": report.mapping_varies,
+        "UPnP": report.upnp,
+        "PMP": report.pmp,
+        "PCP": report.pcp,
+        "PreferredDERP": report.preferred_derp,
+        "RegionLatency": _nanoseconds(report.region_latency),
+        "RegionV4Latency": _nanoseconds(report.region_v4_latency),
+        "RegionV6Latency": _nanoseconds(report.region_v6_latency),
+        "GlobalV4Counters": _counters(report.global_v4_counters),
+        "GlobalV6Counters": _counters(report.global_v6_counters),
+        "GlobalV4": str(report.global_v4) if report.global_v4 else "",
+        "GlobalV6": str(report.global_v6) if report.global_v6 else "",
+        "CaptivePortal": report.captive_portal,
+    }
+
+
+def _nanoseconds(latencies: dict[int, float]) -> JSON:
+    return {str(region): round(seconds * _NANOSECONDS) for region, seconds in sorted(latencies.items())}
+
+
+def _counters(seen: dict[AddrPort, int]) -> JSON:
+    return {str(address): count for address, count in seen.items()}

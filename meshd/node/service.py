@@ -1,0 +1,302 @@
+"""The node as the LocalAPI serves it: one object that answers every route's question.
+
+Reading is done here, on top of what the backend, the engine and the paths know; changes go to the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from meshd.base.addr import IPAddress
+from meshd.base.clock import Clock
+from meshd.base.errors import MeshdError
+from meshd.base.keys import NodePublic
+from meshd.base.version import long_version
+from meshd.core import prefs as prefs_module
+from meshd.core.node import Node
+from meshd.core.state import State
+from meshd.node.backend import Backend
+from meshd.node.bus import Watcher
+from meshd.node.engine import Engine
+from meshd.node.magicsock import MagicSock
+from meshd.node.nodejson import node_json
+from meshd.node.peercaps import peer_capabilities
+from meshd.node.probes import netcheck_json, ping_json
+from meshd.node.status import PeerTraffic, Snapshot, status_json, user_json
+from meshd.wire.control import encode
+
+JSON = dict[str, Any]
+
+_WATCH_ENGINE, _INITIAL_STATE, _INITIAL_PREFS, _INITIAL_NETMAP, _INITIAL_HEALTH = 1, 2, 4, 8, 128
+ENGINE_INTERVAL_S = 2.0
+ACTIVE_S = 120.0  # without a packet for so long a peer counts as idle
+
+
+class NodeService:
+    """Implements the LocalAPI's ``LocalBackend`` for one node."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        engine: Engine,
+        magicsock: MagicSock,
+        clock: Clock,
+        *,
+        tun: bool,
+        counters: Callable[[], dict[str, int]],
+        uid_of: Callable[[str], int | None],
+        forwarding_problem: Callable[[list[str]], str],
+        stop: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._engine = engine
+        self._magicsock = magicsock
+        self._clock = clock
+        self._tun = tun
+        self._counters = counters
+        self._uid_of = uid_of
+        self._forwarding_problem = forwarding_problem
+        self._stop = stop
+        self._engine_timer: asyncio.TimerHandle | None = None
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    def status(self, *, peers: bool = True) -> JSON:
+        backend = self._backend
+        return status_json(
+            Snapshot(
+                version=long_version(),
+                tun=self._tun,
+                state=backend.state,
+                has_node_key=backend.node_private is not None,
+                auth_url=backend.auth_url,
+                netmap=backend.netmap,
+                prefs=backend.prefs,
+                health=backend.health.texts(),
+                own_relay=self._magicsock.relay_code(self._magicsock.home_relay),
+                own_endpoints=[str(e.addr) for e in self._magicsock.endpoints],
+                traffic=self._traffic,
+            ),
+            peers=peers,
+        )
+
+    def _traffic(self, node: Node) -> PeerTraffic:
+        tunnel = self._engine.peer_status(node.key)
+        path = self._magicsock.status(node.key)
+        return PeerTraffic(
+            rx_bytes=tunnel.rx_bytes if tunnel else 0,
+            tx_bytes=tunnel.tx_bytes if tunnel else 0,
+            last_handshake=tunnel.last_handshake if tunnel else None,
+            last_write=path.last_write if path else None,
+            address=str(path.address) if path and path.address else "",
+            relay=self._magicsock.relay_code(node.home_derp),
+            active=bool(path and path.active),
+            in_engine=bool(tunnel and tunnel.in_engine),
+            in_magicsock=path is not None,
+        )
+
+    def prefs(self) -> JSON:
+        return prefs_module.to_json(self._backend.prefs.redacted())
+
+    def check_prefs(self, prefs: Mapping[str, Any]) -> None:
+        self._backend.check(prefs_module.from_json(prefs))
+
+    def whois(self, ip: IPAddress, port: int, proto: str) -> JSON | None:
+        netmap = self._backend.netmap
+        node = netmap.node_by_ip(ip) if netmap else None
+        return self._whois(node, ip) if node else None
+
+    def whois_node(self, key: NodePublic) -> JSON | None:
+        netmap = self._backend.netmap
+        if netmap is None:
+            return None
+        node = netmap.self_node if netmap.node_key == key else netmap.peer_by_key(key)
+        return self._whois(node, node.ips[0] if node.ips else None) if node else None
+
+    def _whois(self, node: Node, ip: IPAddress | None) -> JSON:
+        netmap = self._backend.netmap
+        assert netmap is not None
+        user = netmap.user_of(node)
+        caps = peer_capabilities(netmap.filter_rules, ip, netmap.self_node.ips) if ip else {}
+        return {
+            "Node": node_json(node),
+            "UserProfile": user_json(user) if user else {"ID": node.user, "LoginName": "", "DisplayName": ""},
+            "CapMap": caps or None,
+        }
+
+    def peer_by_id(self, node_id: int) -> JSON | None:
+        netmap = self._backend.netmap
+        if netmap is None:
+            return None
+        node = netmap.self_node if netmap.self_node.id == node_id else netmap.peers.get(node_id)
+        return node_json(node) if node else None
+
+    def user_profile(self, user_id: int) -> JSON | None:
+        netmap = self._backend.netmap
+        profile = netmap.user_profiles.get(user_id) if netmap else None
+        return user_json(profile) if profile else None
+
+    def profiles(self) -> list[JSON]:
+        return [msgspec.to_builtins(p) for p in self._backend.profiles.list()]
+
+    def current_profile(self) -> JSON:
+        built: JSON = msgspec.to_builtins(self._backend.profiles.current)
+        return built
+
+    def derp_map(self) -> JSON | None:
+        netmap = self._backend.netmap
+        if netmap is None or netmap.derp_map is None:
+            return None
+        built: JSON = msgspec.json.decode(encode(netmap.derp_map))
+        return built
+
+    def packet_filter_rules(self) -> list[JSON] | None:
+        netmap = self._backend.netmap
+        return [msgspec.json.decode(encode(rule)) for rule in netmap.filter_rules] if netmap else None
+
+    def metrics(self) -> str:
+        counters = {**self._counters(), **self._engine.counters()}
+        return "".join(f"# TYPE meshd_{n} counter\nmeshd_{n} {counters[n]}\n" for n in sorted(counters))
+
+    def user_metrics(self) -> str:
+        routes = len(self._backend.prefs.advertise_routes or ())
+        return (
+            "# HELP tailscaled_advertised_routes Number of advertised network routes\n"
+            "# TYPE tailscaled_advertised_routes gauge\n"
+            f"tailscaled_advertised_routes {routes}\n"
+            "# HELP tailscaled_health_messages Number of health messages\n"
+            "# TYPE tailscaled_health_messages gauge\n"
+            f'tailscaled_health_messages{{type="warning"}} {len(self._backend.health.texts())}\n'
+        )
+
+    def check_ip_forwarding(self) -> str:
+        return self._forwarding_problem(list(self._backend.prefs.advertise_routes or ())) if self._tun else ""
+
+    def is_operator(self, uid: int) -> bool:
+        name = self._backend.prefs.operator_user
+        return bool(name) and self._uid_of(name) == uid
+
+    # -- watching -------------------------------------------------------------------------------------------
+
+    def watch(self, mask: int) -> AsyncIterator[JSON]:
+        backend = self._backend
+        watcher: Watcher = backend.bus.watch(mask)
+        first: JSON = {}
+        if mask & _INITIAL_STATE:
+            first |= {"SessionID": secrets.token_hex(8), "State": int(backend.state)}
+            if backend.state is State.NEEDS_LOGIN and backend.auth_url:
+                first["BrowseToURL"] = backend.auth_url
+            if backend.error:
+                first["ErrMessage"] = backend.error
+        if mask & _INITIAL_PREFS:
+            first["Prefs"] = self.prefs()
+        if mask & _INITIAL_NETMAP:
+            first["NetMap"] = self.netmap()
+        if mask & _INITIAL_HEALTH:
+            first["Health"] = {"Warnings": backend.health.warnings()}
+        if first:
+            watcher.put(first)
+        if mask & _WATCH_ENGINE and self._engine_timer is None:
+            self._tell_engine()
+        return watcher
+
+    def netmap(self) -> JSON | None:
+        """The network map for programs: self, peers sorted by id, domain."""
+        netmap = self._backend.netmap
+        if netmap is None:
+            return None
+        return {
+            "SelfNode": node_json(netmap.self_node),
+            "NodeKey": netmap.node_key.text(),
+            "Expiry": node_json(netmap.self_node).get("KeyExpiry", "0001-01-01T00:00:00Z"),
+            "Name": netmap.self_node.name,
+            "MachineStatus": 2 if netmap.machine_authorized else 1,
+            "Peers": [node_json(node) for node in netmap.sorted_peers()],
+            "Domain": netmap.domain,
+            "UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())},
+        }
+
+    def _tell_engine(self) -> None:
+        """Engine statistics every two seconds for as long as somebody watches them."""
+        self._engine_timer = None
+        if not self._backend.bus.wants(_WATCH_ENGINE):
+            return
+        live: JSON = {}
+        received = sent = 0
+        for key in self._engine.peers():
+            peer = self._engine.peer_status(key)
+            if peer is None:
+                continue
+            received += peer.rx_bytes
+            sent += peer.tx_bytes
+            if peer.last_handshake:
+                live[key.text()] = {"NodeKey": key.text(), "TxBytes": peer.tx_bytes, "RxBytes": peer.rx_bytes}
+        self._backend.bus.send(
+            {
+                "Engine": {
+                    "RBytes": received,
+                    "WBytes": sent,
+                    "NumLive": len(live),
+                    "LiveDERPs": self._magicsock.live_relays,
+                    "LivePeers": live,
+                }
+            }
+        )
+        self._engine_timer = asyncio.get_running_loop().call_later(ENGINE_INTERVAL_S, self._tell_engine)
+
+    # -- acting ---------------------------------------------------------------------------------------------
+
+    async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
+        return prefs_module.to_json(self._backend.edit_prefs(masked))
+
+    async def start(self, options: Mapping[str, Any]) -> None:
+        self._backend.start(options)
+
+    async def login_interactive(self) -> None:
+        self._backend.login_interactive()
+
+    async def logout(self) -> None:
+        await self._backend.logout()
+
+    async def reset_auth(self) -> None:
+        self._backend.reset_auth()
+
+    async def new_profile(self) -> None:
+        self._backend.new_profile()
+
+    async def switch_profile(self, profile_id: str) -> None:
+        self._backend.switch_profile(profile_id)
+
+    async def delete_profile(self, profile_id: str) -> None:
+        self._backend.delete_profile(profile_id)
+
+    async def ping(self, ip: IPAddress, kind: str, size: int) -> JSON:
+        netmap = self._backend.netmap
+        if netmap is None:
+            raise MeshdError("no netmap: this node is not logged in", code="unavailable")
+        return await ping_json(netmap, self._engine, self._magicsock, ip, kind, size)
+
+    async def netcheck(self) -> JSON:
+        return netcheck_json(await self._magicsock.netcheck(), self._clock.wall())
+
+    async def set_expiry_sooner(self, expiry: float) -> None:
+        await self._backend.expire_key(expiry)
+
+    async def debug(self, action: str, body: bytes) -> Any:
+        actions: dict[str, Callable[[], object]] = {
+            "rebind": self._magicsock.rebind,
+            "restun": self._magicsock.restun,
+            "break-derp-conns": self._magicsock.break_relays,
+        }
+        if action not in actions:
+            raise MeshdError(f"this daemon has no debug action {action!r}", code="not_found")
+        actions[action]()
+        return None
+
+    async def shutdown(self) -> None:
+        asyncio.get_running_loop().call_later(0.05, self._stop)

@@ -1,0 +1,121 @@
+"""Two machines that never met: join, find each other, talk; restart, lose UDP, come back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.labhosts import Coordinator, Lab, Node, running_lab, wait_until
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with running_lab(tmp_path_factory.mktemp("mesh"), "mt-mesh") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def coordinator(lab: Lab) -> Coordinator:
+    return Coordinator(lab)
+
+
+@pytest.fixture(scope="module")
+def nodes(lab: Lab, coordinator: Coordinator) -> tuple[Node, Node]:
+    made = Node(lab, "a"), Node(lab, "b")
+    for node in made:
+        node.up(coordinator)
+    return made
+
+
+def kernel_ping(node: Node, target: str, count: int = 5) -> str:
+    return node.lab.run(node.host, "ping", "-c", str(count), "-i", "0.1", "-W", "2", target).stdout
+
+
+def test_mesh_two_nodes_talk_directly(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    assert "via 192.168.12.2:41641" in a.ping(b.ip, direct=True)
+    assert " 0% packet loss" in kernel_ping(a, b.ip)
+    assert " 0% packet loss" in kernel_ping(b, a.ip)
+    assert a.peer("node-b")["CurAddr"] == "192.168.12.2:41641"
+
+
+def test_mesh_ipv6_addresses_answer(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    v6 = b.mesh("ip", "-6").stdout.strip()
+    assert " 0% packet loss" in kernel_ping(a, v6)
+
+
+def test_mesh_all_kinds_of_ping_answer(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    for kind in ("--tsmp", "--icmp"):
+        assert "pong from node-b" in a.mesh("ping", kind, "--c=1", b.ip).stdout
+
+
+def test_mesh_whois_names_the_peer(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    assert "node-b" in a.mesh("whois", b.ip).stdout
+
+
+def test_mesh_node_restart_keeps_identity_and_path(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    before, key = b.ip, b.status()["Self"]["PublicKey"]
+    assert b.stop() == 0
+    assert b.host_traces() == []
+    b.start()
+    wait_until(lambda: b.status()["BackendState"] == "Running", 15, "b to run again")
+    assert (b.ip, b.status()["Self"]["PublicKey"]) == (before, key)
+    wait_until(lambda: " 0% packet loss" in kernel_ping(a, b.ip, 2), 15, "a to reach b again")
+
+
+def test_mesh_killed_node_is_cleaned_up_after(nodes: tuple[Node, Node]) -> None:
+    """Cleanup undoes what a SIGKILL left; the next start works at once."""
+    _, b = nodes
+    b.stop(signal.SIGKILL)
+    assert any(trace.startswith("52") for trace in b.host_traces())
+    from tests.e2e.labhosts import program
+
+    b.lab.run(b.host, program("meshd"), "--cleanup", f"--statedir={b.directory}")
+    assert b.host_traces() == []
+    b.start()
+    wait_until(lambda: b.status()["BackendState"] == "Running", 15, "b to run again")
+
+
+def test_mesh_survives_a_coordinator_restart(nodes: tuple[Node, Node], coordinator: Coordinator) -> None:
+    a, b = nodes
+    coordinator.restart(signal.SIGKILL)
+    assert " 0% packet loss" in kernel_ping(a, b.ip)
+    wait_until(lambda: a.peer("node-b").get("Online"), 30, "the control connection to return")
+
+
+def test_mesh_lost_udp_goes_on_through_the_relay_and_returns(nodes: tuple[Node, Node], lab: Lab) -> None:
+    a, b = nodes
+    a.ping(b.ip, direct=True)
+    lab.script("block-udp")
+    try:
+        wait_until(lambda: " 0% packet loss" in kernel_ping(a, b.ip, 3), 30, "the relay to take over")
+        assert "DERP" in a.ping(b.ip, direct=False)
+    finally:
+        lab.script("allow-udp")
+    assert "via 192.168.12.2:41641" in a.ping(b.ip, direct=True)
+
+
+def test_mesh_down_and_up_again(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    b.mesh("down")
+    assert b.status()["BackendState"] == "Stopped"
+    assert not [t for t in b.host_traces() if t != "interface"]
+    b.mesh("up")
+    wait_until(lambda: b.status()["BackendState"] == "Running", 15, "b to run again")
+    wait_until(lambda: " 0% packet loss" in kernel_ping(a, b.ip, 2), 15, "a to reach b again")
+
+
+def test_mesh_logout_forgets_and_another_login_gets_in(nodes: tuple[Node, Node], coordinator: Coordinator) -> None:
+    _, b = nodes
+    b.mesh("logout")
+    assert b.status()["BackendState"] == "NeedsLogin"
+    b.up(coordinator)
+    assert b.status()["BackendState"] == "Running"

@@ -1,0 +1,81 @@
+"""The SOCKS5 server against a real echo server on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.feature.proxy.socks5 import Connection, Socks5Server, split_address
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1000):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def dial(host: str, port: int) -> Connection:
+    if host == "refuse":
+        raise ConnectionRefusedError(111, "refused")
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def talk(request: bytes, after: bytes = b"") -> bytes:
+    """Everything that a client sees which sends the request and then closes its side."""
+    target = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = target.sockets[0].getsockname()[1]
+    server = Socks5Server(dial)
+    await server.start("127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request.replace(b"PP", port.to_bytes(2, "big")) + after)
+    writer.write_eof()
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+        await server.close()
+        target.close()
+
+
+def test_socks5_connect_by_name_carries_data_both_ways() -> None:
+    seen = asyncio.run(talk(b"\x05\x01\x00" + b"\x05\x01\x00\x03\x04nodePP", b"hello"))
+    assert seen.startswith(b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01")
+    assert seen.endswith(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "answer"),
+    [
+        (b"\x05\x01\x02", b"\x05\xff"),
+        (b"\x05\x01\x00\x05\x02\x00\x03\x04nodePP", b"\x05\x00\x05\x07\x00\x01" + bytes(6)),
+        (b"\x05\x01\x00\x05\x01\x00\x03\x06refusePP", b"\x05\x00\x05\x05\x00\x01" + bytes(6)),
+        (b"GET / HTTP/1.1\r\n\r\n", b""),
+        (b"\x05\x01\x00\x05\x01\x00\x07\x00\x00", b"\x05\x00"),
+    ],
+    ids=["no method", "udp associate", "refused", "http", "address type"],
+)
+def test_socks5_refusals_are_by_the_book(request_bytes: bytes, answer: bytes) -> None:
+    assert asyncio.run(talk(request_bytes)) == answer
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", "host:70000", "1080"])
+def test_socks5_bad_listen_address_is_named(address: str) -> None:
+    with pytest.raises(MeshdError, match="is not host:port"):
+        split_address(address)
+
+
+def test_socks5_port_in_use_is_a_clear_error() -> None:
+    async def run() -> None:
+        first, second = Socks5Server(dial), Socks5Server(dial)
+        await first.start("127.0.0.1:0")
+        try:
+            with pytest.raises(MeshdError, match="cannot listen on"):
+                await second.start(f"127.0.0.1:{first.port}")
+        finally:
+            await first.close()
+
+    asyncio.run(run())
