@@ -1,0 +1,353 @@
+"""ChaCha20-Poly1305 back ends; the contract is in aead.pyi."""
+# freethreading: the chosen back end and the size limit are process-wide and set at import or by select();
+# a Cipher owns its contexts and is not locked.
+
+import os
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset, strcmp
+
+cdef extern from "sodium.h" nogil:
+    int sodium_init()
+    void sodium_memzero(void* data, size_t n)
+    int crypto_aead_chacha20poly1305_ietf_encrypt_detached(
+        unsigned char* c, unsigned char* mac, unsigned long long* mac_n, const unsigned char* m, unsigned long long n,
+        const unsigned char* ad, unsigned long long ad_n, const unsigned char* nsec, const unsigned char* npub,
+        const unsigned char* k)
+    int crypto_aead_chacha20poly1305_ietf_decrypt_detached(
+        unsigned char* m, unsigned char* nsec, const unsigned char* c, unsigned long long n, const unsigned char* mac,
+        const unsigned char* ad, unsigned long long ad_n, const unsigned char* npub, const unsigned char* k)
+
+cdef extern from "aead_openssl.h" nogil:
+    int openssl_load()
+    void* openssl_ctx_new() noexcept
+    void openssl_ctx_free(void* ctx) noexcept
+    int openssl_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
+                     const uint8_t* key) noexcept
+    int openssl_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
+                     const uint8_t* key) noexcept
+
+cdef extern from "time.h" nogil:
+    ctypedef long time_t
+    cdef struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* at)
+    int CLOCK_MONOTONIC
+
+cdef enum:
+    MEASURE_SIZES = 6
+    MEASURE_ROUNDS = 5
+    MEASURE_REPEATS = 24
+    MEASURE_LIMIT_NS = 10_000_000     # the choice must not be felt at start
+
+cdef struct auto_ctx_t:
+    void* openssl
+
+# Packets of at least this many plaintext bytes go to libcrypto, shorter ones to libsodium.
+cdef size_t auto_limit = 512
+cdef char sodium_token = 1            # libsodium needs no context; a non-NULL stand-in keeps NULL for failure
+
+
+cdef void* sodium_ctx_new() noexcept nogil:
+    return &sodium_token
+
+
+cdef void sodium_ctx_free(void* ctx) noexcept nogil:
+    pass
+
+
+cdef inline void make_nonce(uint8_t* nonce, uint64_t counter) noexcept nogil:
+    memset(nonce, 0, 4)
+    store_le64(nonce + 4, counter)
+
+
+cdef int sodium_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
+                     const uint8_t* key32) noexcept nogil:
+    cdef uint8_t nonce[12]
+    make_nonce(nonce, counter)
+    return crypto_aead_chacha20poly1305_ietf_encrypt_detached(
+        out, out + n, NULL, plain, n, NULL, 0, NULL, nonce, key32)
+
+
+cdef int sodium_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
+                     const uint8_t* key32) noexcept nogil:
+    cdef uint8_t nonce[12]
+    if n < AEAD_TAG_BYTES:
+        return -1
+    n -= AEAD_TAG_BYTES
+    make_nonce(nonce, counter)
+    return crypto_aead_chacha20poly1305_ietf_decrypt_detached(
+        out, NULL, sealed, n, sealed + n, NULL, 0, nonce, key32)
+
+
+cdef int auto_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
+                   const uint8_t* key32) noexcept nogil:
+    if n >= auto_limit:
+        return openssl_seal(ctx, out, plain, n, counter, key32)
+    return sodium_seal(ctx, out, plain, n, counter, key32)
+
+
+cdef int auto_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
+                   const uint8_t* key32) noexcept nogil:
+    if n >= auto_limit + AEAD_TAG_BYTES:
+        return openssl_open(ctx, out, sealed, n, counter, key32)
+    return sodium_open(ctx, out, sealed, n, counter, key32)
+
+
+cdef aead_backend_t sodium_backend
+sodium_backend.name = "sodium"
+sodium_backend.ctx_new = sodium_ctx_new
+sodium_backend.ctx_free = sodium_ctx_free
+sodium_backend.seal = sodium_seal
+sodium_backend.open = sodium_open
+
+cdef aead_backend_t openssl_backend
+openssl_backend.name = "openssl"
+openssl_backend.ctx_new = openssl_ctx_new
+openssl_backend.ctx_free = openssl_ctx_free
+openssl_backend.seal = openssl_seal
+openssl_backend.open = openssl_open
+
+# libcrypto has the faster kernels but a fixed cost of some hundred ns per packet; each takes what it is best at.
+cdef aead_backend_t auto_backend
+auto_backend.name = "auto"
+auto_backend.ctx_new = openssl_ctx_new
+auto_backend.ctx_free = openssl_ctx_free
+auto_backend.seal = auto_seal
+auto_backend.open = auto_open
+
+cdef const aead_backend_t* chosen = &sodium_backend
+cdef bint openssl_present = False
+
+
+cdef const aead_backend_t* default_backend_c() noexcept nogil:
+    return chosen
+
+
+cdef const aead_backend_t* find_backend_c(const char* name) noexcept nogil:
+    if strcmp(name, "sodium") == 0:
+        return &sodium_backend
+    if not openssl_present:
+        return NULL
+    if strcmp(name, "openssl") == 0:
+        return &openssl_backend
+    if strcmp(name, "auto") == 0:
+        return &auto_backend
+    return NULL
+
+
+cdef uint64_t now_ns() noexcept nogil:
+    cdef timespec at
+    clock_gettime(CLOCK_MONOTONIC, &at)
+    return <uint64_t>at.tv_sec * 1_000_000_000 + <uint64_t>at.tv_nsec
+
+
+cdef uint64_t time_seal(const aead_backend_t* backend, void* ctx, uint8_t* buffer, size_t n,
+                        const uint8_t* key) noexcept nogil:
+    cdef uint64_t start = now_ns()
+    cdef int i
+    for i in range(MEASURE_REPEATS):
+        backend.seal(ctx, buffer, buffer, n, i, key)
+    return now_ns() - start
+
+
+cdef size_t measure(uint8_t* buffer, void* openssl) noexcept nogil:
+    """The smallest size from which libcrypto is faster at this and every greater size, SIZE_MAX for never."""
+    cdef size_t* sizes = [1280, 1024, 512, 256, 128, 64]
+    cdef uint8_t[32] key
+    cdef uint64_t best_sodium, best_openssl, took, started = now_ns()
+    cdef size_t limit = <size_t>-1
+    cdef int i, round_
+    memset(key, 0x5a, sizeof(key))
+    for i in range(MEASURE_SIZES):
+        best_sodium = best_openssl = <uint64_t>-1
+        for round_ in range(MEASURE_ROUNDS):
+            took = time_seal(&sodium_backend, NULL, buffer, sizes[i], key)
+            best_sodium = min(best_sodium, took)
+            took = time_seal(&openssl_backend, openssl, buffer, sizes[i], key)
+            best_openssl = min(best_openssl, took)
+        if best_openssl >= best_sodium:
+            break
+        limit = sizes[i]
+        if now_ns() - started > MEASURE_LIMIT_NS / 2:
+            break
+    return 0 if limit == 64 else limit
+
+
+cdef bint choose_auto() except -1:
+    """Measures once and sets `chosen` to the fastest; False when libcrypto is missing."""
+    global auto_limit, chosen
+    cdef uint8_t* buffer
+    cdef void* openssl
+    chosen = &sodium_backend
+    if not openssl_present:
+        return False
+    buffer = <uint8_t*>malloc(2048)
+    openssl = openssl_ctx_new()
+    if buffer == NULL or openssl == NULL:
+        free(buffer)
+        if openssl != NULL:
+            openssl_ctx_free(openssl)
+        raise MemoryError
+    memset(buffer, 0, 2048)
+    with nogil:
+        auto_limit = measure(buffer, openssl)
+    free(buffer)
+    openssl_ctx_free(openssl)
+    if auto_limit != <size_t>-1:
+        chosen = &auto_backend
+    return True
+
+
+def available():
+    """Names that select() takes on this machine."""
+    return ("auto", "sodium", "openssl") if openssl_present else ("auto", "sodium")
+
+
+def selected():
+    """The back end in use, as (name, first plaintext size that libcrypto handles or None)."""
+    cdef const char* name = chosen.name
+    if chosen == &auto_backend:
+        return "auto", auto_limit
+    return name.decode(), 0 if chosen == &openssl_backend else None
+
+
+def select(str name not None):
+    """Chooses the back end for contexts made from now on."""
+    global chosen
+    if name == "auto":
+        choose_auto()
+        return
+    if name not in available():
+        raise ValueError(f"AEAD back end {name!r} is not available (have: {', '.join(available())})")
+    chosen = &openssl_backend if name == "openssl" else &sodium_backend
+
+
+cdef class Cipher:
+    """One back end with its context."""
+
+    cdef const aead_backend_t* backend
+    cdef void* ctx
+
+    def __cinit__(self, name=None):
+        cdef bytes wanted
+        if name is None:
+            self.backend = chosen
+        else:
+            wanted = name.encode()
+            self.backend = find_backend_c(wanted)
+            if self.backend == NULL and name == "auto":
+                self.backend = &sodium_backend
+            if self.backend == NULL:
+                raise ValueError(f"AEAD back end {name!r} is not available (have: {', '.join(available())})")
+        self.ctx = self.backend.ctx_new()
+        if self.ctx == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.ctx != NULL:
+            self.backend.ctx_free(self.ctx)
+
+    @property
+    def name(self):
+        """Name of the back end."""
+        return self.backend.name.decode()
+
+    def seal_into(self, uint8_t[::1] out not None, const uint8_t[::1] plain not None, uint64_t counter,
+                  const uint8_t[::1] key not None):
+        """Seals plain into out[:len(plain) + 16]; returns that length."""
+        cdef size_t n = plain.shape[0]
+        if <size_t>out.shape[0] < n + AEAD_TAG_BYTES:
+            raise ValueError("output shorter than plaintext and tag")
+        check_key(key)
+        check_overlap(&out[0], n + AEAD_TAG_BYTES, &plain[0] if n else NULL, n)
+        if self.backend.seal(self.ctx, &out[0], &plain[0] if n else &out[0], n, counter, &key[0]) != 0:
+            raise RuntimeError("sealing failed")
+        return n + AEAD_TAG_BYTES
+
+    def open_into(self, uint8_t[::1] out not None, const uint8_t[::1] sealed not None, uint64_t counter,
+                  const uint8_t[::1] key not None):
+        """Opens sealed into out; the plaintext length, or -1 when it is not authentic."""
+        cdef size_t n = sealed.shape[0]
+        cdef uint8_t nothing
+        if n < AEAD_TAG_BYTES:
+            return -1
+        if <size_t>out.shape[0] < n - AEAD_TAG_BYTES:
+            raise ValueError("output shorter than plaintext")
+        check_key(key)
+        cdef uint8_t* to = &out[0] if out.shape[0] else &nothing
+        check_overlap(to, n - AEAD_TAG_BYTES, &sealed[0], n)
+        if self.backend.open(self.ctx, to, &sealed[0], n, counter, &key[0]) != 0:
+            return -1
+        return n - AEAD_TAG_BYTES
+
+    def seal_transport(self, const uint8_t[::1] packet not None, receiver, counter, const uint8_t[::1] key not None,
+                       size_t mtu=0):
+        """A whole WireGuard transport message around one IP packet (or nothing: a keepalive)."""
+        cdef uint32_t index = receiver
+        cdef uint64_t nonce = counter
+        check_key(key)
+        cdef size_t n = packet.shape[0]
+        cdef size_t padded = n + transport_padding_c(n, mtu)
+        cdef bytearray message = bytearray(padded + TRANSPORT_OVERHEAD_BYTES)
+        cdef uint8_t* to = message
+        if n:
+            memcpy(to + TRANSPORT_HEADER_BYTES, &packet[0], n)
+        if transport_seal_c(self.backend, self.ctx, to, padded, index, nonce, &key[0]) != 0:
+            raise RuntimeError("sealing failed")
+        return bytes(message)
+
+    def open_transport(self, const uint8_t[::1] message not None, const uint8_t[::1] key not None):
+        """(receiver index, counter, padded plaintext) of a transport message, None when it is not authentic."""
+        cdef uint32_t receiver
+        cdef uint64_t counter
+        cdef size_t n = message.shape[0]
+        check_key(key)
+        if n == 0 or not transport_parse_c(&message[0], n, &receiver, &counter):
+            return None
+        cdef bytearray plain = bytearray(n - TRANSPORT_HEADER_BYTES)
+        cdef uint8_t* to = plain
+        if self.backend.open(self.ctx, to, &message[TRANSPORT_HEADER_BYTES], n - TRANSPORT_HEADER_BYTES, counter,
+                             &key[0]) != 0:
+            return None
+        return receiver, counter, bytes(plain[:n - TRANSPORT_OVERHEAD_BYTES])
+
+
+cdef int check_key(const uint8_t[::1] key) except -1:
+    if key.shape[0] != AEAD_KEY_BYTES:
+        raise ValueError("key must be 32 bytes")
+    return 0
+
+
+cdef int check_overlap(const uint8_t* out, size_t out_n, const uint8_t* data, size_t data_n) except -1:
+    """Buffers must be the same start or apart: a shifted overlap would be overwritten while it is read."""
+    if out == data or data_n == 0 or out_n == 0 or out + out_n <= data or data + data_n <= out:
+        return 0
+    raise ValueError("buffers overlap without being the same")
+
+
+cdef Cipher shared = None
+
+
+cdef Cipher current():
+    global shared
+    if shared is None or shared.backend != chosen:
+        shared = Cipher()
+    return shared
+
+
+def seal_into(out, plain, counter, key):
+    """Cipher.seal_into of the selected back end."""
+    return current().seal_into(out, plain, counter, key)
+
+
+def open_into(out, sealed, counter, key):
+    """Cipher.open_into of the selected back end."""
+    return current().open_into(out, sealed, counter, key)
+
+
+if sodium_init() < 0:
+    raise ImportError("libsodium cannot be initialised (no random source?)")
+openssl_present = openssl_load() != 0
+select(os.environ.get("MESHD_AEAD", "auto") or "auto")
