@@ -183,6 +183,11 @@ class PathSet:
         return bool(self.last_send) and now - self.last_send <= SESSION_ACTIVE_S
 
     @property
+    def heartbeating(self) -> bool:
+        """Whether the session runs: from ``traffic_sent`` until ``WentIdle``."""
+        return bool(self._heartbeat_at)
+
+    @property
     def candidates(self) -> dict[AddrPort, Candidate]:
         """The candidates by address, in the order they were learned."""
         if self._candidates is None:
@@ -316,9 +321,7 @@ class PathSet:
             self._ping(source, now, Purpose.DISCOVERY)
         return True
 
-    def pong_received(
-        self, txid: bytes, source: AddrPort | None, seen_as: AddrPort | None, now: float
-    ) -> bool:
+    def pong_received(self, txid: bytes, source: AddrPort | None, seen_as: AddrPort | None, now: float) -> bool:
         """A pong from ``source`` (None: by relay); False when no ping of ours has that ``txid``.
 
         The round trip counts for the address that was pinged, which need not be where the pong came from.
@@ -450,9 +453,7 @@ class PathSet:
             self._last_call = now
             self._outbox.append(NeedCallMeMaybe())
 
-    def _ping(
-        self, to: AddrPort | None, now: float, purpose: Purpose, token: int = 0, padding: int = 0
-    ) -> None:
+    def _ping(self, to: AddrPort | None, now: float, purpose: Purpose, token: int = 0, padding: int = 0) -> None:
         if self.disco_key.is_zero:
             return
         if self._sent is None:

@@ -1,0 +1,352 @@
+"""The client side of one relay connection (DERP protocol), without I/O.
+
+Feed plaintext with ``receive_data``, send what ``data_to_send`` returns, run the effects of ``drain()``.
+A connection that failed stays failed; dial again with a new machine.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from meshd.base.crypto import box_shared
+from meshd.base.errors import WireError
+from meshd.base.keys import NodePrivate, NodePublic
+from meshd.core.tokenbucket import TokenBucket
+from meshd.wire import derp
+from meshd.wire.derpinfo import ClientInfo
+
+SETUP_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 120.0  # two missed keepalives
+PROBE_TIMEOUT_S = 3.0
+MAX_HEALTH_BYTES = 512
+MAX_HTTP_HEAD_BYTES = 16 << 10
+WIREGUARD_TRANSPORT = b"\x04\x00\x00\x00"
+
+_FRAME = struct.Struct(">BI")
+_RECV_PACKET = int(derp.FrameType.RECV_PACKET)
+_KEY_BYTES = 32
+
+
+class State(Enum):
+    """How far the connection is."""
+
+    UPGRADING = "upgrading"  # waiting for the HTTP answer
+    KEY_WAIT = "key_wait"  # waiting for the server's key
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+class Ready(NamedTuple):
+    """Packets may be sent from now on."""
+
+
+class PacketsReceived(NamedTuple):
+    """Packets in arrival order. ``transport`` are WireGuard data, ``other`` everything else with its sender.
+
+    ``sources`` are the node keys heard: each can be reached through this relay.
+    """
+
+    transport: list[bytes]
+    other: list[tuple[bytes, bytes]]
+    sources: set[bytes]
+
+
+class PeerGone(NamedTuple):
+    """A peer is not (any more) connected to this relay. Reason 0: left, 1: was never there."""
+
+    key: bytes
+    reason: int
+
+
+class HealthChanged(NamedTuple):
+    """The relay reports a problem of ours; empty when it is over."""
+
+    text: str
+
+
+class Restarting(NamedTuple):
+    """The relay will restart: reconnect after the first and try for the second number of seconds."""
+
+    reconnect_in_s: float
+    try_for_s: float
+
+
+class ProbeAnswered(NamedTuple):
+    """The relay answered a ping after this many seconds."""
+
+    latency_s: float
+
+
+class Failed(NamedTuple):
+    """The connection is of no use any more."""
+
+    reason: str
+
+
+Effect = Ready | PacketsReceived | PeerGone | HealthChanged | Restarting | ProbeAnswered | Failed
+
+
+class DerpClient:
+    """One connection to one relay. With ``server_key`` (from the TLS chain) it starts without a round trip."""
+
+    def __init__(
+        self,
+        private: NodePrivate,
+        *,
+        host: str,
+        random: Callable[[int], bytes],
+        server_key: bytes | None = None,
+        preferred: bool = False,
+        ideal_node: str = "",
+    ) -> None:
+        self.state = State.UPGRADING
+        self.last_received = 0.0
+        self.dropped_by_rate = 0
+        self._private = private
+        self._host = host
+        self._random = random
+        self._server_key = server_key
+        self._preferred = preferred
+        self._ideal_node = ideal_node
+        self._public = private.public().raw
+        self._shared = b""
+        self._received = b""
+        self._to_send: list[bytes] = []
+        self._outbox: list[Effect] = []
+        self._started = 0.0
+        self._probe: tuple[bytes, float] | None = None
+        self._bucket: TokenBucket | None = None
+
+    def start(self, now: float) -> None:
+        """Queue the request, and in a fast start everything that follows it."""
+        self._started = self.last_received = now
+        head = [f"GET /derp HTTP/1.1\r\nHost: {self._host}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n"]
+        if self._ideal_node:
+            head.append(f"Ideal-Node: {self._ideal_node}\r\n")
+        if self._server_key is not None:
+            head.append("Derp-Fast-Start: 1\r\n")
+        self._to_send.append(("".join(head) + "\r\n").encode("ascii", "replace"))
+        if self._server_key is not None:
+            try:
+                self._introduce(self._server_key)
+            except WireError as error:
+                self._fail(str(error))
+
+    def drain(self) -> list[Effect]:
+        """The effects since the last call, in order."""
+        effects = self._outbox
+        if effects:
+            self._outbox = []
+        return effects
+
+    def data_to_send(self) -> bytes:
+        """Plaintext to write, possibly empty."""
+        if not self._to_send:
+            return b""
+        data = self._to_send[0] if len(self._to_send) == 1 else b"".join(self._to_send)
+        self._to_send.clear()
+        return data
+
+    def next_timer(self) -> float | None:
+        """When ``handle_timer`` wants to be called."""
+        if self.state is State.FAILED:
+            return None
+        if self.state is not State.RUNNING:
+            return self._started + SETUP_TIMEOUT_S
+        deadline = self.last_received + READ_TIMEOUT_S
+        if self._probe is not None:
+            deadline = min(deadline, self._probe[1] + PROBE_TIMEOUT_S)
+        return deadline
+
+    def handle_timer(self, now: float) -> None:
+        """Give up on a relay that does not speak."""
+        deadline = self.next_timer()
+        if deadline is None or now < deadline:
+            return
+        if self.state is not State.RUNNING:
+            self._fail("the relay did not finish the set-up within 10 s")
+        elif self._probe is not None and now >= self._probe[1] + PROBE_TIMEOUT_S:
+            self._fail("the relay did not answer a ping within 3 s")
+        else:
+            self._fail("nothing heard from the relay for 120 s")
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def send_packet(self, destination: bytes, packet: bytes, now: float) -> bool:
+        """Queue one packet to a 32-byte node key; False when it was dropped."""
+        if self.state is not State.RUNNING or len(packet) > derp.MAX_PACKET:
+            return False
+        size = _FRAME.size + _KEY_BYTES + len(packet)
+        if self._bucket is not None and not self._bucket.take(size, now):
+            self.dropped_by_rate += 1
+            return False
+        self._to_send.append(
+            _FRAME.pack(int(derp.FrameType.SEND_PACKET), _KEY_BYTES + len(packet)) + destination + packet
+        )
+        return True
+
+    def send_frames(self, frames: bytes, now: float) -> None:
+        """Queue ready SendPacket frames; those beyond the server's rate are dropped."""
+        if self.state is not State.RUNNING:
+            return
+        if self._bucket is None:
+            self._to_send.append(frames)
+            return
+        offset = 0
+        while offset + _FRAME.size <= len(frames):
+            _, length = _FRAME.unpack_from(frames, offset)
+            end = offset + _FRAME.size + length
+            if self._bucket.take(end - offset, now):
+                self._to_send.append(frames[offset:end])
+            else:
+                self.dropped_by_rate += 1
+            offset = end
+
+    def note_preferred(self, preferred: bool) -> None:
+        """Tell the relay whether it is our home (it only counts that)."""
+        if preferred == self._preferred:
+            return
+        self._preferred = preferred
+        if self.state is State.RUNNING:
+            self._to_send.append(derp.encode_note_preferred(preferred))
+
+    def probe(self, now: float) -> None:
+        """Ask whether the relay is still there; no answer within 3 s fails the connection."""
+        if self.state is State.RUNNING and self._probe is None:
+            data = self._random(derp.PING_SIZE)
+            self._probe = (data, now)
+            self._to_send.append(derp.encode_ping(data))
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Plaintext from the relay."""
+        if self.state is State.FAILED:
+            return
+        self.last_received = now
+        if self._received:
+            data = self._received + data
+            self._received = b""
+        try:
+            if self.state is State.UPGRADING:
+                rest = self._http_answer(data)
+                if rest is None:
+                    return
+                data = rest
+            self._frames(data, now)
+        except WireError as error:
+            self._fail(f"the relay broke the protocol: {error}")
+
+    def _http_answer(self, data: bytes) -> bytes | None:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HTTP_HEAD_BYTES:
+                raise WireError("endless HTTP header")
+            self._received = data
+            return None
+        status = data[: data.find(b"\r\n")].split(b" ", 2)
+        if len(status) < 2 or not status[0].startswith(b"HTTP/1."):
+            raise WireError("not an HTTP answer")
+        if status[1] != b"101":
+            self._fail(f"the relay refused: HTTP {b' '.join(status[1:]).decode('ascii', 'replace')}")
+            return None
+        self.state = State.KEY_WAIT
+        return data[end + 4 :]
+
+    def _frames(self, data: bytes, now: float) -> None:
+        offset, end = 0, len(data)
+        transport: list[bytes] = []
+        other: list[tuple[bytes, bytes]] = []
+        sources: set[bytes] = set()
+        unpack = _FRAME.unpack_from
+        while end - offset >= 5:
+            kind, length = unpack(data, offset)
+            body = offset + 5
+            stop = body + length
+            if stop > end:
+                if length > derp.MAX_FRAME:
+                    raise WireError(f"a frame of {length} bytes")
+                break
+            if kind == _RECV_PACKET and length >= _KEY_BYTES:
+                source = data[body : body + 32]
+                sources.add(source)
+                packet = data[body + 32 : stop]
+                if packet.startswith(WIREGUARD_TRANSPORT):
+                    transport.append(packet)
+                else:
+                    other.append((source, packet))
+            else:
+                self._frame(kind, data[body:stop], now)
+                if self.state is State.FAILED:
+                    return
+            offset = stop
+        self._received = data[offset:] if offset else data
+        if sources:
+            self._outbox.append(PacketsReceived(transport, other, sources))
+
+    def _frame(self, kind: int, body: bytes, now: float) -> None:
+        if kind == derp.FrameType.SERVER_KEY:
+            self._server_key_received(derp.decode_server_key(body))
+        elif self.state is not State.RUNNING:
+            raise WireError(f"frame type {kind} before the server's key")
+        elif kind == derp.FrameType.SERVER_INFO:
+            self._server_info(body, now)
+        elif kind == derp.FrameType.PING:
+            if len(body) == derp.PING_SIZE:
+                self._to_send.append(derp.encode_pong(body))
+        elif kind == derp.FrameType.PONG:
+            if self._probe is not None and body == self._probe[0]:
+                self._outbox.append(ProbeAnswered(now - self._probe[1]))
+                self._probe = None
+        elif kind == derp.FrameType.PEER_GONE:
+            gone = derp.decode_peer_gone(body)
+            self._outbox.append(PeerGone(gone.peer, gone.reason))
+        elif kind == derp.FrameType.HEALTH:
+            self._outbox.append(HealthChanged(derp.decode_health(body[:MAX_HEALTH_BYTES])))
+        elif kind == derp.FrameType.RESTARTING:
+            restart = derp.decode_restarting(body)
+            self._outbox.append(Restarting(restart.reconnect_in_ms / 1000, restart.try_for_ms / 1000))
+
+    def _server_key_received(self, key: bytes) -> None:
+        if self._server_key is not None:
+            if key != self._server_key:
+                raise WireError("the server's key is not the one in its certificate")
+            return
+        self._server_key = key
+        self._introduce(key)
+
+    def _introduce(self, server_key: bytes) -> None:
+        try:
+            self._shared = box_shared(self._private.raw, server_key)
+        except ValueError:
+            raise WireError("the server's key is a low-order point") from None
+        info = ClientInfo(version=derp.PROTOCOL_VERSION, can_ack_pings=True)
+        self._to_send.append(derp.encode_client_info(self._public, self._shared, self._random(24), info))
+        if self._preferred:
+            self._to_send.append(derp.encode_note_preferred(True))
+        self.state = State.RUNNING
+        self._outbox.append(Ready())
+
+    def _server_info(self, body: bytes, now: float) -> None:
+        info = derp.decode_server_info(self._shared, body)
+        if info.token_bucket_bytes_per_second > 0:
+            self._bucket = TokenBucket(info.token_bucket_bytes_per_second, info.token_bucket_bytes_burst, now)
+
+    def _fail(self, reason: str) -> None:
+        if self.state is not State.FAILED:
+            self.state = State.FAILED
+            self._received = b""
+            self._to_send.clear()
+            self._outbox.append(Failed(reason))
+
+    def close(self) -> None:
+        """The connection went away underneath."""
+        self._fail("the connection was closed")
+
+    @property
+    def server_key(self) -> NodePublic | None:
+        """The relay's key once known."""
+        return NodePublic(self._server_key) if self._server_key is not None else None

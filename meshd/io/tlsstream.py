@@ -1,0 +1,161 @@
+"""TLS connections on the event loop: as a `ByteStream`, and as a protocol for bulk traffic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from meshd.base.errors import MeshdError
+from meshd.io.streams import ByteStream
+from meshd.io.tls import CertificateCheck, TlsEngine
+
+RECEIVE_BYTES = 256 * 1024
+SEND_HIGH_WATER = 256 * 1024  # beyond this much unsent ciphertext, packets wait (and drop) at their source
+SEND_LOW_WATER = 64 * 1024
+
+
+class TlsStream:
+    """A `ByteStream` that speaks TLS over another one. Await ``handshake`` first."""
+
+    def __init__(self, inner: ByteStream, check: CertificateCheck, *, alpn: tuple[str, ...] = ()) -> None:
+        self._inner = inner
+        self.engine = TlsEngine(check, alpn=alpn)
+        self._early = b""
+
+    async def handshake(self) -> None:
+        """MeshdError (code ``tls``) when the certificate is refused, ConnectionError when the peer left."""
+        engine = self.engine
+        while True:
+            self._inner.write(engine.outgoing())
+            if engine.established:
+                return
+            await self._inner.drain()
+            data = await self._inner.read()
+            if not data:
+                raise ConnectionError("the connection closed during the TLS handshake")
+            try:
+                self._early += engine.feed(data)
+            except MeshdError:
+                self._inner.write(engine.outgoing())  # the alert tells the other side why
+                raise
+
+    async def read(self) -> bytes:
+        """Some plaintext; ``b""`` at the end."""
+        if self._early:
+            data, self._early = self._early, b""
+            return data
+        while not self.engine.closed:
+            raw = await self._inner.read()
+            if not raw:
+                self.engine.feed_eof()
+                return b""
+            data = self.engine.feed(raw)
+            if answer := self.engine.outgoing():
+                self._inner.write(answer)
+            if data:
+                return data
+        return b""
+
+    def write(self, data: bytes) -> None:
+        self.engine.write(data)
+        self._inner.write(self.engine.outgoing())
+
+    async def drain(self) -> None:
+        await self._inner.drain()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class TlsProtocol(asyncio.BufferedProtocol):
+    """TLS for bulk traffic: plaintext of one wake-up arrives in one call, one write leaves in one call.
+
+    ``on_established`` once, then ``on_data``; ``on_lost`` exactly once at the end with the reason, or
+    None after ``close``. ``on_writable`` when ``paused`` becomes False again.
+    """
+
+    def __init__(
+        self,
+        check: CertificateCheck,
+        *,
+        on_established: Callable[[TlsEngine], None],
+        on_data: Callable[[bytes], None],
+        on_writable: Callable[[], None],
+        on_lost: Callable[[Exception | None], None],
+    ) -> None:
+        self._engine = TlsEngine(check)
+        self._on_established = on_established
+        self._on_data = on_data
+        self._on_writable = on_writable
+        self._on_lost = on_lost
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._transport: asyncio.Transport | None = None
+        self._error: Exception | None = None
+        self._announced = False
+        self.paused = False
+
+    def write(self, plaintext: bytes) -> None:
+        """Send; call only after ``on_established``."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            self._engine.write(plaintext)
+        except MeshdError as error:
+            self._give_up(error)
+            return
+        self._transport.write(self._engine.outgoing())
+
+    def close(self) -> None:
+        """Close now; ``on_lost`` follows."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=SEND_HIGH_WATER, low=SEND_LOW_WATER)
+        self._transport.write(self._engine.outgoing())
+
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        engine = self._engine
+        try:
+            data = engine.feed(self._view[:nbytes])
+        except MeshdError as error:
+            self._give_up(error)
+            return
+        if self._transport is not None and (answer := engine.outgoing()):
+            self._transport.write(answer)
+        if not self._announced and engine.established:
+            self._announced = True
+            self._on_established(engine)
+        if data:
+            self._on_data(data)
+        if engine.closed:
+            self.close()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self._error or exc)
+
+    def _give_up(self, error: Exception) -> None:
+        self._error = error
+        if self._transport is not None:
+            if alert := self._engine.outgoing():
+                self._transport.write(alert)
+            self._transport.close()

@@ -1,0 +1,458 @@
+"""Paths to all peers: one UDP port per family, the relays, and what decides between them.
+
+Everything that is not bulk traffic comes through here: disco, STUN, handshakes. Bulk traffic takes the path
+that was published to the data plane, and comes through here only between data plane and relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from meshd.base.addr import AddrPort, IPAddress
+from meshd.base.clock import Clock
+from meshd.base.errors import MeshdError
+from meshd.base.keys import DiscoPublic, NodePrivate, NodePublic
+from meshd.base.log import get_logger, kv
+from meshd.base.ranges import DERP_MAGIC_IP
+from meshd.core.derpclient import PacketsReceived, PeerGone
+from meshd.core.endpoints import Endpoint, local_candidates
+from meshd.core.homerelay import HomeRelay
+from meshd.core.netreport import Report
+from meshd.core.path import MAX_PING_BYTES, PING_TIMEOUT_S, PathChange
+from meshd.core.relayadapter import net_info, relay_map
+from meshd.core.relaymap import RelayMap
+from meshd.io.interfaces import local_addresses as read_local_addresses
+from meshd.io.udp import UdpSockets, open_udp_sockets
+from meshd.node.callqueue import CallQueue
+from meshd.node.derp import RelayLinks
+from meshd.node.netprobe import NetProber
+from meshd.node.ownendpoints import OwnEndpoints
+from meshd.node.pathtypes import PathPeer, PathPlane, PathStatus, PingOutcome
+from meshd.node.peerpaths import PeerPath, PeerPaths
+from meshd.wire import disco, stun
+from meshd.wire.control import DERPMap, NetInfo
+
+__all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
+
+RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
+_UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
+
+log = get_logger(__name__)
+
+
+def _ignore(*_: object) -> None:
+    """The default of every callback."""
+
+
+class MagicSock:
+    """The path layer of one node. Create it inside the running loop; ``close`` ends everything it opened.
+
+    ``peer_index`` gives the data plane's number of a peer, or None while it has none. Callbacks:
+    ``on_endpoints`` our endpoints changed, ``on_netinfo`` control should hear of our network,
+    ``on_handshake`` a WireGuard handshake message came from an address or, by relay, from a peer.
+    """
+
+    def __init__(
+        self,
+        plane: PathPlane,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        sockets: UdpSockets,
+        *,
+        peer_index: Callable[[NodePublic], int | None],
+        on_endpoints: Callable[[list[Endpoint]], None] = _ignore,
+        on_netinfo: Callable[[NetInfo], None] = _ignore,
+        on_handshake: Callable[[bytes, AddrPort | NodePublic], None] = _ignore,
+        random: Callable[[int], bytes] = os.urandom,
+        local_addresses: Callable[[], Iterable[IPAddress]] = read_local_addresses,
+        fixed_port: int = 0,
+        mark: bool = True,
+        links: RelayLinks | None = None,
+        reopen: Callable[[int], UdpSockets] | None = None,
+    ) -> None:
+        self.sockets = sockets
+        self.control_connected = True
+        """Set by the backend; the home relay stays while control is unreachable."""
+        self._plane = plane
+        self._loop = loop
+        self._clock = clock
+        self._random = random
+        self._on_netinfo = on_netinfo
+        self._on_endpoints = on_endpoints
+        self._on_handshake = on_handshake
+        self._local_addresses = local_addresses
+        self._reopen = reopen or (lambda port: open_udp_sockets(port, mark=mark))
+        self._private: NodePrivate | None = None
+        self._relays = RelayMap()
+        self._home = HomeRelay(int.from_bytes(random(4), "big"))
+        self._links = links or RelayLinks(loop, clock, self, random=random, mark=mark)
+        self._prober = NetProber(loop, clock, lambda: self.sockets, self, random=random, mark=mark)
+        self._endpoints = OwnEndpoints(
+            loop, clock, lambda: self.sockets, local_addresses, self._endpoints_changed, fixed_port=fixed_port
+        )
+        self._paths = PeerPaths(plane, loop, clock, self, random=random, peer_index=peer_index)
+        self._calls = CallQueue(loop, self._endpoints, self._send_call, self._prober.start)
+        self._restun: asyncio.TimerHandle | None = None
+        self._pings: dict[int, asyncio.Future[PingOutcome]] = {}
+        self._tokens = count(1)
+        self._told: tuple[object, ...] | None = None
+        self._known_addresses = local_candidates(local_addresses())
+
+    # -- configuration -------------------------------------------------------------------------------
+
+    @property
+    def disco_public(self) -> DiscoPublic:
+        """The key of this process, to be told to control."""
+        return self._paths.disco.public
+
+    @property
+    def home_relay(self) -> int:
+        """The region we are reachable through, 0 for none."""
+        return self._home.region
+
+    @property
+    def relays(self) -> RelayMap:
+        return self._relays
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        return list(self._endpoints.current)
+
+    @property
+    def relay_links(self) -> RelayLinks:
+        """The relay connections, to be asked about their state."""
+        return self._links
+
+    def set_private_key(self, private: NodePrivate | None) -> None:
+        """Who we are to relays and peers. None disconnects from relays and sends nothing any more."""
+        if private == self._private:
+            return
+        self._private = private
+        self._paths.own_key = private.public().raw if private is not None else None
+        self._links.set_key(private)
+        if private is None:
+            self._cancel_restun()
+            self._prober.abort()
+            return
+        self._endpoints.schedule()
+        if self._relays.regions:
+            self._prober.start()
+
+    def set_derp_map(self, wire: DERPMap | None) -> None:
+        """The relays to use. Home is chosen at once when there is one, else with the first answer."""
+        relays = relay_map(wire)
+        if relays == self._relays:
+            return
+        self._relays = relays
+        self._links.set_map(relays)
+        self._prober.set_map(relays)
+        if self._home.map_changed(relays):
+            self._home_changed()
+        self._endpoints.schedule()
+        if self._private is not None:
+            self._prober.start(full=True)
+
+    def update_peer(self, peer: PathPeer) -> None:
+        """Add a peer or change what control says about it; unchanged costs next to nothing."""
+        self._paths.update(peer)
+
+    def remove_peer(self, key: NodePublic) -> None:
+        """Forget a peer; an unknown key is ignored."""
+        peer = self._paths.remove(key)
+        if peer is not None:
+            self._calls.forget(peer)
+
+    # -- traffic -------------------------------------------------------------------------------------
+
+    def send(self, key: NodePublic, datagram: bytes) -> None:
+        """Send a handshake message: over the trusted path, else over every path there is."""
+        peer = self._paths.get(key)
+        if peer is None:
+            return
+        self._traffic(peer)
+        path = peer.path
+        trusted = path.trusted(self._clock.monotonic())
+        sent = path.best is not None and self._send_udp(peer, path.best.address, datagram)
+        if path.relay and not (trusted and sent):
+            self._links.send(path.relay, key.raw, datagram)
+
+    def send_to(self, address: AddrPort, datagram: bytes) -> None:
+        """Send straight to an address (cookie replies)."""
+        self.sockets.send(datagram, address)
+
+    def peer_active(self, key: NodePublic) -> None:
+        """The data plane saw first traffic with a peer: keep its path alive from now on."""
+        peer = self._paths.get(key)
+        if peer is not None:
+            self._traffic(peer)
+
+    def send_error(self, key: NodePublic, code: int) -> None:
+        """The data plane could not send to a peer's address."""
+        peer = self._paths.get(key)
+        if peer is not None and peer.path.best is not None and code in _UNREACHABLE:
+            peer.path.send_failed(peer.path.best.address, self._clock.monotonic())
+            self._paths.turn(peer)
+
+    def relay_wake(self, region: int) -> None:
+        """The data plane has frames for a relay."""
+        self._links.wake(region)
+
+    def receive_datagram(self, address: bytes, port: int, data: bytes) -> None:
+        """A UDP datagram that is not WireGuard transport."""
+        if stun.is_stun(data):
+            self._prober.receive(data)
+            return
+        source = AddrPort.unpack(address, port)
+        if disco.is_disco(data):
+            self._paths.receive(data, source)
+        elif len(data) > 1:  # one-byte datagrams are a workaround for a kernel bug on the other side
+            self._on_handshake(data, source)
+
+    def _traffic(self, peer: PeerPath) -> None:
+        peer.path.traffic_sent(self._clock.monotonic())
+        self._paths.turn(peer)
+        if self._restun is None and not self._prober.running:
+            if self._endpoints.fresh:
+                self._arm_restun()
+            else:
+                self._prober.start()
+
+    def _send_udp(self, peer: PeerPath, address: AddrPort, data: bytes) -> bool:
+        code = self.sockets.send(data, address)
+        if code in _UNREACHABLE and peer.path.best is not None and peer.path.best.address == address:
+            peer.path.send_failed(address, self._clock.monotonic())
+            self._paths.turn(peer)
+        return code == 0
+
+    # -- questions -----------------------------------------------------------------------------------
+
+    def status(self, key: NodePublic) -> PathStatus | None:
+        """How packets reach a peer now; None when it is unknown."""
+        peer = self._paths.get(key)
+        if peer is None:
+            return None
+        now, path = self._clock.monotonic(), peer.path
+        self._paths.note_traffic(peer)
+        trusted = path.trusted(now)
+        return PathStatus(
+            cur_addr=path.best.address if path.best is not None and trusted else None,
+            relay=path.relay,
+            relay_code=self._relays.code(path.relay) if path.relay else "",
+            active=path.active(now),
+            last_send=path.last_send,
+            latency_s=path.best.latency_s if path.best is not None else 0.0,
+        )
+
+    def path_changes(self, key: NodePublic) -> list[PathChange]:
+        """The debug log of a peer's path."""
+        peer = self._paths.get(key)
+        return peer.path.changes if peer is not None else []
+
+    async def ping(self, key: NodePublic, size: int = 0) -> PingOutcome:
+        """Disco ping with a UDP payload of ``size`` bytes (0: smallest); the first pong counts.
+
+        MeshdError when the peer cannot be pinged, or did not answer within 5 s (code ``timeout``).
+        """
+        peer = self._paths.get(key)
+        if peer is None:
+            raise MeshdError("no such peer", code="not_found")
+        if size > MAX_PING_BYTES:
+            raise MeshdError(f"a ping has at most {MAX_PING_BYTES} bytes", code="invalid")
+        if peer.path.disco_key.is_zero:
+            raise MeshdError("the peer does not speak the path discovery protocol", code="unsupported")
+        token = next(self._tokens)
+        future: asyncio.Future[PingOutcome] = self._loop.create_future()
+        self._pings[token] = future
+        try:
+            peer.path.command_ping(token, size, self._clock.monotonic())
+            self._paths.turn(peer)
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                return await future
+        except TimeoutError:
+            raise MeshdError("the peer did not answer", code="timeout") from None
+        finally:
+            del self._pings[token]
+
+    async def netcheck(self) -> Report:
+        """A full network check now."""
+        return await self._prober.report()
+
+    @property
+    def last_report(self) -> Report | None:
+        return self._prober.history.last
+
+    def disco_drops(self) -> dict[str, int]:
+        """Disco packets that were not accepted, by reason."""
+        return dict(self._paths.disco.dropped)
+
+    # -- the network changed -------------------------------------------------------------------------
+
+    def link_changed(self) -> None:
+        """Interfaces or routes changed. When our addresses are others, sockets are opened anew (keeping
+        their port), proven paths are forgotten, and everything is measured again."""
+        before, self._known_addresses = self._known_addresses, local_candidates(self._local_addresses())
+        if before != self._known_addresses:
+            self.rebind()
+        elif self._private is not None:
+            self._prober.start()
+
+    def rebind(self) -> None:
+        """Open the sockets anew and find every path again."""
+        port = self.sockets.port_v4 or self.sockets.port_v6
+        self._prober.abort()
+        self._plane.set_udp(-1, -1)
+        self.sockets.close()
+        try:
+            self.sockets = self._reopen(port)
+        except MeshdError as error:
+            log.warning("udp_port_lost", extra=kv(port=port, reason=error.message))
+            self.sockets = self._reopen(0)
+        self._plane.set_udp(self.sockets.fd_v4, self.sockets.fd_v6)
+        self._endpoints.network_changed()
+        self._prober.history.forget()
+        self._paths.reset_all()
+        self._links.link_changed()
+        if self._private is not None:
+            self._endpoints.schedule()
+            self._prober.start(full=True)
+
+    def close(self) -> None:
+        """End everything and close the sockets."""
+        self._cancel_restun()
+        self._calls.close()
+        self._prober.close()
+        self._endpoints.close()
+        self._paths.close()
+        self._links.close()
+        for future in self._pings.values():
+            future.cancel()
+        self.sockets.close()
+
+    # -- effects of paths (PathOwner) ----------------------------------------------------------------
+
+    def path_send(self, peer: PeerPath, packet: bytes, address: AddrPort | None) -> None:
+        if address is not None:
+            self._send_udp(peer, address, packet)
+        elif peer.path.relay:
+            self._links.send(peer.path.relay, peer.key.raw, packet)
+
+    def path_answer(self, packet: bytes, peer: PeerPath, source: AddrPort) -> None:
+        """Back the way it came, which for a relay need not be the one we send through."""
+        if source.ip == DERP_MAGIC_IP:
+            self._links.send(source.port, peer.key.raw, packet)
+        else:
+            self.sockets.send(packet, source)
+
+    def path_call(self, peer: PeerPath) -> None:
+        """Ask the peer to ping us, as soon as we know where we are."""
+        self._calls.ask(peer)
+
+    def path_answered(self, token: int, latency_s: float, address: AddrPort | None, relay: int) -> None:
+        future = self._pings.get(token)
+        if future is not None and not future.done():
+            code = self._relays.code(relay) if relay else ""
+            future.set_result(PingOutcome(latency_s, address, relay, code))
+
+    def path_idle(self) -> None:
+        if not self._paths.active:
+            self._cancel_restun()
+
+    def path_relay(self, home: int, heard: int) -> int:
+        """A peer's home region, or the one it was heard on when only that is connected."""
+        if home and (not heard or self._links.is_open(home) or not self._links.is_open(heard)):
+            return home
+        return heard
+
+    def _send_call(self, peer: PeerPath) -> None:
+        self._paths.send_message(peer, disco.CallMeMaybe(self._endpoints.addresses), None)
+
+    # -- relays (RelayEvents) ------------------------------------------------------------------------
+
+    def relay_packets(self, region: int, packets: PacketsReceived) -> None:
+        for source in packets.sources:
+            self._paths.heard(source, region)
+        if packets.transport:
+            self._plane.open_from(packets.transport)
+        for source, data in packets.other:
+            if disco.is_disco(data):
+                self._paths.receive(data, AddrPort(DERP_MAGIC_IP, region), source)
+            elif (peer := self._paths.by_raw(source)) is not None:
+                self._on_handshake(data, peer.key)
+
+    def relay_peer_gone(self, region: int, gone: PeerGone) -> None:
+        self._paths.gone(gone.key, region)
+
+    def relay_changed(self, region: int, is_open: bool) -> None:
+        self._paths.relay_changed(region, is_open)
+        if not is_open and region == self._home.region and self._private is not None:
+            self._prober.start()
+
+    def take_relayed(self, region: int) -> bytes:
+        return self._plane.take_relayed(region)
+
+    # -- network check (ProbeEvents) -----------------------------------------------------------------
+
+    def region_answered(self, region: int) -> None:
+        if self._home.answered(region):
+            self._home_changed()
+
+    def address_found(self, address: AddrPort) -> None:
+        self._endpoints.found(address)
+        self._calls.address_found()
+
+    def check_finished(self, report: Report, started: float) -> None:
+        if self._home.checked(report.preferred_derp, control_connected=self.control_connected):
+            self._home_changed(report)
+        self._endpoints.checked(report)
+        self._calls.flush()
+        self._tell_control(report)
+        if self._paths.active:
+            self._arm_restun()
+
+    def home_frame_at(self) -> float:
+        return self._links.last_frame_at(self._home.region)
+
+    def _home_changed(self, report: Report | None = None) -> None:
+        region = self._home.region
+        log.info("home_relay", extra=kv(derp=region))
+        self._prober.history.home = region
+        self._links.set_home(region)
+        self._tell_control(report or self._prober.history.last or Report())
+
+    def _tell_control(self, report: Report) -> None:
+        """Control hears of everything but latencies when it changes."""
+        if self._private is None:
+            return
+        material = (*report.material(), self._home.region)
+        if material != self._told:
+            self._told = material
+            self._on_netinfo(net_info(report, home=self._home.region))
+
+    def _endpoints_changed(self, endpoints: list[Endpoint]) -> None:
+        self._on_endpoints(endpoints)
+        now = self._clock.monotonic()
+        for peer in list(self._paths.active):
+            if peer.path.relay and not peer.path.trusted(now) and self._endpoints.fresh:
+                self._send_call(peer)  # it pings addresses that are no longer ours
+
+    # -- periodic check ------------------------------------------------------------------------------
+
+    def _arm_restun(self) -> None:
+        """Keep the NAT mapping of the socket alive, and know it, while there is traffic."""
+        if self._restun is None and self._private is not None and self._relays.regions:
+            spread = int.from_bytes(self._random(2), "big") / 65536 * RESTUN_SPREAD_S
+            self._restun = self._loop.call_later(RESTUN_MIN_S + spread, self._restun_due)
+
+    def _restun_due(self) -> None:
+        self._restun = None
+        if self._paths.active:
+            self._prober.start()
+
+    def _cancel_restun(self) -> None:
+        if self._restun is not None:
+            self._restun.cancel()
+            self._restun = None

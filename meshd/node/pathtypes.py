@@ -1,0 +1,65 @@
+"""What the path layer exchanges with the rest of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshd.base.addr import AddrPort
+from meshd.base.keys import DiscoPublic, NodePublic
+
+
+@dataclass(frozen=True, slots=True)
+class PathPeer:
+    """What control says about reaching a peer. ``home_relay`` 0 and ``disco_key`` None: it has none."""
+
+    node_key: NodePublic
+    disco_key: DiscoPublic | None
+    home_relay: int
+    endpoints: tuple[AddrPort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PathStatus:
+    """``cur_addr`` is set while packets go there and nowhere else. Times are monotonic, 0 = never."""
+
+    cur_addr: AddrPort | None
+    relay: int
+    relay_code: str
+    active: bool
+    last_send: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PingOutcome:
+    """A pong: round trip, and the address or else the relay region it took."""
+
+    latency_s: float
+    address: AddrPort | None
+    relay: int
+    relay_code: str
+
+
+class TrafficTimes(Protocol):
+    """The part of ``peer_state`` that keeps a session alive; monotonic seconds, 0 = never."""
+
+    @property
+    def last_tx(self) -> float: ...
+
+
+class PathPlane(Protocol):
+    """The part of the data plane that paths need; see ``_fast/plane.pyi``."""
+
+    def set_udp(self, udp4_fd: int, udp6_fd: int) -> None: ...
+
+    def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None: ...
+
+    def peer_state(self, peer: int) -> TrafficTimes: ...
+
+    def clear_active(self, peer: int) -> None: ...
+
+    def take_relayed(self, relay: int) -> bytes: ...
+
+    def open_from(self, packets: Sequence[bytes]) -> list[bytes]: ...

@@ -1,0 +1,303 @@
+"""The path machines of all peers: who they are, what they receive, and carrying out what they want."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+from meshd.base.addr import AddrPort
+from meshd.base.clock import Clock
+from meshd.base.keys import DiscoPublic, NodePublic
+from meshd.base.log import get_logger, kv
+from meshd.core.path import Effect, NeedCallMeMaybe, PathSet, PingAnswered, SendPing, SetPath, WentIdle
+from meshd.node.discochannel import DiscoChannel
+from meshd.node.pathtypes import PathPeer, PathPlane
+from meshd.node.timerheap import TimerHeap
+from meshd.wire import disco
+
+CHANGE_LOG_BYTES = 4 << 20  # of all peers together, at 512 bytes a line
+_LINE_BYTES = 512
+_MAX_LINES = 64
+
+log = get_logger(__name__)
+
+
+class PathOwner(Protocol):
+    """What paths need from the sockets and relays."""
+
+    def path_send(self, peer: PeerPath, packet: bytes, address: AddrPort | None) -> None: ...
+
+    def path_answer(self, packet: bytes, peer: PeerPath, source: AddrPort) -> None: ...
+
+    def path_call(self, peer: PeerPath) -> None: ...
+
+    def path_answered(self, token: int, latency_s: float, address: AddrPort | None, relay: int) -> None: ...
+
+    def path_idle(self) -> None: ...
+
+    def path_relay(self, home: int, heard: int) -> int: ...
+
+
+class PeerPath:
+    """One peer: its path machine, its place in the data plane, the region it was last heard on."""
+
+    __slots__ = ("heard", "index", "key", "path", "removed", "spec", "was_direct")
+
+    def __init__(self, spec: PathPeer, path: PathSet) -> None:
+        self.key = spec.node_key
+        self.spec = spec
+        self.path = path
+        self.index: int | None = None
+        self.heard = 0
+        self.removed = False
+        self.was_direct: AddrPort | None = None
+
+
+class PeerPaths:
+    """All peers of the node. ``own_key`` goes into our pings and is None while we have none."""
+
+    def __init__(
+        self,
+        plane: PathPlane,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        owner: PathOwner,
+        *,
+        random: Callable[[int], bytes],
+        peer_index: Callable[[NodePublic], int | None],
+    ) -> None:
+        self.own_key: bytes | None = None
+        self.disco: DiscoChannel[PeerPath] = DiscoChannel(random)
+        self.active: set[PeerPath] = set()
+        """Peers with heartbeats running."""
+        self._plane = plane
+        self._loop = loop
+        self._clock = clock
+        self._owner = owner
+        self._random = random
+        self._peer_index = peer_index
+        self._peers: dict[bytes, PeerPath] = {}
+        self._elsewhere: set[PeerPath] = set()  # heard on a region that is not their home
+        self._unplaced: list[PeerPath] = []
+        self._timers: TimerHeap[PeerPath] = TimerHeap(loop, clock.monotonic, self._timer_fired)
+
+    def get(self, key: NodePublic) -> PeerPath | None:
+        return self._peers.get(key.raw)
+
+    def by_raw(self, key: bytes) -> PeerPath | None:
+        """The peer with this 32-byte node key."""
+        return self._peers.get(key)
+
+    def update(self, spec: PathPeer) -> None:
+        """Add a peer, or change one."""
+        peer = self._peers.get(spec.node_key.raw)
+        disco_key = spec.disco_key or DiscoPublic.zero()
+        if peer is None:
+            lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * (len(self._peers) + 1))))
+            path = PathSet(spec.node_key, disco_key, spec.endpoints, spec.home_relay, self._random, change_limit=lines)
+            peer = self._peers[spec.node_key.raw] = PeerPath(spec, path)
+            self.disco.peers.add(disco_key, peer)
+            if not self._unplaced:
+                self._loop.call_soon(self._place)  # the data plane learns of the peer in the same turn
+            self._unplaced.append(peer)
+            return
+        if spec == peer.spec:
+            return
+        old, peer.spec = peer.path.disco_key, spec
+        if old != disco_key:
+            self.disco.peers.remove(old, peer)
+            self.disco.peers.add(disco_key, peer)
+        now = self._clock.monotonic()
+        peer.path.node_updated(disco_key, spec.endpoints, now)
+        self._route(peer)
+        self.turn(peer)
+
+    def remove(self, key: NodePublic) -> PeerPath | None:
+        """Forget a peer."""
+        peer = self._peers.pop(key.raw, None)
+        if peer is not None:
+            peer.removed = True
+            peer.index = None
+            self.disco.peers.remove(peer.path.disco_key, peer)
+            self._timers.disarm(peer)
+            self.active.discard(peer)
+            self._elsewhere.discard(peer)
+        return peer
+
+    def close(self) -> None:
+        self._timers.close()
+
+    def _place(self) -> None:
+        unplaced, self._unplaced = self._unplaced, []
+        for peer in unplaced:
+            if not peer.removed:
+                peer.index = self._peer_index(peer.key)
+                self.turn(peer)
+
+    # -- running the machines ------------------------------------------------------------------------
+
+    def turn(self, peer: PeerPath) -> None:
+        """Carry out what the peer's machine wants and arm its timer."""
+        if peer.removed:
+            return
+        path = peer.path
+        while effects := path.drain():
+            for effect in effects:
+                self._execute(peer, effect)
+        if path.heartbeating:
+            self.active.add(peer)
+        deadline = path.next_timer()
+        if deadline is not None:
+            self._timers.arm(peer, deadline)
+
+    def _timer_fired(self, peer: PeerPath) -> None:
+        self.note_traffic(peer)
+        peer.path.handle_timer(self._clock.monotonic())
+        self.turn(peer)
+
+    def note_traffic(self, peer: PeerPath) -> None:
+        """Take over when the data plane last sent to the peer."""
+        if peer.index is not None:
+            peer.path.note_send(self._plane.peer_state(peer.index).last_tx)
+
+    def _execute(self, peer: PeerPath, effect: Effect) -> None:
+        match effect:
+            case SendPing():
+                ping = disco.Ping(effect.txid, self.own_key, effect.padding if self.own_key else 0)
+                self.send_message(peer, ping, effect.address)
+            case NeedCallMeMaybe():
+                self._owner.path_call(peer)
+            case SetPath():
+                self._publish(peer, effect)
+            case PingAnswered():
+                self._owner.path_answered(effect.token, effect.latency_s, effect.address, effect.relay)
+            case WentIdle():
+                self._went_idle(peer)
+            case _:
+                assert_never(effect)
+
+    def send_message(self, peer: PeerPath, message: disco.Message, address: AddrPort | None) -> None:
+        """Seal a disco message and send it to an address of the peer, or (None) over its relay."""
+        if peer.removed or self.own_key is None:
+            return
+        packet = self.disco.seal(peer.path.disco_key, message)
+        if packet is not None:
+            self._owner.path_send(peer, packet, address)
+
+    def _publish(self, peer: PeerPath, path: SetPath) -> None:
+        if path.address != peer.was_direct:
+            peer.was_direct = path.address
+            log.info("path", extra=kv(peer=peer.key, addr=path.address or "", derp=path.relay))
+        if peer.index is None:
+            peer.index = self._peer_index(peer.key)
+            if peer.index is None:
+                return
+        packed = path.address.ip.packed if path.address is not None else None
+        port = path.address.port if path.address is not None else 0
+        self._plane.set_path(peer.index, packed, port, path.trusted_until, path.relay)
+
+    def _went_idle(self, peer: PeerPath) -> None:
+        self.active.discard(peer)
+        if peer.index is not None:
+            before = self._plane.peer_state(peer.index).last_tx
+            self._plane.clear_active(peer.index)
+            if self._plane.peer_state(peer.index).last_tx != before:
+                peer.path.traffic_sent(self._clock.monotonic())  # it moved just before it could be noticed
+        self._owner.path_idle()
+
+    # -- what peers say ------------------------------------------------------------------------------
+
+    def receive(self, packet: bytes, source: AddrPort, relayed_from: bytes | None = None) -> None:
+        """A disco packet from a UDP address, or by a relay (its region as a DERP address) from a node key."""
+        opened = self.disco.open(packet)
+        if opened is None:
+            return
+        sender = self._peers.get(relayed_from) if relayed_from is not None else None
+        if relayed_from is not None and (sender is None or sender not in opened.peers):
+            self.disco.dropped["relayed_from_another"] += 1
+            return
+        now = self._clock.monotonic()
+        match opened.message:
+            case disco.Ping(txid=txid, node_key=node_key):
+                self._ping(opened.peers, sender, node_key, source, txid, now)
+            case disco.Pong(txid=txid, source=seen_as):
+                direct = source if sender is None else None
+                for peer in opened.peers:
+                    if peer.path.pong_received(txid, direct, seen_as, now):
+                        self.turn(peer)
+                        return
+                self.disco.dropped["pong_without_ping"] += 1
+            case disco.CallMeMaybe(endpoints=endpoints):
+                if sender is None:
+                    self.disco.dropped["call_not_relayed"] += 1
+                    return
+                sender.path.call_me_maybe_received(endpoints, now)
+                self.turn(sender)
+            case disco.Unknown():
+                self.disco.dropped["unknown_type"] += 1
+
+    def _ping(
+        self,
+        peers: list[PeerPath],
+        sender: PeerPath | None,
+        node_key: bytes | None,
+        source: AddrPort,
+        txid: bytes,
+        now: float,
+    ) -> None:
+        to = sender
+        if to is None:
+            named = self._peers.get(node_key) if node_key is not None else None
+            to = named if named is not None and named in peers else peers[0]
+        concerned = peers if sender is None else [sender]
+        fresh = [p.path.ping_received(source if sender is None else None, txid, now) for p in concerned]
+        if any(fresh):
+            packet = self.disco.seal(to.path.disco_key, disco.Pong(txid, source))
+            if packet is not None and self.own_key is not None:
+                self._owner.path_answer(packet, to, source)
+        for peer in concerned:
+            self.turn(peer)
+
+    # -- relays --------------------------------------------------------------------------------------
+
+    def heard(self, key: bytes, region: int) -> None:
+        """A packet of this node came through a region."""
+        peer = self._peers.get(key)
+        if peer is None or peer.heard == region or (not peer.heard and region == peer.spec.home_relay):
+            return
+        peer.heard = region if region != peer.spec.home_relay else 0
+        (self._elsewhere.add if peer.heard else self._elsewhere.discard)(peer)
+        self._reroute(peer)
+
+    def gone(self, key: bytes, region: int) -> None:
+        """The relay does not reach this node any more."""
+        peer = self._peers.get(key)
+        if peer is not None and peer.heard == region:
+            peer.heard = 0
+            self._elsewhere.discard(peer)
+            self._reroute(peer)
+
+    def relay_changed(self, region: int, is_open: bool) -> None:
+        """A connection to a region opened or closed: peers that were heard elsewhere may move."""
+        for peer in list(self._elsewhere):
+            if not is_open and peer.heard == region:
+                peer.heard = 0
+                self._elsewhere.discard(peer)
+            self._reroute(peer)
+
+    def reset_all(self) -> None:
+        """Every proven path is void."""
+        now = self._clock.monotonic()
+        for peer in self._peers.values():
+            if peer.path.best is not None or peer in self.active:
+                self.note_traffic(peer)
+                peer.path.reset(now)
+                self.turn(peer)
+
+    def _reroute(self, peer: PeerPath) -> None:
+        self._route(peer)
+        self.turn(peer)
+
+    def _route(self, peer: PeerPath) -> None:
+        peer.path.set_relay(self._owner.path_relay(peer.spec.home_relay, peer.heard), self._clock.monotonic())
