@@ -139,6 +139,12 @@ class ControlSession:
             self.auth = Auth.LEAVING
             self._outbox.append(SendRegister(self._number("auth"), request))
 
+    def abandon_logout(self, error: MeshdError) -> None:
+        """The owner waited long enough: forget the key although the server was not told."""
+        if self.auth is Auth.LEAVING:
+            self._cancel("auth")
+            self._left(error)
+
     def expiry_request(self, expiry: float) -> RegisterRequest | None:
         """A request that shortens the life of our key to ``expiry`` (unix seconds); None without a key."""
         return self._registration.expiry_request(self._hostinfo(), expiry)
@@ -341,16 +347,16 @@ class ControlSession:
 
     # -- update --------------------------------------------------------------------------------------------
 
-    def update_done(self, number: int) -> None:
+    def update_done(self, number: int, now: float) -> None:
         """The server took the update."""
         if number != self._current["update"]:
             return
         self._current["update"] = 0
         self._backoff["update"].reset()
         self.update_lane = Lane.OFF
-        self._update(0.0)
+        self._update(now)
 
-    def update_failed(self, number: int, error: MeshdError, now: float) -> None:
+    def update_failed(self, number: int, now: float) -> None:
         """It did not; the state will be sent again."""
         if number != self._current["update"]:
             return

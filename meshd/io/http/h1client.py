@@ -29,18 +29,22 @@ class Answer:
 Headers = Sequence[tuple[str, str]]
 
 
-async def fetch(stream: ByteStream, method: str, target: str, headers: Headers, *, limit: int) -> Answer:
-    """Send a request without body, read the whole answer. Raises MeshdError ``http``; the stream is used up."""
-    return await _exchange(stream, method, target, headers, limit, switching=False)
+async def fetch(
+    stream: ByteStream, method: str, target: str, headers: Headers, body: bytes = b"", *, limit: int
+) -> Answer:
+    """Send a request, read the whole answer. Raises MeshdError ``http``; the stream is used up."""
+    if body:
+        headers = [*headers, ("Content-Length", str(len(body)))]
+    return await _exchange(stream, method, target, headers, body, limit, switching=False)
 
 
 async def upgrade(stream: ByteStream, method: str, target: str, headers: Headers) -> Answer:
     """Ask for another protocol. On any answer that refuses, ``body`` holds its beginning."""
-    return await _exchange(stream, method, target, headers, MAX_ERROR_BODY, switching=True)
+    return await _exchange(stream, method, target, headers, b"", MAX_ERROR_BODY, switching=True)
 
 
 async def _exchange(
-    stream: ByteStream, method: str, target: str, headers: Headers, limit: int, *, switching: bool
+    stream: ByteStream, method: str, target: str, headers: Headers, content: bytes, limit: int, *, switching: bool
 ) -> Answer:
     import h11
 
@@ -48,6 +52,8 @@ async def _exchange(
     try:
         request = h11.Request(method=method, target=target, headers=list(headers))
         stream.write(connection.send(request) or b"")
+        if content:
+            stream.write(connection.send(h11.Data(data=content)) or b"")
         stream.write(connection.send(h11.EndOfMessage()) or b"")
         await stream.drain()
         head: h11.Response | h11.InformationalResponse | None = None

@@ -1,0 +1,141 @@
+"""Requests that the server makes of us through the map stream: liveness, pings of peers, calls to the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.io.http.h1client import fetch
+from meshd.io.noise import ControlAddress, open_stream
+from meshd.wire.control import PingRequest, PingResponse, encode
+
+if TYPE_CHECKING:
+    from meshd.node.controllink import ControlLink
+
+log = get_logger(__name__)
+
+ANSWER_TIMEOUT = 15.0  # s for posting a result or the bare HEAD
+PING_TIMEOUT = 10.0  # s for one ping
+CALL_TIMEOUT = 60.0  # s for a call to the node and its answer
+MAX_UNDER_WAY = 16  # answers at a time; more than that is a server gone wrong
+ANSWER_LIMIT = 64 * 1024  # bytes of what the server says to an answer
+PING_TYPES = ("disco", "TSMP", "ICMP", "peerapi")
+
+PingHandler = Callable[[str, str], Awaitable[PingResponse]]
+"""(type, address) -> outcome. Raises MeshdError when the ping could not even be tried."""
+
+
+class PingAnswerer:
+    """Answers the server's requests in the background."""
+
+    def __init__(
+        self, link: ControlLink, on_ping: PingHandler | None, c2n: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
+        self._link = link
+        self._on_ping = on_ping
+        self._c2n = c2n
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, request: PingRequest) -> None:
+        """Start answering; failures are logged, the server will notice by itself."""
+        if len(self._tasks) >= MAX_UNDER_WAY:
+            log.warning("control_ping_dropped", extra=kv(types=request.types))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up on what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, request: PingRequest) -> None:
+        try:
+            if request.types == "c2n":
+                await self._call(request)
+            elif request.types:
+                await self._ping(request)
+            else:
+                async with asyncio.timeout(ANSWER_TIMEOUT):
+                    await self._send("HEAD", request.url, b"", noise=request.url_is_noise)
+        except (MeshdError, ConnectionError, TimeoutError) as error:
+            log.info("control_ping_failed", extra=kv(types=request.types, reason=str(error) or type(error).__name__))
+
+    async def _ping(self, request: PingRequest) -> None:
+        if self._on_ping is None:
+            return
+        for kind in request.types.split(","):
+            if kind not in PING_TYPES:
+                continue
+            async with asyncio.timeout(PING_TIMEOUT):
+                outcome = await self._on_ping(kind, request.ip)
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await self._send("POST", request.url, encode(outcome), noise=request.url_is_noise)
+
+    async def _call(self, request: PingRequest) -> None:
+        """A call is answered inside Noise, whatever the URL says: its host part means nothing."""
+        async with asyncio.timeout(CALL_TIMEOUT):
+            answer = await self._c2n(request.payload or b"")
+            await self._send("POST", request.url, answer, noise=True)
+
+    async def _send(self, method: str, url: str, body: bytes, *, noise: bool) -> None:
+        parts = urlsplit(url)
+        target = parts.path or "/"
+        if parts.query:
+            target += "?" + parts.query
+        if not target.isascii() or not target.isprintable() or " " in target:
+            raise MeshdError("the server gave an unusable URL for an answer", code="control-garbage")
+        if noise:
+            client = await self._link.connection()
+            await client.request(method, target, (), body, limit=ANSWER_LIMIT)
+            return
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MeshdError("the server gave an unusable URL for an answer", code="control-garbage")
+        https = parts.scheme == "https"
+        port = parts.port or (443 if https else 80)
+        address = ControlAddress(https, parts.hostname, port, None, None)
+        stream = await open_stream(address, port, tls=https, verify=True)
+        try:
+            headers = [("Host", address.authority), ("User-Agent", "meshd"), ("Connection", "close")]
+            await fetch(stream, method, target, headers, body, limit=ANSWER_LIMIT)
+        finally:
+            stream.close()
+
+
+async def answer_c2n(payload: bytes) -> bytes:
+    """The calls that every node answers: /echo gives the body back, anything else is unknown.
+
+    ``payload`` is a serialized HTTP/1 request, the result a serialized response that ends with the data.
+    """
+    import h11
+
+    connection = h11.Connection(h11.SERVER)
+    path, body = "", bytearray()
+    try:
+        connection.receive_data(payload)
+        connection.receive_data(b"")
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+            if isinstance(event, h11.Request):
+                path = event.target.decode("ascii").partition("?")[0]
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                break
+    except h11.RemoteProtocolError:
+        return _serialized(400, b"bad request")
+    if path == "/echo":
+        return _serialized(200, bytes(body))
+    return _serialized(400, b"unknown c2n path")
+
+
+def _serialized(status: int, body: bytes) -> bytes:
+    reason = "OK" if status == 200 else "Bad Request"
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    return head.encode() + body
