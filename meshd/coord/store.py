@@ -89,7 +89,7 @@ def save_node(connection: sqlite3.Connection, row: NodeRow) -> None:
     connection.execute(_SAVE_NODE, row)
 
 
-def reserve_node_id(connection: sqlite3.Connection) -> int:
+def last_node_id(connection: sqlite3.Connection) -> int:
     """The highest id that was ever used; ids of deleted nodes are never given out again."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'node'").fetchone()
     return int(row[0]) if row is not None else 0

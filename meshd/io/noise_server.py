@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from meshd.base.errors import WireError
-from meshd.base.keys import ChallengePrivate, MachinePublic
+from meshd.base.keys import ChallengePrivate
 from meshd.base.log import get_logger, kv
 from meshd.io.http.h2server import H2Server, H2Stream
 from meshd.wire.earlypayload import encode_early_payload
@@ -19,8 +19,8 @@ STUCK_TIMEOUT_S = 60.0
 """A client whose connection takes no byte for this long is cut off."""
 WRITE_BUFFER_BYTES = 256 * 1024
 
-RequestHandler = Callable[[MachinePublic, int, H2Stream], None]
-"""Called with the proven machine key, the client's capability version and the complete request."""
+RequestHandler = Callable[[H2Stream], None]
+"""Called with every complete request."""
 
 
 def early_payload() -> bytes:
@@ -35,8 +35,6 @@ class NoiseServerStream:
         self,
         transport: asyncio.Transport,
         noise: Transport,
-        machine: MachinePublic,
-        version: int,
         handler: RequestHandler,
         first: bytes = b"",
     ) -> None:
@@ -46,7 +44,7 @@ class NoiseServerStream:
         self._stuck: asyncio.TimerHandle | None = None
         self._left = 0
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._h2 = H2Server(self._write, self._close, lambda stream: handler(machine, version, stream))
+        self._h2 = H2Server(self._write, self._close, handler)
         if first:
             self._write(first)
         self._h2.start()

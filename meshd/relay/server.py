@@ -8,14 +8,21 @@ got something is written once at the end.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 
-from meshd.base.crypto import box_open, box_seal, box_shared
+from meshd.base.crypto import box_shared
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.relay.counters import RelayCounters
 from meshd.relay.session import RelaySession
+from meshd.wire.derp import (
+    NONCE_SIZE,
+    PROTOCOL_VERSION,
+    encode_server_info,
+    open_client_info,
+    split_client_info,
+)
+from meshd.wire.derpinfo import ServerInfo
 
 Admission = Callable[[NodePublic, str], Awaitable[bool]]
 """Asked with (node key, source address) whether a client may use the relay."""
@@ -95,18 +102,15 @@ class RelayServer:
             for session in list(sessions):
                 session.abort()
 
-    def open_client_info(self, client: bytes, nonce: bytes, boxed: bytes) -> dict[str, object] | None:
-        """The JSON object that a client sealed for us; None when it is not one."""
-        plain = box_open(box_shared(self._private.raw, client), nonce, boxed)
-        if plain is None:
-            return None
-        try:
-            info = json.loads(plain)
-        except (ValueError, RecursionError):
-            return None
-        return info if isinstance(info, dict) else None
+    def open_client_info(self, payload: bytes) -> bytes:
+        """The key of the client that sealed this ClientInfo body; ValueError when it is not authentic."""
+        client, nonce, boxed = split_client_info(payload)
+        if not any(client):
+            raise ValueError("the client key is zero")
+        open_client_info(box_shared(self._private.raw, client), nonce, boxed)
+        return client
 
-    def seal_server_info(self, client: bytes) -> tuple[bytes, bytes]:
-        """Nonce and box of what the relay tells a client about itself."""
-        nonce = os.urandom(24)
-        return nonce, box_seal(box_shared(self._private.raw, client), nonce, b'{"version":2}')
+    def seal_server_info(self, client: bytes) -> bytes:
+        """The frame that tells a client about the relay."""
+        shared = box_shared(self._private.raw, client)
+        return encode_server_info(shared, os.urandom(NONCE_SIZE), ServerInfo(version=PROTOCOL_VERSION))

@@ -9,25 +9,35 @@ from typing import TYPE_CHECKING
 from meshd.base.keys import NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.relay.outbox import Outbox
+from meshd.wire.derp import (
+    HEADER_SIZE,
+    KEY_SIZE,
+    MAX_CLIENT_INFO,
+    MAX_FRAME,
+    MAX_PACKET,
+    FrameType,
+    PeerGoneReason,
+    encode_keep_alive,
+    encode_peer_gone,
+    encode_pong,
+    encode_server_key,
+)
+from meshd.wire.disco import MAGIC as DISCO_MAGIC
 
 if TYPE_CHECKING:
     from meshd.relay.server import RelayServer
 
 log = get_logger(__name__)
 
-SERVER_KEY, CLIENT_INFO, SERVER_INFO, SEND_PACKET, RECV_PACKET, KEEP_ALIVE = 1, 2, 3, 4, 5, 6
-PEER_GONE, FORWARD_PACKET, WATCH_CONNS, CLOSE_PEER, PING, PONG = 8, 10, 16, 17, 18, 19
-MAGIC = b"DERP\xf0\x9f\x94\x91"
-DISCO_MAGIC = b"TS\xf0\x9f\x92\xac"
-GONE_DISCONNECTED = b"\x00"
-GONE_NOT_HERE = b"\x01"
+# Plain integers: an IntEnum comparison per packet would show.
+CLIENT_INFO = int(FrameType.CLIENT_INFO)
+SEND_PACKET = int(FrameType.SEND_PACKET)
+PING = int(FrameType.PING)
+PONG = int(FrameType.PONG)
+MESH_ONLY = (int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER), int(FrameType.FORWARD_PACKET))
+RECV_PACKET_BYTE = bytes((FrameType.RECV_PACKET,))
 
-HEADER_BYTES = 5
-KEY_BYTES = 32
-MAX_PACKET_BYTES = 64 * 1024
-"""Largest packet that is relayed."""
-MAX_CLIENT_INFO_BYTES = 256 * 1024
-MAX_OTHER_BYTES = 1024 * 1024
+MAX_OTHER_BYTES = MAX_FRAME
 """Largest frame of a kind that is only skipped."""
 MAX_PING_BYTES = 1000
 MAX_SENT_TO = 4096
@@ -41,12 +51,6 @@ WRITE_TIMEOUT_S = 2.0
 WRITE_BUFFER_BYTES = 256 * 1024
 GONE_PER_SECOND = 1.0
 GONE_BURST = 3.0
-
-
-def frame(kind: int, *parts: bytes) -> bytes:
-    """Type, length (u32 big endian, without these 5 bytes), payload."""
-    payload = b"".join(parts)
-    return bytes((kind,)) + len(payload).to_bytes(4, "big") + payload
 
 
 class RelaySession:
@@ -104,7 +108,7 @@ class RelaySession:
     def start(self) -> None:
         """Send the server key and wait for the client's."""
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._transport.write(frame(SERVER_KEY, MAGIC, self._server.public.raw))
+        self._transport.write(encode_server_key(self._server.public.raw))
         self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_timed_out)
 
     # --- bytes from the client ---------------------------------------------------------------------------
@@ -136,36 +140,30 @@ class RelaySession:
     def _needed(self) -> int:
         """Bytes that must be there before looking at the buffer again is worth it."""
         if not self._awake and self.key:
-            return MAX_CLIENT_INFO_BYTES
-        if len(self._rest) < HEADER_BYTES:
-            return HEADER_BYTES
-        return HEADER_BYTES + int.from_bytes(self._rest[1:5], "big")
+            return MAX_CLIENT_INFO
+        if len(self._rest) < HEADER_SIZE:
+            return HEADER_SIZE
+        return HEADER_SIZE + int.from_bytes(self._rest[1:5], "big")
 
     def _greet(self, data: bytes) -> int:
         """The part before the client is known: exactly one ClientInfo frame."""
         if self.key:
-            if len(data) > MAX_CLIENT_INFO_BYTES:
+            if len(data) > MAX_CLIENT_INFO:
                 self._fail("too much data before admission")
             return 0
-        if len(data) < HEADER_BYTES:
+        if len(data) < HEADER_SIZE:
             return 0
         length = int.from_bytes(data[1:5], "big")
-        if data[0] != CLIENT_INFO or not KEY_BYTES + 24 + 16 <= length <= MAX_CLIENT_INFO_BYTES:
+        if data[0] != CLIENT_INFO or not KEY_SIZE < length <= MAX_CLIENT_INFO:
             self._fail("the first frame is not a client info")
             return 0
-        end = HEADER_BYTES + length
+        end = HEADER_SIZE + length
         if len(data) < end:
             return 0
-        key = data[5:37]
-        if not any(key):
-            self._fail("the client key is zero")
-            return 0
         try:
-            info = self._server.open_client_info(key, data[37:61], data[61:end])
-        except ValueError:
-            info = None
-        if info is None:
-            self._fail("the client info is not sealed by its key")
+            key = self._server.open_client_info(data[HEADER_SIZE:end])
+        except ValueError as error:
+            self._fail(str(error))
             return 0
         self.key = key
         self._task = self._loop.create_task(self._admit())
@@ -184,8 +182,7 @@ class RelaySession:
             return
         self._disarm()
         self._awake = True
-        nonce, boxed = self._server.seal_server_info(self.key)
-        self._write(frame(SERVER_INFO, nonce, boxed))
+        self._write(self._server.seal_server_info(self.key))
         self._server.register(self)
         self._arm_keepalive()
         if self._rest:
@@ -205,12 +202,12 @@ class RelaySession:
         dropped = 0
         last_key = b""
         last: RelaySession | None = None
-        while size - at >= HEADER_BYTES:
+        while size - at >= HEADER_SIZE:
             kind = data[at]
             length = int.from_bytes(data[at + 1 : at + 5], "big")
-            end = at + HEADER_BYTES + length
+            end = at + HEADER_SIZE + length
             if kind == SEND_PACKET:
-                if not KEY_BYTES < length <= KEY_BYTES + MAX_PACKET_BYTES:
+                if not KEY_SIZE < length <= KEY_SIZE + MAX_PACKET:
                     self._fail("a packet has an impossible size")
                     break
                 if end > size:
@@ -230,7 +227,7 @@ class RelaySession:
                 else:
                     if not last._outbox:
                         dirty.append(last)
-                    relayed = b"".join((b"\x05", data[at + 1 : at + 5], own_key, data[at + 37 : end]))
+                    relayed = b"".join((RECV_PACKET_BYTE, data[at + 1 : at + 5], own_key, data[at + 37 : end]))
                     dropped += last._outbox.push_disco(relayed) if is_disco else last._outbox.push_data(relayed)
             elif end > size:
                 if length > MAX_OTHER_BYTES:
@@ -241,7 +238,7 @@ class RelaySession:
                 elif length > MAX_PING_BYTES:
                     self._fail("a ping has an impossible size")
                 break
-            elif not self._other(kind, data, at + HEADER_BYTES, length):
+            elif not self._other(kind, data, at + HEADER_SIZE, length):
                 break
             at = end
         counters = server.counters
@@ -263,8 +260,8 @@ class RelaySession:
                 return False
             if not self._pong_waits:
                 self._pong_waits = True
-                self._write(frame(PONG, data[at : at + 8]))
-        elif kind in (WATCH_CONNS, CLOSE_PEER, FORWARD_PACKET):
+                self._write(encode_pong(data[at : at + 8]))
+        elif kind in MESH_ONLY:
             self._fail("the client is not a relay of this mesh")
             return False
         return True
@@ -273,7 +270,8 @@ class RelaySession:
 
     def peer_gone(self, key: bytes, *, disconnected: bool) -> None:
         """Tell the client that `key` is not reachable through this relay."""
-        self._write(frame(PEER_GONE, key, GONE_DISCONNECTED if disconnected else GONE_NOT_HERE))
+        reason = PeerGoneReason.DISCONNECTED if disconnected else PeerGoneReason.NOT_HERE
+        self._write(encode_peer_gone(key, reason))
 
     def _tell_not_here(self, key: bytes) -> None:
         now = self._loop.time()
@@ -327,7 +325,7 @@ class RelaySession:
         self._keepalive = self._loop.call_later(delay_s, self._send_keepalive)
 
     def _send_keepalive(self) -> None:
-        self._write(frame(KEEP_ALIVE))
+        self._write(encode_keep_alive())
         self._arm_keepalive()
 
     # --- limits and the end ------------------------------------------------------------------------------

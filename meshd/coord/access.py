@@ -1,0 +1,55 @@
+"""Who may reach whom: the interface between a policy and the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from meshd.coord.records import NodeRecord
+from meshd.wire.control import FilterRule, NetPortRange, PortRange
+
+ALL_PORTS = PortRange(first=0, last=65535)
+
+
+class Access(Protocol):
+    """The answers of a policy for the network as it is now."""
+
+    everyone: bool
+    """Every node sees every other and gets the same rules."""
+
+    def visible(self, node_id: int) -> Collection[int]:
+        """Ids of the peers that the node gets in its map: those it may reach or be reached by."""
+        ...
+
+    def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
+        """What may come in at the node."""
+        ...
+
+    def may_claim(self, tags: Collection[str], user: str) -> bool:
+        """Whether a user may give these tags to a machine."""
+        ...
+
+    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
+        """Whether a route is usable without an administrator's approval."""
+        ...
+
+
+class AllowAll:
+    """The access of a network without a policy."""
+
+    everyone = True
+
+    def __init__(self) -> None:
+        self._rules = (FilterRule(src_ips=("*",), dst_ports=(NetPortRange(ip="*", ports=ALL_PORTS),)),)
+
+    def visible(self, node_id: int) -> Collection[int]:
+        return ()
+
+    def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
+        return self._rules
+
+    def may_claim(self, tags: Collection[str], user: str) -> bool:
+        return not tags
+
+    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
+        return False

@@ -1,0 +1,49 @@
+"""`mesh-coord policy …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from meshd.coord.cli.output import admin_options, ask, print_json
+
+
+@click.group()
+def policy() -> None:
+    """Who may reach whom."""
+
+
+@policy.command("get")
+@admin_options
+def get(state_dir: Path, as_json: bool) -> None:
+    """Print the policy that holds now."""
+    found = ask(state_dir, "policy.get")
+    if as_json:
+        print_json(found)
+    elif found["text"] is None:
+        click.echo("There is no policy: every machine may reach every other.", err=True)
+    else:
+        click.echo(found["text"], nl=not found["text"].endswith("\n"))
+
+
+@policy.command("set")
+@admin_options
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def set_policy(state_dir: Path, as_json: bool, file: click.utils.LazyFile) -> None:
+    """Check a policy file and let it hold from now on. FILE may be - for standard input."""
+    found = ask(state_dir, "policy.set", text=file.read(), name=str(file.name))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("The policy holds now.")
+
+
+@policy.command("check")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def check(file: click.utils.LazyFile) -> None:
+    """Check a policy file without a running server."""
+    from meshd.coord.policy.document import parse_policy
+
+    parse_policy(file.read(), str(file.name))
+    click.echo("The policy is valid.")

@@ -1,0 +1,147 @@
+"""The requests that machines make over ts2021: register and map."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+from meshd.base.errors import MeshdError, WireError
+from meshd.base.keys import MachinePublic
+from meshd.base.log import get_logger, kv
+from meshd.coord.distributor import Distributor
+from meshd.coord.mapstream import MapStream
+from meshd.coord.presence import Presence
+from meshd.coord.records import NodeRecord
+from meshd.coord.registration import Registrar
+from meshd.coord.registry import Registry
+from meshd.io.http.h2server import H2Stream
+from meshd.wire.control import MapRequest, RegisterRequest, decode, encode
+from meshd.wire.mapframe import encode_map_frame
+
+log = get_logger(__name__)
+
+MIN_VERSION = 90
+"""Oldest capability version served: everything the maps contain is understood from there on."""
+TEXT = "text/plain; charset=utf-8"
+
+
+class ControlService:
+    """Answers one request at a time per stream; holds nothing about connections."""
+
+    def __init__(
+        self, registry: Registry, registrar: Registrar, distributor: Distributor, presence: Presence
+    ) -> None:
+        self._registry = registry
+        self._registrar = registrar
+        self._distributor = distributor
+        self._presence = presence
+        self._network = registry.network
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, machine: MachinePublic, version: int, source_ip: str, stream: H2Stream) -> None:
+        """Answer a request of a machine whose key is proven."""
+        path = stream.path.partition("?")[0]
+        known = {"/machine/register": self._register, "/machine/map": self._map}.get(path)
+        if known is None:
+            stream.respond(404, b"not found\n", TEXT)
+        elif stream.method != "POST":
+            stream.respond(405, b"use POST\n", TEXT)
+        else:
+            self._spawn(stream, known(machine, source_ip, stream))
+
+    def _spawn(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(self._guard(stream, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        stream.on_closed = task.cancel
+
+    async def _guard(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except WireError as error:
+            log.info("request_refused", extra=kv(path=stream.path, reason=str(error)))
+            stream.respond(400, f"{error}\n".encode(), TEXT)
+        except MeshdError as error:
+            log.warning("request_failed", extra=kv(path=stream.path, reason=error.message))
+            stream.respond(429 if error.code == "busy" else 503, f"{error.message}\n".encode(), TEXT)
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the server
+            log.error("request_failed", extra=kv(path=stream.path, reason=repr(error)), exc_info=error)
+            stream.respond(500, b"internal error\n", TEXT)
+
+    async def _register(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
+        request = decode(RegisterRequest, bytes(stream.body))
+        _check_version(request.version)
+        answer = await self._registrar.register(request, machine, source_ip)
+        stream.respond(200, encode(answer))
+
+    async def _map(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
+        request = decode(MapRequest, bytes(stream.body))
+        stream.body.clear()
+        _check_version(request.version)
+        node = self._network.by_node_key.get(request.node_key)
+        if node is None or node.machine_key != machine.text():
+            stream.respond(404, b"node not found\n", TEXT)
+            return
+        changed = self._registry.report(node, request)
+        if request.stream:
+            if changed:
+                await self._registry.save(node)
+            self._stream(node, request, stream)
+            return
+        if changed:
+            await self._registry.save(node)
+        if request.omit_peers:
+            stream.respond(200, b"")
+        else:
+            self._answer_once(node, request, stream)
+
+    def _stream(self, node: NodeRecord, request: MapRequest, stream: H2Stream) -> None:
+        if stream.closed or self._network.nodes.get(node.id) is not node:
+            stream.reset()
+            return
+        stream.start(200)
+        session = MapStream(self._distributor, node, stream, zstd=request.compress == "zstd")
+
+        def closed() -> None:
+            if self._distributor.detach(session):
+                self._presence.left(node)
+
+        stream.on_closed = closed
+        stream.on_drained = session.catch_up
+        self._presence.arrived(node)
+        self._distributor.attach(session)
+
+    def _answer_once(self, node: NodeRecord, request: MapRequest, stream: H2Stream) -> None:
+        stream.start(200)
+        message = MapStream(self._distributor, node, stream, zstd=False).full()
+        stream.write(encode_map_frame(message, request.compress == "zstd"))
+        stream.end()
+
+    def node_deleted(self, node: NodeRecord) -> None:
+        """End the stream of a node that is gone."""
+        self._presence.forget(node)
+        session = self._distributor.stream_of(node.id)
+        if session is not None:
+            self._distributor.detach(session)
+            session.end()
+
+    def node_rekeyed(self, node: NodeRecord, old_key: str) -> None:
+        """A stream that was opened under the old node key has no right to go on."""
+        session = self._distributor.stream_of(node.id)
+        if session is not None and self._distributor.detach(session):
+            self._presence.left(node)
+            session.end()
+
+    def close(self) -> None:
+        """End every request."""
+        self._distributor.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+
+def _check_version(version: int) -> None:
+    if version < MIN_VERSION:
+        raise WireError(f"unsupported client version: {version}", expected=f"capability version {MIN_VERSION} or later")
+
+

@@ -1,0 +1,141 @@
+"""All map streams, and the changes on their way to them.
+
+Changes are collected for a moment and then offered to every stream at once. The moment is short when the network is
+small and grows with the time that telling everyone takes, so that a busy server spends a bounded part of its time on
+maps and never falls behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from meshd.base.log import get_logger, kv
+from meshd.coord import network as change
+from meshd.coord.access import Access
+from meshd.coord.mapbuild import MapBuilder
+from meshd.coord.mapstream import Changes, MapStream, keepalive_delay
+from meshd.coord.network import Network
+from meshd.coord.policysource import PolicySource
+
+log = get_logger(__name__)
+
+MIN_WINDOW_S = 0.005
+MAX_WINDOW_S = 0.2
+WINDOW_PER_COST = 4.0
+"""The window is this many times the duration of the last round."""
+
+
+class Distributor:
+    """Tells the nodes of a network what changed. It is the `Surroundings` of every stream."""
+
+    def __init__(self, network: Network, builder: MapBuilder, policy: PolicySource) -> None:
+        self.network = network
+        self.builder = builder
+        self._policy = policy
+        self.access: Access = policy.access(network)
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[int, MapStream] = {}
+        self._keepalives: dict[int, asyncio.TimerHandle] = {}
+        self._changes: Changes = {}
+        self._access_stale = False
+        self._scheduled: asyncio.TimerHandle | None = None
+        self._window_s = MIN_WINDOW_S
+        network.on_change = self.changed
+
+    def wall(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    @property
+    def streams(self) -> int:
+        """Nodes connected now."""
+        return len(self._streams)
+
+    def stream_of(self, node_id: int) -> MapStream | None:
+        return self._streams.get(node_id)
+
+    def changed(self, node_id: int, flags: int) -> None:
+        """Something of a node changed; everybody concerned hears of it within the window."""
+        self.builder.forget(node_id)
+        self._changes[node_id] = self._changes.get(node_id, 0) | flags
+        if flags & change.ACCESS:
+            self._access_stale = True
+        if self._scheduled is None:
+            self._scheduled = self._loop.call_later(self._window_s, self.flush)
+
+    def policy_changed(self) -> None:
+        """Another policy holds from now on."""
+        self._access_stale = True
+        self._refresh_access(force=True)
+        if self._scheduled is None:
+            self._scheduled = self._loop.call_later(self._window_s, self.flush)
+
+    def flush(self) -> None:
+        """Offer the collected changes to every stream."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        began = time.perf_counter()
+        self._refresh_access(force=False)
+        changes, self._changes = self._changes, {}
+        cache: dict[object, bytes] = {}
+        for stream in list(self._streams.values()):
+            stream.offer(changes, cache)
+        self._window_s = min(
+            MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST)
+        )
+
+    def attach(self, stream: MapStream) -> None:
+        """A node's new stream takes the place of its old one; its first message is sent."""
+        node_id = stream.node.id
+        old = self._streams.get(node_id)
+        if old is not None:
+            self.detach(old)
+            old.end()
+        self._refresh_access(force=False)
+        self._streams[node_id] = stream
+        stream.send_full()
+        self._arm(stream, keepalive_delay())
+
+    def detach(self, stream: MapStream) -> bool:
+        """Forget a stream; False when another one has already taken its place."""
+        node_id = stream.node.id
+        if self._streams.get(node_id) is not stream:
+            return False
+        del self._streams[node_id]
+        self._keepalives.pop(node_id).cancel()
+        return True
+
+    def close(self) -> None:
+        """End every stream."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        for stream in list(self._streams.values()):
+            self.detach(stream)
+            stream.end()
+
+    def _refresh_access(self, *, force: bool) -> None:
+        if not self._access_stale:
+            return
+        self._access_stale = False
+        if self.access.everyone and not force:
+            return
+        self.access = self._policy.access(self.network)
+        for stream in self._streams.values():
+            stream.access_changed()
+        log.debug("access_refreshed", extra=kv(nodes=len(self.network.nodes)))
+
+    def _arm(self, stream: MapStream, delay_s: float) -> None:
+        self._keepalives[stream.node.id] = self._loop.call_later(delay_s, self._keep_alive, stream)
+
+    def _keep_alive(self, stream: MapStream) -> None:
+        due = stream.last_sent + keepalive_delay()
+        now = self._loop.time()
+        if due <= now + 1.0:
+            stream.keep_alive()
+            self._arm(stream, keepalive_delay())
+        else:
+            self._arm(stream, due - now)

@@ -1,0 +1,243 @@
+"""One node's map stream: the first full message, then deltas, then keep-alives.
+
+The messages that a node gets are decided here and nowhere else. A stream remembers no copies of nodes. It knows
+which peers it has told of (as a set, or as "everyone"), what has changed since the last message, and the rules it
+sent last.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from meshd.base.gotime import format_time
+from meshd.coord import network as change
+from meshd.coord.access import Access
+from meshd.coord.mapbuild import MapBuilder
+from meshd.coord.network import Network
+from meshd.coord.records import NodeRecord
+from meshd.wire.mapframe import KEEP_ALIVE_JSON, encode_map_frame
+
+KEEP_ALIVE_MIN_S = 50.0
+KEEP_ALIVE_JITTER_S = 9.0
+
+_TELLS_PEERS = (
+    change.ENDPOINTS
+    | change.HOME_REGION
+    | change.ONLINE
+    | change.DISCO
+    | change.EXPIRY
+    | change.WHOLE
+    | change.REMOVED
+)
+
+Changes = dict[int, int]
+"""Node id to what changed of it."""
+
+
+class Outlet(Protocol):
+    """Where a stream's bytes go (an HTTP/2 stream)."""
+
+    unsent: int
+    closed: bool
+
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+
+
+class Surroundings(Protocol):
+    """What all streams share."""
+
+    network: Network
+    builder: MapBuilder
+    access: Access
+
+    def wall(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+
+class MapStream:
+    """The stream of one node."""
+
+    def __init__(self, shared: Surroundings, node: NodeRecord, outlet: Outlet, *, zstd: bool) -> None:
+        self.node = node
+        self.outlet = outlet
+        self.last_sent = shared.monotonic()
+        """Loop time of the last message."""
+        self._shared = shared
+        self._zstd = zstd
+        self._known: set[int] | None = None
+        """Peers told of; None stands for "all there were"."""
+        self._pending: Changes = {}
+        self._access_changed = False
+        self._rules_sent = b""
+        self._expired = False
+
+    # --- messages ----------------------------------------------------------------------------------------
+
+    def send_full(self) -> None:
+        """The first message: everything."""
+        self._write(self._full())
+
+    def full(self) -> bytes:
+        """What a stream that starts now would be told first (JSON)."""
+        return self._full()
+
+    def _full(self) -> bytes:
+        shared, node = self._shared, self.node
+        builder, wall = shared.builder, shared.wall()
+        self._pending = {}
+        self._expired = node.expired(wall)
+        peers = self._visible_now()
+        self._known = None if peers is None else set(peers)
+        ids = sorted(self._others() if peers is None else peers)
+        nodes = [shared.network.nodes[node_id] for node_id in ids]
+        self._rules_sent = builder.rules(shared.access.rules(node))
+        parts = [
+            b'"Node":' + builder.self_node(node, wall),
+            b'"DERPMap":' + builder.derp_map,
+            b'"DNSConfig":' + builder.dns,
+            b'"Domain":' + builder.domain,
+            b'"CollectServices":false',
+            b'"PacketFilters":' + self._rules_sent,
+            b'"UserProfiles":' + builder.profiles({node.owner_id, *(peer.owner_id for peer in nodes)}),
+            b'"ControlTime":"' + format_time(wall).encode() + b'"',
+        ]
+        if nodes:
+            parts.append(b'"Peers":[' + b",".join([builder.peer(peer, wall) for peer in nodes]) + b"]")
+        return b"{" + b",".join(parts) + b"}"
+
+    def offer(self, changes: Changes, cache: dict[object, bytes]) -> None:
+        """Changes of the network since the last offer; sent now, or kept while the client is slow.
+
+        `cache` is shared by all streams that are offered the same `changes`.
+        """
+        if self._pending or self._access_changed or self.outlet.unsent:
+            for node_id, flags in changes.items():
+                self._pending[node_id] = self._pending.get(node_id, 0) | flags
+            self.catch_up()
+            return
+        if self._known is None and self.node.id not in changes and self._shared.access.everyone and not self._expired:
+            key = ("all", self._zstd)
+            framed = cache.get(key)
+            if framed is None:
+                message = self._delta(changes)
+                framed = cache[key] = encode_map_frame(message, self._zstd) if message else b""
+            if framed:
+                self.outlet.write(framed)
+                self._sent()
+            return
+        self._send(changes)
+
+    def access_changed(self) -> None:
+        """The policy, or what it depends on, is another one now."""
+        self._access_changed = True
+
+    def catch_up(self) -> None:
+        """Send what was kept back, if the client took everything so far."""
+        if (self._pending or self._access_changed) and not self.outlet.unsent and not self.outlet.closed:
+            changes, self._pending = self._pending, {}
+            self._send(changes)
+
+    def keep_alive(self) -> None:
+        """A sign of life, unless older bytes still wait to leave."""
+        if not self.outlet.unsent:
+            self.outlet.write(encode_map_frame(KEEP_ALIVE_JSON, self._zstd))
+            self._sent()
+
+    def delta(self, changes: Changes) -> bytes:
+        """The message for `changes` (JSON), empty when there is nothing to tell."""
+        return self._delta(changes)
+
+    def _send(self, changes: Changes) -> None:
+        message = self._delta(changes)
+        if message:
+            self._write(message)
+
+    def _delta(self, changes: Changes) -> bytes:
+        shared, node = self._shared, self.node
+        builder, wall = shared.builder, shared.wall()
+        nodes = shared.network.nodes
+        parts: list[bytes] = []
+        if changes.get(node.id, 0) & change.SELF:
+            parts.append(b'"Node":' + builder.self_node(node, wall))
+
+        added, removed = self._visibility(changes)
+        whole: list[NodeRecord] = []
+        patches: list[bytes] = []
+        for node_id in sorted(changes.keys() | added):
+            flags = changes.get(node_id, 0)
+            peer = nodes.get(node_id)
+            if node_id == node.id or peer is None or not self._tells(node_id):
+                continue
+            if node_id in added or flags & change.WHOLE or (flags & change.HOME_REGION and not peer.home_region):
+                whole.append(peer)
+            elif flags & _TELLS_PEERS:
+                patches.append(builder.patch(peer, flags))
+        removed.update(node_id for node_id in changes if node_id not in nodes and self._known is None)
+
+        if whole:
+            parts.append(b'"PeersChanged":[' + b",".join([builder.peer(peer, wall) for peer in whole]) + b"]")
+            parts.append(b'"UserProfiles":' + builder.profiles(peer.owner_id for peer in whole))
+        if removed:
+            parts.append(b'"PeersRemoved":[' + b",".join(b"%d" % node_id for node_id in sorted(removed)) + b"]")
+        if patches:
+            parts.append(b'"PeersChangedPatch":[' + b",".join(patches) + b"]")
+        if self._access_changed:
+            self._access_changed = False
+            rules = builder.rules(shared.access.rules(node))
+            if rules != self._rules_sent:
+                self._rules_sent = rules
+                parts.append(b'"PacketFilters":' + rules)
+        return b"{" + b",".join(parts) + b"}" if parts else b""
+
+    # --- which peers -------------------------------------------------------------------------------------
+
+    def _visible_now(self) -> set[int] | None:
+        """Ids of the peers that the node may know; None for all."""
+        if self.node.expired(self._shared.wall()):
+            return set()
+        if self._shared.access.everyone:
+            return None
+        nodes = self._shared.network.nodes
+        return {node_id for node_id in self._shared.access.visible(self.node.id) if node_id in nodes}
+
+    def _others(self) -> set[int]:
+        return self._shared.network.nodes.keys() - {self.node.id}
+
+    def _tells(self, node_id: int) -> bool:
+        return self._known is None or node_id in self._known
+
+    def _visibility(self, changes: Changes) -> tuple[set[int], set[int]]:
+        """Bring the set of known peers up to date: ids that come into view, ids that go out of it."""
+        self._expired = self.node.expired(self._shared.wall())
+        visible = self._visible_now()
+        known = self._known
+        if visible is None and known is None:
+            return set(), set()
+        if known is None:
+            known = {
+                node_id for node_id in self._others() if not changes.get(node_id, 0) & change.ADDED
+            } | {node_id for node_id, flags in changes.items() if flags & change.REMOVED and not flags & change.ADDED}
+        target = self._others() if visible is None else visible
+        self._known = None if visible is None else target
+        return target - known, known - target
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    def _write(self, message: bytes) -> None:
+        self.outlet.write(encode_map_frame(message, self._zstd))
+        self._sent()
+
+    def _sent(self) -> None:
+        self.last_sent = self._shared.monotonic()
+
+    def end(self) -> None:
+        """Another stream of the node took over, or the node is gone."""
+        self.outlet.end()
+
+
+def keepalive_delay() -> float:
+    """Seconds of silence until the next sign of life."""
+    return KEEP_ALIVE_MIN_S + random.uniform(0, KEEP_ALIVE_JITTER_S)

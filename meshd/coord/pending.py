@@ -1,0 +1,88 @@
+"""Machines that wait for an administrator.
+
+Anyone can ask to join, so the list is bounded in number, per source address and in time. It lives in memory: after
+a restart a waiting machine asks again and gets another address to show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+from meshd.base.errors import MeshdError
+from meshd.wire.control import RegisterRequest
+
+MAX_PENDING = 1024
+MAX_PER_SOURCE = 64
+"""So that one sender of requests cannot fill the list for everybody."""
+LIFETIME_S = 15 * 60.0
+"""From the last sign of the machine that waits."""
+
+
+@dataclass(slots=True)
+class PendingRegistration:
+    """One machine that waits, and how its wait ends."""
+
+    id: str
+    machine_key: str
+    request: RegisterRequest
+    source_ip: str
+    since: float
+    """Unix seconds."""
+    deadline: float
+    """Loop time."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the machine was let in or turned away."""
+    refused: str = ""
+    waiters: int = 0
+
+
+class PendingRegistrations:
+    """All machines that wait."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, PendingRegistration] = {}
+        self._by_node_key: dict[str, PendingRegistration] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def all(self, now: float) -> list[PendingRegistration]:
+        """Those that still wait, oldest first."""
+        self._expire(now)
+        return [entry for entry in self._by_id.values() if not entry.done.is_set()]
+
+    def get(self, registration_id: str, now: float) -> PendingRegistration | None:
+        self._expire(now)
+        return self._by_id.get(registration_id)
+
+    def open(
+        self, request: RegisterRequest, machine_key: str, source_ip: str, now: float, wall: float
+    ) -> PendingRegistration:
+        """The entry of this machine and node key, a new one when there is none.
+
+        MeshdError `busy` when the list is full.
+        """
+        self._expire(now)
+        found = self._by_node_key.get(request.node_key)
+        if found is not None and found.machine_key == machine_key and not found.done.is_set():
+            found.deadline = now + LIFETIME_S
+            found.request = request
+            return found
+        per_source = Counter(entry.source_ip for entry in self._by_id.values())
+        if len(self._by_id) >= MAX_PENDING or per_source[source_ip] >= MAX_PER_SOURCE:
+            raise MeshdError("too many machines wait for approval, try again later", code="busy")
+        entry = PendingRegistration(
+            os.urandom(12).hex(), machine_key, request, source_ip, wall, now + LIFETIME_S
+        )
+        self._by_id[entry.id] = entry
+        self._by_node_key[request.node_key] = entry
+        return entry
+
+    def _expire(self, now: float) -> None:
+        for entry in [entry for entry in self._by_id.values() if entry.deadline <= now and not entry.waiters]:
+            del self._by_id[entry.id]
+            if self._by_node_key.get(entry.request.node_key) is entry:
+                del self._by_node_key[entry.request.node_key]

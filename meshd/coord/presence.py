@@ -1,0 +1,113 @@
+"""Which nodes are online, and which ephemeral or expired ones have to be dealt with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.coord import network as change
+from meshd.coord.records import NodeRecord
+from meshd.coord.registry import Registry
+
+log = get_logger(__name__)
+
+OFFLINE_GRACE_S = 10.0
+"""A node that reconnects within this is never shown offline."""
+SWEEP_S = 5.0
+
+
+class Presence:
+    """Watches streams come and go."""
+
+    def __init__(self, registry: Registry, ephemeral_timeout_s: float) -> None:
+        self._registry = registry
+        self._network = registry.network
+        self._ephemeral_timeout_s = ephemeral_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._leaving: dict[int, asyncio.TimerHandle] = {}
+        self._gone_since: dict[int, float] = {}
+        self._told_expired: set[int] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin watching; ephemeral nodes that are not connected have their full time from now on."""
+        now = self._loop.time()
+        wall = time.time()
+        for node in self._network.nodes.values():
+            self._gone_since[node.id] = now
+            if node.expired(wall):
+                self._told_expired.add(node.id)
+        self._task = self._loop.create_task(self._sweep_forever())
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        for timer in self._leaving.values():
+            timer.cancel()
+
+    def arrived(self, node: NodeRecord) -> None:
+        """The node has a stream."""
+        timer = self._leaving.pop(node.id, None)
+        if timer is not None:
+            timer.cancel()
+        self._gone_since.pop(node.id, None)
+        if not node.online:
+            node.online = True
+            self._network.on_change(node.id, change.ONLINE)
+            self._network.refresh_routes(node)
+
+    def left(self, node: NodeRecord) -> None:
+        """The node's stream ended and no other took its place."""
+        node.last_seen = time.time()
+        self._gone_since[node.id] = self._loop.time()
+        if node.id not in self._leaving:
+            self._leaving[node.id] = self._loop.call_later(OFFLINE_GRACE_S, self._offline, node)
+
+    def forget(self, node: NodeRecord) -> None:
+        """The node was deleted."""
+        timer = self._leaving.pop(node.id, None)
+        if timer is not None:
+            timer.cancel()
+        self._gone_since.pop(node.id, None)
+        self._told_expired.discard(node.id)
+
+    def joined(self, node: NodeRecord) -> None:
+        """The node is registered and will open its stream soon."""
+        self._gone_since.setdefault(node.id, self._loop.time())
+
+    def _offline(self, node: NodeRecord) -> None:
+        self._leaving.pop(node.id, None)
+        if node.online and self._network.nodes.get(node.id) is node:
+            node.online = False
+            self._network.on_change(node.id, change.ONLINE)
+            self._network.refresh_routes(node)
+            self._loop.create_task(self._save(node))
+
+    async def _save(self, node: NodeRecord) -> None:
+        try:
+            await self._registry.save(node)
+        except MeshdError as error:
+            log.error("not_stored", extra=kv(node=node.name, reason=error.message))
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep(self._loop.time(), time.time())
+            except MeshdError as error:
+                log.error("not_stored", extra=kv(reason=error.message))
+
+    async def sweep(self, now: float, wall: float) -> None:
+        """Tell of keys that ended meanwhile; delete ephemeral nodes that were away for too long."""
+        for node in list(self._network.nodes.values()):
+            expired = node.expired(wall)
+            if expired and node.id not in self._told_expired:
+                self._told_expired.add(node.id)
+                self._registry.expiry_passed(node)
+            elif not expired:
+                self._told_expired.discard(node.id)
+            gone = self._gone_since.get(node.id)
+            if node.ephemeral and gone is not None and now - gone >= self._ephemeral_timeout_s:
+                await self._registry.delete(node)

@@ -1,0 +1,291 @@
+"""Changes of the network that must be on disk before anybody hears of them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.coord import network as change
+from meshd.coord import store
+from meshd.coord.database import Database
+from meshd.coord.names import checked_label, label, unique_label
+from meshd.coord.network import Network
+from meshd.coord.policysource import PolicySource
+from meshd.coord.records import NodeRecord, UserRecord
+from meshd.wire.control import ZERO_DISCO_KEY, Hostinfo, MapRequest
+
+log = get_logger(__name__)
+
+ADDRESS_SETTING = "last_address"
+MAX_ENDPOINTS = 64
+"""More than any machine has; the rest only costs every peer's memory."""
+_STORE = 1 << 30
+"""Something worth storing that peers need not hear of (latencies)."""
+
+
+class Registry:
+    """Every method that changes something returns after the change is durable and in memory."""
+
+    def __init__(self, network: Network, database: Database, policy: PolicySource) -> None:
+        self.network = network
+        self.database = database
+        self.policy = policy
+        self.on_deleted: Callable[[NodeRecord], None] = lambda node: None
+        self.on_rekeyed: Callable[[NodeRecord, str], None] = lambda node, old_key: None
+
+    async def load(self) -> None:
+        """Read what is stored."""
+
+        def read(connection: sqlite3.Connection) -> tuple[list[UserRecord], list[NodeRecord], int, int]:
+            return (
+                store.load_users(connection),
+                store.load_nodes(connection),
+                store.last_node_id(connection),
+                int(store.setting(connection, ADDRESS_SETTING) or 0),
+            )
+
+        users, nodes, last_id, last_address = await self.database.run(read)
+        self.network.addresses.last = last_address
+        self.network.load(users, nodes, last_id)
+
+    # --- users -------------------------------------------------------------------------------------------
+
+    def user_named(self, name: str) -> UserRecord:
+        """MeshdError when there is no such user."""
+        for user in self.network.users.values():
+            if user.name == name:
+                return user
+        raise MeshdError(f"there is no user {name!r}", code="not-found", hint="See `mesh-coord users list`.")
+
+    async def add_user(self, name: str) -> UserRecord:
+        if not name or len(name) > 128 or any(not c.isprintable() or c.isspace() for c in name):
+            raise MeshdError("a user name has 1 to 128 printable characters without spaces", code="usage")
+        wall = time.time()
+        user = await self.database.run(lambda connection: store.add_user(connection, name, wall))
+        self.network.users[user.id] = user
+        return user
+
+    async def delete_user(self, user: UserRecord) -> None:
+        owned = [node.name for node in self.network.nodes.values() if node.user_id == user.id]
+        if owned:
+            raise MeshdError(
+                f"user {user.name!r} still owns {len(owned)} node(s): {', '.join(sorted(owned)[:5])}",
+                code="conflict",
+                hint="Delete the nodes first.",
+            )
+        await self.database.run(lambda connection: store.delete_user(connection, user.id))
+        del self.network.users[user.id]
+
+    # --- nodes joining and leaving -----------------------------------------------------------------------
+
+    async def join(
+        self,
+        *,
+        machine_key: str,
+        node_key: str,
+        hostinfo: Hostinfo,
+        version: int,
+        user_id: int,
+        tags: tuple[str, ...],
+        method: str,
+        auth_key_id: int | None,
+        ephemeral: bool,
+        expiry: float | None,
+        existing: NodeRecord | None,
+        admit: Callable[[sqlite3.Connection], None],
+    ) -> NodeRecord:
+        """Store a machine under a node key, new or as the next key of `existing`; announce it.
+
+        `admit` runs in the same transaction first and stops everything by raising.
+        """
+        if existing is not None:
+            old_key = existing.node_key
+            draft = msgspec.structs.replace(existing)
+            node = existing
+        else:
+            old_key = ""
+            hostname = hostinfo.hostname
+            name = unique_label(hostname, self.network.names)
+            self.network.names.add(name)
+            v4, v6 = self.network.addresses.allocate()
+            draft = node = NodeRecord(
+                self.network.next_id(), machine_key, node_key, user_id, name, v4, v6, time.time(), hostname
+            )
+        draft.node_key = node_key
+        draft.user_id = user_id
+        draft.tags = tags
+        draft.method = method
+        draft.auth_key_id = auth_key_id
+        draft.ephemeral = ephemeral
+        draft.expiry = expiry
+        draft.version = version
+        draft.hostinfo = hostinfo
+        draft.last_seen = time.time()
+        if existing is not None and node_key != old_key:
+            draft.disco_key = ZERO_DISCO_KEY
+            draft.endpoints = draft.endpoint_types = ()
+        draft.approved_routes = self._approved(draft)
+        row = store.node_row(draft)
+        last_address = str(self.network.addresses.last)
+
+        def save(connection: sqlite3.Connection) -> None:
+            admit(connection)
+            store.save_node(connection, row)
+            store.set_setting(connection, ADDRESS_SETTING, last_address)
+
+        try:
+            await self.database.run(save)
+        except Exception:
+            if existing is None:
+                self.network.names.discard(node.name)
+                self.network.addresses.release(node.v4)
+            raise
+        if existing is None:
+            self.network.add(node)
+        else:
+            self._adopt(existing, draft)
+            if old_key != node_key:
+                self.on_rekeyed(existing, old_key)
+        log.info("node_joined", extra=kv(node=node.name, id=node.id, addr=node.v4, method=method))
+        return node
+
+    def _adopt(self, node: NodeRecord, draft: NodeRecord) -> None:
+        self.network.rekey(node, draft.node_key)
+        for name in (
+            "user_id tags method auth_key_id ephemeral expiry version hostinfo last_seen disco_key endpoints "
+            "endpoint_types approved_routes"
+        ).split():
+            setattr(node, name, getattr(draft, name))
+        self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
+        self.network.refresh_routes(node)
+
+    async def delete(self, node: NodeRecord) -> None:
+        """Remove a node; its stream ends and its peers forget it."""
+        await self.database.run(lambda connection: store.delete_node(connection, node.id))
+        if self.network.nodes.get(node.id) is node:
+            self.network.remove(node)
+            self.on_deleted(node)
+            log.info("node_deleted", extra=kv(node=node.name, id=node.id))
+
+    # --- changes of a node -------------------------------------------------------------------------------
+
+    async def save(self, *nodes: NodeRecord) -> None:
+        """Store these nodes as they are now."""
+        rows = [store.node_row(node) for node in nodes if node.id in self.network.nodes]
+
+        def write(connection: sqlite3.Connection) -> None:
+            for row in rows:
+                store.save_node(connection, row)
+
+        await self.database.run(write)
+
+    async def set_expiry(self, node: NodeRecord, expiry: float | None) -> None:
+        node.expiry = expiry
+        await self.save(node)
+        self.expiry_passed(node)
+
+    def expiry_passed(self, node: NodeRecord) -> None:
+        """Tell everybody that the state of the node's key is another one now."""
+        self.network.on_change(node.id, change.WHOLE | change.SELF)
+
+    async def rename(self, node: NodeRecord, name: str) -> None:
+        if checked_label(name) == node.name:
+            return
+        if name in self.network.names:
+            raise MeshdError(f"there is already a machine named {name!r}", code="conflict")
+        self.network.rename(node, name)
+        await self.save(node)
+
+    async def set_tags(self, node: NodeRecord, tags: Iterable[str]) -> None:
+        node.tags = tuple(tags)
+        if node.tags:
+            node.expiry = None
+        await self.save(node)
+        self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
+
+    async def approve_routes(self, node: NodeRecord, routes: Iterable[str]) -> None:
+        node.approved_routes = tuple(routes)
+        await self.save(node)
+        self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
+        self.network.refresh_routes(node)
+
+    def report(self, node: NodeRecord, request: MapRequest) -> bool:
+        """Take over what a node tells of itself in a map request; True when something must be stored.
+
+        Its peers hear of it at once: a crash before the commit loses nothing that the node will not tell again.
+        """
+        flags = 0
+        if request.hostinfo is not None:
+            flags |= self._take_hostinfo(node, request.hostinfo)
+        if request.disco_key not in (ZERO_DISCO_KEY, node.disco_key):
+            node.disco_key = request.disco_key
+            flags |= change.DISCO
+        if request.endpoints is not None:
+            types = request.endpoint_types or ()
+            endpoints = usable_endpoints(request.endpoints)
+            if endpoints != node.endpoints:
+                node.endpoints = endpoints
+                flags |= change.ENDPOINTS
+            node.endpoint_types = types if len(types) == len(endpoints) else ()
+        if request.version != node.version:
+            node.version = request.version
+            flags |= change.WHOLE
+        told = flags & ~_STORE
+        if told:
+            self.network.on_change(node.id, told)
+        if told & change.ACCESS:
+            self.network.refresh_routes(node)
+        return bool(flags)
+
+    def _take_hostinfo(self, node: NodeRecord, info: Hostinfo) -> int:
+        old = node.hostinfo
+        if info.net_info is None and old.net_info is not None:
+            info = msgspec.structs.replace(info, net_info=old.net_info)
+        if info == old:
+            return 0
+        region = node.home_region
+        node.hostinfo = info
+        flags = change.HOME_REGION if node.home_region != region else 0
+        if msgspec.structs.replace(info, net_info=None) != msgspec.structs.replace(old, net_info=None):
+            flags |= change.WHOLE
+        if info.routable_ips != old.routable_ips:
+            node.approved_routes = self._approved(node)
+            flags |= change.ACCESS | change.SELF
+        if info.hostname != old.hostname:
+            self._take_hostname(node, info.hostname)
+            flags |= change.SELF
+        return flags | _STORE
+
+    def _take_hostname(self, node: NodeRecord, hostname: str) -> None:
+        """A node that still has the name derived from its host name gets a new one with it."""
+        was_derived = node.name == label(node.hostname) or node.name.startswith(label(node.hostname) + "-")
+        node.hostname = hostname
+        if was_derived:
+            self.network.names.discard(node.name)
+            node.name = unique_label(hostname, self.network.names)
+            self.network.names.add(node.name)
+
+    def _approved(self, node: NodeRecord) -> tuple[str, ...]:
+        """Approved routes, with those added that the policy approves by itself."""
+        user = self.network.users[node.user_id].name if node.user_id in self.network.users else ""
+        access = self.policy.access(self.network) if node.hostinfo.routable_ips else None
+        approved = list(node.approved_routes)
+        for route in node.hostinfo.routable_ips:
+            if access is not None and route not in approved and access.approves(route, node, user):
+                approved.append(route)
+        return tuple(approved)
+
+
+def usable_endpoints(endpoints: Iterable[str]) -> tuple[str, ...]:
+    """Endpoints that peers can use: no zones, no link-local IPv6."""
+    return tuple(
+        endpoint
+        for endpoint in endpoints
+        if "%" not in endpoint and not endpoint.lower().startswith(("[fe8", "[fe9", "[fea", "[feb"))
+    )[:MAX_ENDPOINTS]
+
