@@ -30,8 +30,6 @@ from meshd._fast.ruleset cimport (
     ruleset_free_c,
 )
 
-from meshd._fast.flow import FlowTable
-
 cdef extern from "address.h" nogil:
     uint32_t load_be32(const uint8_t* p)
     uint64_t load_be64(const uint8_t* p)
@@ -240,3 +238,6 @@ DROP_LINK_LOCAL = FILTER_DROP_LINK_LOCAL
 DROP_NOT_LOCAL = FILTER_DROP_NOT_LOCAL
 DROP_RULES = FILTER_DROP_RULES
 RESULT_NAMES = ("accept", "short", "unknown", "multicast", "link_local", "not_local", "rules")
+
+# A cimported type is no Python name of this module by itself.
+globals()["FlowTable"] = FlowTable

@@ -8,8 +8,6 @@ from libc.stdlib cimport calloc, free
 from meshd._fast.ipprefix cimport Prefix, append_prefixes, range_from, ranges_normalise
 from meshd._fast.lpm cimport lpm_free_c, lpm_insert_c, lpm_new_c
 
-from meshd._fast.ipprefix import Prefix
-
 cdef enum:
     PAIRS_LIMIT = 1 << 18               # entries of the pair table: 1 MiB, some ten ms to compile
     MASK_BITS_LIMIT = 1 << 27           # prefixes times rules while compiling: 16 MiB of bitmaps
