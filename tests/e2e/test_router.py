@@ -1,0 +1,119 @@
+"""The Linux router against a real kernel, in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.netns
+NAMESPACE = "mt-router"
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    try:
+        subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "-n", NAMESPACE, "tuntap", "add", "mesh0", "mode", "tun"], check=True)
+        yield NAMESPACE
+    finally:
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+
+
+def inside(code: str, *arguments: str) -> str:
+    """Run Python code in the namespace with the router at hand."""
+    prelude = (
+        "import sys\nfrom ipaddress import ip_network as net\nfrom pathlib import Path\n"
+        "from meshd.core.routes import RouterConfig\nfrom meshd.host.linux.journal import Journal\n"
+        "from meshd.host.linux.router import LinuxRouter, clean_up\n"
+        "from meshd.host.linux.rtnetlink import RtNetlink\nnetlink = RtNetlink()\n"
+        "journal = Journal(Path(sys.argv[1]))\nrouter = LinuxRouter(netlink, 'mesh0', journal)\n"
+        "own = (net('100.64.0.1/32'), net('fd7a:115c:a1e0::1/128'))\n"
+    )
+    done = subprocess.run(
+        ["ip", "netns", "exec", NAMESPACE, sys.executable, "-c", prelude + code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", "-n", NAMESPACE, *arguments], capture_output=True, text=True, check=False).stdout
+
+
+def test_router_applies_and_takes_back(namespace: str, tmp_path: Path) -> None:
+    """RT-12."""
+    inside(
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32'), net('10.0.0.0/8')}),"
+        " frozenset({net('10.1.0.0/16')})))",
+        str(tmp_path / "journal"),
+    )
+    addresses = json.loads(ip("-j", "addr", "show", "mesh0"))[0]
+    assert addresses["mtu"] == 1280
+    assert {a["local"] for a in addresses["addr_info"]} >= {"100.64.0.1", "fd7a:115c:a1e0::1"}
+    routes = ip("route", "show", "table", "52")
+    assert "100.64.0.2 dev mesh0" in routes
+    assert "throw 10.1.0.0/16" in routes
+    for family in ("-4", "-6"):
+        assert [r["priority"] for r in json.loads(ip("-j", family, "rule")) if 5200 <= r["priority"] < 5300] == [
+            5210,
+            5230,
+            5250,
+            5270,
+        ]
+    # The process is gone without having closed: cleaning up is another one's work.
+    inside("clean_up(netlink, journal)", str(tmp_path / "journal"))
+    assert "52" not in {str(r["priority"])[:2] for r in json.loads(ip("-j", "rule"))}
+    assert "throw" not in ip("route", "show", "table", "52")
+    assert not (tmp_path / "journal").exists()
+
+
+def test_router_changes_only_what_differs(namespace: str, tmp_path: Path) -> None:
+    out = inside(
+        "sent = []\noriginal = netlink.execute\n"
+        "def spy(requests):\n    todo = list(requests)\n    sent.extend(todo)\n    return original(todo)\n"
+        "netlink.execute = spy\n"
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32')})))\nfirst = len(sent)\n"
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32'), net('100.64.0.3/32')})))\n"
+        "print(len(sent) - first)\nrouter.close()",
+        str(tmp_path / "journal"),
+    )
+    assert out.strip() == "1"
+    assert ip("route", "show", "table", "52") == ""
+
+
+def test_router_leaves_foreign_rules_and_tables_alone(namespace: str, tmp_path: Path) -> None:
+    ip("rule", "add", "priority", "5200", "lookup", "77")
+    ip("route", "add", "unreachable", "10.9.0.0/16", "table", "77")
+    inside(
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32')})))\nrouter.close()", str(tmp_path / "journal")
+    )
+    assert "5200:" in ip("rule")
+    assert "10.9.0.0/16" in ip("route", "show", "table", "77")
+
+
+def test_router_restores_rules_that_somebody_deleted(namespace: str, tmp_path: Path) -> None:
+    """RT-14."""
+    inside(
+        "router.apply(RouterConfig(own, frozenset()))\nimport subprocess\n"
+        "subprocess.run(['ip', 'rule', 'del', 'priority', '5270'], check=True)\nrouter.restore_rules()",
+        str(tmp_path / "journal"),
+    )
+    assert "5270:" in ip("rule")
+
+
+def test_router_two_thousand_routes_take_a_moment_only(namespace: str, tmp_path: Path) -> None:
+    inside(
+        "routes = frozenset(net((0x64400000 + n, 32)) for n in range(2, 2002))\n"
+        "router.apply(RouterConfig(own, routes))\nassert len(netlink.routes(52)) >= 2000\nrouter.close()\n"
+        "assert netlink.routes(52) == []",
+        str(tmp_path / "journal"),
+    )
