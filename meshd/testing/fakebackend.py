@@ -215,9 +215,11 @@ class FakeBackend:
             raise MeshdError("hostname 'bad' is bad", code="invalid")
 
     def whois(self, ip: Any, port: int, proto: str) -> dict[str, Any] | None:
+        profile = {"ID": 1, "LoginName": "bench", "DisplayName": "bench"}
         if str(ip) in ("100.64.0.1", "fd7a:115c:a1e0::1"):
-            profile = {"ID": 1, "LoginName": "bench", "DisplayName": "bench"}
             return {"Node": node(1), "UserProfile": profile, "CapMap": None}
+        if str(ip) == "100.64.0.2":
+            return {"Node": node(2), "UserProfile": profile, "CapMap": None}
         return None
 
     def whois_node(self, key: Any) -> dict[str, Any] | None:
@@ -286,10 +288,10 @@ class FakeBackend:
                 else:
                     self.stored[name] = value
         if masked.get("OperatorUserSet"):
-            self.stored["OperatorUser"] = masked["OperatorUser"]
+            self.stored["OperatorUser"] = masked.get("OperatorUser", "")
         if masked.get("ProfileNameSet"):
-            self.stored["ProfileName"] = masked["ProfileName"]
-            self.profile_list[0]["Name"] = masked["ProfileName"]
+            self.stored["ProfileName"] = masked.get("ProfileName", "")
+            self.profile_list[0]["Name"] = masked.get("ProfileName", "")
         if masked.get("WantRunningSet"):
             wanted = "Running" if masked.get("WantRunning") else "Stopped"
             if self.state in ("Running", "Stopped") and wanted != self.state:

@@ -72,7 +72,9 @@ class LocalBackend(Protocol):
         ...
 
     def whois(self, ip: IPAddress, port: int, proto: str) -> JSON | None:
-        """Who is behind a mesh address, or behind a proxied local port: `{Node, UserProfile, CapMap}`.
+        """Who is behind a mesh address (our own included), or behind a proxied local port.
+
+        `{Node, UserProfile, CapMap}`, CapMap being what the peer may do here, None for nothing special.
 
         `port` is 0 when the caller named an address alone; `proto` is "tcp", "udp" or "" for any.
         None: nobody.
@@ -140,6 +142,7 @@ class LocalBackend(Protocol):
     async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
         """Change the preferences whose `<Name>Set` is true (`AutoUpdateSet` is an object), store, apply.
 
+        A marked preference that is absent from `masked` gets its zero value (clients leave out empty strings).
         Unknown names are ignored, values of a wrong type are "invalid". Returns the new preferences once they are
         on disk; applying them to tunnel and host goes on afterwards.
         """
@@ -147,6 +150,8 @@ class LocalBackend(Protocol):
 
     async def start(self, options: Mapping[str, Any]) -> None:
         """(Re)start the login machine: `{"UpdatePrefs": Prefs|None, "AuthKey": str, "FrontendLogID": str}`.
+
+        UpdatePrefs replaces the preferences (all but `Config`, the keys); members that it lacks get zero values.
 
         Returns when the new preferences are stored; progress arrives on the bus.
         """
