@@ -47,7 +47,7 @@ ZERO_KEYS_S = 3 * REJECT_AFTER_S
 MIN_INITIATION_GAP_S = 0.020  # faster initiations of one peer are a flood
 # Ours: how the traffic of an active peer is looked at
 POLL_S = 5.0
-IDLE_AFTER_S = 10.0
+IDLE_AFTER_S = 12.0
 
 
 class Tunnel:
@@ -62,6 +62,7 @@ class Tunnel:
         "_counterpart",
         "_greatest_stamp",
         "_keepalive_s",
+        "_kept_for",
         "_last_accepted",
         "_last_handshake_sent",
         "_outbox",
@@ -90,6 +91,7 @@ class Tunnel:
         self._last_accepted = float("-inf")
         self._greatest_stamp = b""
         self._armed_for = 0.0  # the unanswered_since that NEW_HANDSHAKE stands for
+        self._kept_for = 0.0  # the owed_since that a keepalive was sent for
         self._staged = StagedPackets()
         self._timers: dict[TimerKind, float] = {}
         self._outbox: list[Effect] = []
@@ -209,11 +211,18 @@ class Tunnel:
             self._timers.pop(TimerKind.PERSISTENT, None)
 
     def restart(self, now: float) -> None:
-        """The peer is known to have lost its state: forget ours, and shake hands if there was any use."""
-        in_use = self.current is not None or self.next is not None or self._pending is not None
+        """The peer is known to have lost its state: forget ours, and shake hands at once if there was use.
+
+        A session that it asked for moments ago is kept: that was its new life speaking.
+        """
+        newest = self.next or self.current
+        if newest is not None and not newest.initiator and now - newest.created < REKEY_TIMEOUT_S:
+            self.initiate(now)
+            return
+        in_use = self.in_use
         self.close()
         self._greatest_stamp = b""
-        self._last_accepted = float("-inf")
+        self._last_accepted = self._last_handshake_sent = float("-inf")
         self._outbox += (ClearSessions(), AllowActive())
         if in_use or len(self._staged):
             self.initiate(now)
@@ -250,6 +259,11 @@ class Tunnel:
         return effects
 
     @property
+    def in_use(self) -> bool:
+        """Whether there is a session or a handshake under way."""
+        return self.current is not None or self.next is not None or self._pending is not None
+
+    @property
     def timers(self) -> dict[TimerKind, float]:
         """The armed timers, for inspection."""
         return dict(self._timers)
@@ -271,11 +285,12 @@ class Tunnel:
         self.initiate(now)
 
     def _keepalive(self, now: float, traffic: Traffic) -> None:
-        if not traffic.owed_since:
+        if not traffic.owed_since or traffic.owed_since == self._kept_for:
             return
         if now < traffic.owed_since + KEEPALIVE_TIMEOUT_S:
             self._timers[TimerKind.KEEPALIVE] = traffic.owed_since + KEEPALIVE_TIMEOUT_S
         elif self._has_usable_session(now):
+            self._kept_for = traffic.owed_since
             self._outbox.append(SendKeepalive())
 
     def _new_handshake(self, now: float, traffic: Traffic) -> None:
@@ -302,7 +317,7 @@ class Tunnel:
             self._timers[TimerKind.PERSISTENT] = now + self._keepalive_s
 
     def _poll(self, now: float, traffic: Traffic) -> None:
-        if traffic.owed_since:
+        if traffic.owed_since and traffic.owed_since != self._kept_for:
             self._timers.setdefault(TimerKind.KEEPALIVE, traffic.owed_since + KEEPALIVE_TIMEOUT_S)
         else:
             self._timers.pop(TimerKind.KEEPALIVE, None)

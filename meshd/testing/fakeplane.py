@@ -17,19 +17,19 @@ from typing import Any, Literal, NamedTuple
 from meshd.base.addr import IPPrefix, unpack_ip
 from meshd.base.clock import Clock
 from meshd.base.crypto import aead_open, aead_seal
-
-EV_DATAGRAM = 1
-EV_STAGED = 2
-EV_ACTIVE = 3
-EV_REKEY = 4
-EV_CONFIRMED = 5
-EV_TSMP = 6
-EV_SERVICE = 7
-EV_LOCAL = 8
-EV_RELAY = 9
-EV_DENIED = 10
-EV_SEND_ERROR = 11
-EV_ECHO = 12
+from meshd.node.dataplane import (
+    EV_ACTIVE,
+    EV_CONFIRMED,
+    EV_DATAGRAM,
+    EV_DENIED,
+    EV_ECHO,
+    EV_LOCAL,
+    EV_REKEY,
+    EV_RELAY,
+    EV_SERVICE,
+    EV_STAGED,
+    EV_TSMP,
+)
 
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 REKEY_AFTER_MESSAGES = 2**60

@@ -87,7 +87,7 @@ class Socket:
 
     __slots__ = ("_net", "address", "link", "nat", "receiver")
 
-    def __init__(self, net: MemoryNet, address: AddrPort, receiver: Receiver, link: Link, nat: Nat | None):
+    def __init__(self, net: MemoryNet, address: AddrPort, receiver: Receiver, link: Link, nat: Nat | None) -> None:
         self._net = net
         self.address = address
         self.receiver = receiver

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from meshd.base.crypto import aead_seal, clamp
 from meshd.core.cookie import CookieJar
 from meshd.core.handshake import (

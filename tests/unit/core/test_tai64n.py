@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meshd.core.tai64n import TimestampSource, encode_step, step_of
 
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "wireguard.json").read_text())["tai64n"]

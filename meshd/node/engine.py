@@ -1,0 +1,486 @@
+"""The WireGuard engine of a node: tunnels above, the data plane below.
+
+Owns the data plane's event descriptor. Packets that the fast path cannot handle come up as events and go to
+the tunnel of their peer, to the ping machinery, or to a hook. A peer that nobody talks to costs a route in
+the data plane and one small record, no timer and no key exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, assert_never
+
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix
+from meshd.base.clock import Clock
+from meshd.base.keys import NodePrivate, NodePublic
+from meshd.base.log import get_logger, kv
+from meshd.base.ranges import SERVICE_V4, SERVICE_V6
+from meshd.core.handshake import Identity, open_initiation
+from meshd.core.handshakequeue import Admitted, Challenge, HandshakeQueue, Source
+from meshd.core.indextable import IndexTable
+from meshd.core.tai64n import TimestampSource
+from meshd.core.tunnel import Tunnel
+from meshd.core.tunnelcontext import TunnelContext
+from meshd.core.tunneleffects import (
+    AllowActive,
+    ClearSessions,
+    Effect,
+    FlushStaged,
+    HandshakeGaveUp,
+    InstallSession,
+    SendDatagram,
+    SendKeepalive,
+    SessionEstablished,
+)
+from meshd.node import dataplane as ev
+from meshd.node.dataplane import DataPlane
+from meshd.node.enginepeer import (
+    MAX_WAITING_PACKETS,
+    EngineHooks,
+    EnginePeer,
+    EnginePeerStatus,
+    PeerConfig,
+    traffic_of,
+)
+from meshd.node.netstack import answer
+from meshd.node.timerheap import TimerHeap
+from meshd.node.tunnelping import TunnelPings, TunnelPong, reject
+from meshd.wire.tsmp import RejectReason
+from meshd.wire.wireguard import (
+    MESSAGE_COOKIE_REPLY,
+    MESSAGE_INITIATION,
+    MESSAGE_TRANSPORT,
+    decode_cookie_reply,
+    decode_initiation,
+    decode_response,
+    message_type,
+)
+
+EVENTS_PER_TURN = 256
+HANDSHAKES_PER_TURN = 16  # each costs up to half a millisecond of the event loop
+if TYPE_CHECKING:
+    from meshd._fast.filter import Filter
+
+SERVICE_ADDRESSES: tuple[IPAddress, ...] = (SERVICE_V4, SERVICE_V6)  # answered inside this daemon
+
+log = get_logger(__name__)
+
+
+class Engine:
+    """Joins ``Tunnel`` machines to a data plane.
+
+    ``send`` puts a handshake message on the way to a peer, over whatever path it has. The data plane must
+    be started and stopped by its owner; ``close`` only lets go of it.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        send: Callable[[NodePublic, bytes], None],
+        *,
+        hooks: EngineHooks | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.hooks = hooks if hooks is not None else EngineHooks()
+        self._shields_up = False
+        self._plane = plane
+        self._loop = loop
+        self._clock = clock
+        self._send = send
+        self._random = random
+        self._stamps = TimestampSource()
+        self._context: TunnelContext | None = None
+        self._queue: HandshakeQueue | None = None
+        self._own_public: NodePublic | None = None
+        self._pump_scheduled = False
+        self._peers: dict[NodePublic, EnginePeer] = {}
+        self._by_index: dict[int, EnginePeer] = {}
+        self._by_tunnel: dict[Tunnel, EnginePeer] = {}
+        self._route_owner: dict[IPPrefix, EnginePeer] = {}
+        self._addresses: tuple[IPAddress, ...] = ()
+        self._timers: TimerHeap[EnginePeer] = TimerHeap(loop, clock.monotonic, self._timer_fired)
+        self._drops: dict[str, int] = {}
+        self.pings = TunnelPings(loop, clock.monotonic, random, self._send_packet)
+        plane.watch_echo(self.pings.echo_identifier)
+        plane.set_service_addresses([address.packed for address in SERVICE_ADDRESSES])
+        loop.add_reader(plane.event_fd, self._on_readable)
+
+    # -- configuration
+
+    def set_private_key(self, private: NodePrivate | None) -> None:
+        """Become another node, or none: every session ends, a peer with our own key is removed.
+
+        The key that is in use already changes nothing.
+        """
+        identity = Identity.of(private.raw) if private is not None else None
+        if identity == (self._context.identity if self._context is not None else None):
+            return
+        for peer in self._peers.values():
+            self._forget_tunnel(peer)
+        if identity is None:
+            self._context = self._queue = self._own_public = None
+            return
+        self._own_public = NodePublic(identity.public)
+        self.remove_peer(self._own_public)
+        indices: IndexTable[Tunnel] = IndexTable(self._random)
+        self._context = TunnelContext(identity, indices, self._random, self._stamp, self._drops)
+        self._queue = HandshakeQueue(identity.public, self._random, self._drops)
+        for peer in self._peers.values():
+            self._apply_keepalive(peer, 0)
+
+    def set_own_addresses(self, addresses: Iterable[IPAddress]) -> None:
+        """Our addresses in the network: the source of our pings, and what answers pings without a TUN device."""
+        self._addresses = tuple(addresses)
+
+    def set_filter(self, program: Filter, *, shields_up: bool = False) -> None:
+        """What peers may send us; ``shields_up`` is the reason given to those who are refused."""
+        self._shields_up = shields_up
+        self._plane.set_filter(program)
+
+    def update_peer(self, config: PeerConfig) -> None:
+        """Add a peer, or change the one with this key. ValueError: the key is our own."""
+        if config.node_key == self._own_public:
+            raise ValueError("a node cannot be its own peer")
+        peer = self._peers.get(config.node_key)
+        if peer is None:
+            peer = EnginePeer(config, self._plane.add_peer(config.node_key.raw))
+            self._peers[config.node_key] = self._by_index[peer.index] = peer
+            self._apply_routes(peer, ())
+            if config.jailed:
+                self._plane.set_jailed(peer.index, True)
+            self._apply_keepalive(peer, 0)
+            return
+        old, peer.config = peer.config, config
+        self._apply_routes(peer, old.allowed_ips)
+        if old.jailed != config.jailed:
+            self._plane.set_jailed(peer.index, config.jailed)
+        if old.disco_key is not None and old.disco_key != config.disco_key and peer.tunnel is not None:
+            log.debug("peer_restarted", extra=kv(peer=peer.key))
+            peer.tunnel.restart(self._clock.monotonic())
+            self._settle(peer)
+        self._apply_keepalive(peer, old.keepalive_s)
+
+    def remove_peer(self, key: NodePublic) -> None:
+        """Forget a peer; an unknown key is ignored."""
+        peer = self._peers.pop(key, None)
+        if peer is None:
+            return
+        self._forget_tunnel(peer)
+        del self._by_index[peer.index]
+        for prefix in peer.config.allowed_ips:
+            if self._route_owner.get(prefix) is peer:
+                del self._route_owner[prefix]
+        self._plane.remove_peer(peer.index)
+
+    def peer_index(self, key: NodePublic) -> int | None:
+        """The data plane's number of a peer."""
+        peer = self._peers.get(key)
+        return peer.index if peer is not None else None
+
+    def peers(self) -> list[NodePublic]:
+        return list(self._peers)
+
+    def close(self) -> None:
+        """Stop listening to the data plane; sessions in it stay."""
+        self._loop.remove_reader(self._plane.event_fd)
+        self._timers.close()
+
+    # -- questions
+
+    def peer_status(self, key: NodePublic) -> EnginePeerStatus | None:
+        """None when there is no such peer."""
+        peer = self._peers.get(key)
+        if peer is None:
+            return None
+        state = self._plane.peer_state(peer.index)
+        return EnginePeerStatus(
+            state.rx_bytes + peer.handshake_rx_bytes,
+            state.tx_bytes + peer.handshake_tx_bytes,
+            peer.last_handshake,
+            peer.tunnel is not None and peer.tunnel.in_use,
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Refused handshake messages and dropped packets by reason."""
+        return dict(self._drops)
+
+    async def ping_tsmp(self, key: NodePublic, destination: IPAddress, timeout_s: float = 10.0) -> TunnelPong | None:
+        """Ping the daemon at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
+        peer, source = self._peers.get(key), self._own_address(destination)
+        if peer is None or source is None:
+            return None
+        return await self.pings.tsmp(peer.index, source, destination, timeout_s)
+
+    async def ping_icmp(self, key: NodePublic, destination: IPAddress, timeout_s: float = 10.0) -> TunnelPong | None:
+        """Ping the host at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
+        peer, source = self._peers.get(key), self._own_address(destination)
+        if peer is None or source is None:
+            return None
+        return await self.pings.icmp(peer.index, source, destination, timeout_s)
+
+    # -- from the network
+
+    def receive(self, datagram: bytes, source: Source) -> None:
+        """A WireGuard datagram that is no transport packet, from UDP or (source: its sender) a relay."""
+        if self._queue is None or self._context is None:
+            self._drop("no_private_key")
+        elif message_type(datagram) == MESSAGE_COOKIE_REPLY:
+            reply = decode_cookie_reply(datagram)
+            tunnel = self._context.indices.owner(reply.receiver)
+            if tunnel is None or not tunnel.cookie_received(reply, self._clock.monotonic()):
+                self._drop("cookie_unexpected")
+        elif self._queue.offer(datagram, source):
+            self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Work on waiting handshakes, a few per turn of the loop."""
+        self._pump_scheduled = False
+        for _ in range(HANDSHAKES_PER_TURN):
+            work = self._queue.take(self._clock.monotonic()) if self._queue is not None else None
+            if work is None:
+                return
+            self._handshake(work)
+        if self._queue is not None and len(self._queue):
+            self._schedule_pump()
+
+    def _handshake(self, work: Admitted | Challenge) -> None:
+        if isinstance(work, Challenge):
+            if isinstance(work.source, AddrPort):
+                self.hooks.answer(work.source, work.data)
+            elif work.source in self._peers:
+                self._send(work.source, work.data)
+            return
+        peer = self._initiation(work.data) if work.kind == MESSAGE_INITIATION else self._response(work.data)
+        if peer is not None:
+            peer.handshake_rx_bytes += len(work.data)
+            self.hooks.authenticated(peer.key, work.source)
+            self._settle(peer)
+
+    def _initiation(self, data: bytes) -> EnginePeer | None:
+        assert self._context is not None
+        opened = open_initiation(self._context.identity, decode_initiation(data))
+        if opened is None:
+            self._drop("initiation_forged")
+            return None
+        peer = self._peers.get(NodePublic(opened.sender_public))
+        if peer is None:
+            self._drop("initiation_unknown_peer")
+            return None
+        tunnel = self._tunnel(peer)
+        accepted = tunnel is not None and tunnel.initiation_received(opened, self._clock.monotonic())
+        return peer if accepted else None
+
+    def _response(self, data: bytes) -> EnginePeer | None:
+        assert self._context is not None
+        message = decode_response(data)
+        tunnel = self._context.indices.owner(message.receiver)
+        if tunnel is None:
+            self._drop("response_unexpected")
+            return None
+        accepted = tunnel.response_received(message, self._clock.monotonic())
+        return self._by_tunnel[tunnel] if accepted else None
+
+    # -- from the data plane
+
+    def _on_readable(self) -> None:
+        for event in self._plane.drain(EVENTS_PER_TURN):
+            self.on_event(event)
+
+    def on_event(self, event: tuple[Any, ...]) -> None:
+        """One event of the data plane; of a peer that is gone it is ignored."""
+        kind = event[0]
+        if kind == ev.EV_DATAGRAM:
+            _, address, port, data = event
+            if 0 < message_type(data) < MESSAGE_TRANSPORT:
+                self.receive(data, AddrPort.unpack(address, port))
+            else:
+                self.hooks.datagram(address, port, data)
+        elif kind == ev.EV_RELAY:
+            self.hooks.relay(event[1])
+        elif kind == ev.EV_SERVICE:
+            reply = answer(event[1], SERVICE_ADDRESSES)
+            if reply is None:
+                self.hooks.service(event[1])
+            else:
+                self._plane.deliver(reply)
+        else:
+            peer = self._by_index.get(event[1])
+            if peer is not None:
+                self._peer_event(kind, peer, event)
+
+    def _peer_event(self, kind: int, peer: EnginePeer, event: tuple[Any, ...]) -> None:
+        if kind == ev.EV_TSMP:
+            reply = self.pings.tsmp_received(peer.index, event[2])
+            if reply is not None:
+                self._plane.send_packet(peer.index, reply)
+        elif kind == ev.EV_ECHO:
+            if not self.pings.echo_received(peer.index, event[2]):
+                self._plane.deliver(event[2])
+        elif kind == ev.EV_LOCAL:
+            self._local_packet(peer, event[2])
+        elif kind == ev.EV_DENIED:
+            note = reject(event[2], RejectReason.SHIELDS_UP if self._shields_up else RejectReason.ACL)
+            if note is not None:
+                self._plane.send_packet(peer.index, note)
+        elif kind == ev.EV_SEND_ERROR:
+            self.hooks.send_error(peer.key, event[2])
+        else:
+            self._tunnel_event(kind, peer, event)
+
+    def _tunnel_event(self, kind: int, peer: EnginePeer, event: tuple[Any, ...]) -> None:
+        tunnel, now = self._tunnel(peer), self._clock.monotonic()
+        if tunnel is None:
+            self._drop("no_private_key")
+            return
+        if kind == ev.EV_STAGED:
+            tunnel.staged(event[2], now)
+        elif kind == ev.EV_ACTIVE:
+            tunnel.activity(now)
+            self.hooks.active(peer.key)
+        elif kind == ev.EV_REKEY:
+            tunnel.rekey_asked(event[2], now)
+        elif kind == ev.EV_CONFIRMED:
+            tunnel.confirmed(event[2], now)
+        self._settle(peer)
+
+    def _local_packet(self, peer: EnginePeer, packet: bytes) -> None:
+        if self.pings.echo_received(peer.index, packet):
+            return
+        reply = answer(packet, self._addresses)
+        if reply is None:
+            self.hooks.local(peer.key, packet)
+        else:
+            self._send_packet(peer.index, reply)
+
+    # -- tunnels
+
+    def _tunnel(self, peer: EnginePeer) -> Tunnel | None:
+        """The machine of a peer, made on first use; None while we have no private key."""
+        if peer.tunnel is None and self._context is not None:
+            peer.tunnel = Tunnel(self._context, peer.key.raw)
+            self._by_tunnel[peer.tunnel] = peer
+        return peer.tunnel
+
+    def _forget_tunnel(self, peer: EnginePeer) -> None:
+        self._timers.disarm(peer)
+        peer.waiting.clear()
+        if peer.tunnel is not None:
+            peer.tunnel.close()
+            del self._by_tunnel[peer.tunnel]
+            peer.tunnel = None
+        self._plane.clear_sessions(peer.index)
+        self._plane.clear_active(peer.index)
+
+    def _timer_fired(self, peer: EnginePeer) -> None:
+        if peer.tunnel is not None:
+            state = self._plane.peer_state(peer.index)
+            peer.polled = (state.last_tx, state.last_rx)
+            peer.tunnel.handle_timer(self._clock.monotonic(), traffic_of(state))
+            self._settle(peer)
+
+    def _settle(self, peer: EnginePeer) -> None:
+        """Carry out what the tunnel wants, and arm its next timer."""
+        tunnel = peer.tunnel
+        if tunnel is None:
+            return
+        for effect in tunnel.drain():
+            self._execute(peer, tunnel, effect)
+        deadline = tunnel.next_timer()
+        if deadline is not None:
+            self._timers.arm(peer, deadline)
+
+    def _execute(self, peer: EnginePeer, tunnel: Tunnel, effect: Effect) -> None:
+        match effect:
+            case SendDatagram():
+                peer.handshake_tx_bytes += len(effect.data)
+                self._send(peer.key, effect.data)
+            case InstallSession():
+                keys = effect.keys
+                self._plane.install_session(
+                    peer.index,
+                    slot=effect.slot,
+                    local_index=keys.local_index,
+                    remote_index=keys.remote_index,
+                    send_key=keys.send_key,
+                    receive_key=keys.receive_key,
+                    created=effect.created,
+                    initiator=keys.initiator,
+                )
+            case SendKeepalive():
+                self._plane.send_keepalive(peer.index)
+            case FlushStaged():
+                self._plane.send_staged(peer.index, effect.packets)
+            case ClearSessions():
+                self._plane.clear_sessions(peer.index)
+            case AllowActive():
+                self._allow_active(peer, tunnel)
+            case SessionEstablished():
+                peer.last_handshake = self._clock.wall()
+                log.debug("handshake_completed", extra=kv(peer=peer.key, initiator=effect.initiator))
+                waiting, peer.waiting = peer.waiting, []
+                for packet in waiting:
+                    self._plane.send_packet(peer.index, packet)
+                self.hooks.session(peer.key)
+            case HandshakeGaveUp():
+                peer.waiting.clear()
+                self._drop("staged_given_up", effect.dropped)
+                log.debug("handshake_gave_up", extra=kv(peer=peer.key, dropped=effect.dropped))
+            case _:
+                assert_never(effect)
+
+    def _allow_active(self, peer: EnginePeer, tunnel: Tunnel) -> None:
+        self._plane.clear_active(peer.index)
+        state = self._plane.peer_state(peer.index)
+        if peer.polled is not None and peer.polled != (state.last_tx, state.last_rx):
+            tunnel.activity(self._clock.monotonic())  # it moved just before its event was allowed again
+
+    def _send_packet(self, index: int, packet: bytes) -> None:
+        """One packet of our own into the tunnel, when need be after a handshake."""
+        peer = self._by_index.get(index)
+        if peer is None or self._plane.send_packet(index, packet):
+            return
+        tunnel = self._tunnel(peer)
+        if tunnel is None or len(peer.waiting) >= MAX_WAITING_PACKETS:
+            self._drop("own_packet_without_session")
+            return
+        peer.waiting.append(packet)
+        tunnel.initiate(self._clock.monotonic())
+        self._settle(peer)
+
+    # -- small steps
+
+    def _apply_routes(self, peer: EnginePeer, old: tuple[IPPrefix, ...]) -> None:
+        wanted = set(peer.config.allowed_ips)
+        for prefix in old:
+            if prefix not in wanted and self._route_owner.get(prefix) is peer:
+                del self._route_owner[prefix]
+                self._plane.remove_route(prefix.network_address.packed, prefix.prefixlen)
+        before = set(old)
+        for prefix in peer.config.allowed_ips:
+            if prefix not in before:
+                self._route_owner[prefix] = peer
+                self._plane.add_route(peer.index, prefix.network_address.packed, prefix.prefixlen)
+
+    def _apply_keepalive(self, peer: EnginePeer, old_s: int) -> None:
+        tunnel = self._tunnel(peer) if peer.config.keepalive_s else peer.tunnel
+        if tunnel is not None and peer.config.keepalive_s != old_s:
+            tunnel.set_keepalive(peer.config.keepalive_s, self._clock.monotonic())
+            self._settle(peer)
+
+    def _own_address(self, destination: IPAddress) -> IPAddress | None:
+        return next((own for own in self._addresses if own.version == destination.version), None)
+
+    def _stamp(self, peer_public: bytes) -> bytes:
+        return self._stamps.next(peer_public, self._clock.wall())
+
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self._drops[reason] = self._drops.get(reason, 0) + count

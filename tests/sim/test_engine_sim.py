@@ -1,0 +1,370 @@
+"""Two and three engines over a simulated network; minutes pass in milliseconds."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from meshd.node.enginepeer import PeerConfig
+from meshd.testing.memorynet import Link
+
+
+@pytest.fixture
+def pair(simulate):
+    simulation = simulate()
+    a, b = simulation.add(1), simulation.add(2)
+    simulation.connect_all()
+    return simulation, a, b
+
+
+def test_engine_first_packet_makes_a_session_and_arrives(pair):
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(1)
+    assert b.heard() == [b"hello"]
+    b.say(a, b"hello yourself")
+    simulation.run(1)
+    assert a.heard() == [b"hello yourself"]
+    assert len(a.sessions()) == len(b.sessions()) == 1
+
+
+def test_engine_packets_before_the_session_arrive_in_order(pair):
+    simulation, a, b = pair
+    for number in range(50):
+        a.say(b, b"%d" % number)
+    simulation.run(1)
+    assert b.heard() == [b"%d" % number for number in range(50)]
+
+
+def test_engine_both_sides_start_at_once_and_both_arrive(pair):
+    simulation, a, b = pair
+    a.say(b, b"from a")
+    b.say(a, b"from b")
+    simulation.run(1)
+    assert a.heard() == [b"from b"]
+    assert b.heard() == [b"from a"]
+
+
+def test_engine_idle_peers_fall_silent_and_cost_no_timer(pair):
+    """Two idle peers must not keep each other awake."""
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(60)
+    sent = simulation.net.sent
+    simulation.run(600)
+    assert simulation.net.sent == sent
+    assert len(a.engine._timers) == len(b.engine._timers) == 0
+
+
+def test_engine_answers_one_way_data_with_a_keepalive(pair):
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(9)
+    assert b.plane.peer_state(0).tx_packets == 0
+    simulation.run(2)
+    assert b.plane.peer_state(0).tx_packets == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_engine_rekeys_every_two_minutes_under_load_without_loss(simulate, seed):
+    simulation = simulate(seed=seed, link=Link(delay_s=0.02, jitter_s=0.002))
+    a, b = simulation.add(1), simulation.add(2)
+    simulation.connect_all()
+    sent_a = sent_b = 0
+    for _ in range(3000):
+        a.say(b, b"%d" % sent_a)
+        sent_a += 1
+        if sent_a % 3 == 0:
+            b.say(a, b"%d" % sent_b)
+            sent_b += 1
+        simulation.run(0.2)
+    simulation.run(1)
+    assert sorted(map(int, b.heard())) == list(range(sent_a))
+    assert sorted(map(int, a.heard())) == list(range(sent_b))
+    times = a.sessions()
+    assert 5 <= len(times) <= 7
+    assert all(110 < later - earlier < 130 for earlier, later in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_engine_on_a_bad_network_keeps_sessions_for_ten_minutes(simulate, seed):
+    link = Link(delay_s=0.05, jitter_s=0.1, loss=0.1, duplicate=0.05)
+    simulation = simulate(seed=seed, link=link)
+    nodes = [simulation.add(number) for number in (1, 2, 3)]
+    simulation.connect_all()
+    said = {node.number: 0 for node in nodes}
+    got = {node.number: set() for node in nodes}
+    for second in range(600):
+        for node in nodes:
+            for peer in nodes:
+                if peer is not node and (second + node.number) % 2:
+                    node.say(peer, b"%d %d" % (node.number, second))
+                    said[node.number] += 1
+        simulation.run(1)
+        for node in nodes:
+            texts = node.heard()
+            assert len(texts) == len(set(texts)), "a duplicate came through"
+            assert not got[node.number] & set(texts), "a duplicate came through"
+            got[node.number] |= set(texts)
+    received = sum(len(texts) for texts in got.values())
+    expected = sum(said.values()) * 0.9**2
+    assert received > expected * 0.93
+    for node in nodes:
+        assert len(node.engine._context.indices) <= 2 * 4
+
+
+def test_engine_handshake_survives_a_dead_minute(pair):
+    simulation, a, b = pair
+    a.socket.link.up = False
+    a.say(b, b"patient")
+    simulation.run(62)
+    assert b.heard() == []
+    a.socket.link.up = True
+    simulation.run(6)
+    assert b.heard() == [b"patient"]
+
+
+def test_engine_peer_that_restarts_is_reached_again_within_fifteen_seconds(pair):
+    """Nobody tells us: plain WireGuard timers find out."""
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    b.heard()
+    b.crash_and_restart()
+    b.know(a)
+    for _ in range(20):
+        a.say(b, b"still there?")
+        simulation.run(1)
+    assert 3 <= len(b.heard()) <= 6
+
+
+def test_engine_changed_disco_key_restarts_the_session_at_once(pair):
+    """SM row of a restarted peer: traffic must not stall for 15 seconds."""
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    b.heard()
+    b.crash_and_restart()
+    b.know(a)
+    a.know(b)
+    a.say(b, b"after")
+    simulation.run(1)
+    assert b.heard() == [b"after"]
+
+
+def test_engine_same_peer_again_changes_nothing(pair):
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    sent = simulation.net.sent
+    a.know(b)
+    a.engine.set_private_key(a.private)
+    a.say(b, b"after")
+    simulation.run(1)
+    assert b.heard() == [b"before", b"after"]
+    assert simulation.net.sent == sent + 1
+
+
+def test_engine_removed_peer_gets_and_gives_nothing_until_it_is_back(pair):
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    b.heard()
+    a.engine.remove_peer(b.key)
+    a.say(b, b"lost")
+    b.say(a, b"refused")
+    simulation.run(30)
+    assert a.heard() == []
+    assert b.heard() == []
+    assert a.engine.peer_status(b.key) is None
+    a.know(b)
+    a.say(b, b"back")
+    simulation.run(6)
+    assert b.heard() == [b"back"]
+
+
+def test_engine_private_key_change_ends_old_sessions(pair):
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    b.heard()
+    old = a.key
+    a.private = type(a.private).generate()
+    a.engine.set_private_key(a.private)
+    a.say(b, b"as a stranger")
+    simulation.run(3)
+    assert b.heard() == []
+    assert b.engine.counters()["initiation_unknown_peer"] == 1
+    b.engine.remove_peer(old)
+    b.know(a)
+    simulation.run(6)
+    assert b.heard() == [b"as a stranger"]
+
+
+def test_engine_without_private_key_drops_everything(pair):
+    simulation, a, b = pair
+    b.engine.set_private_key(None)
+    a.say(b, b"anybody?")
+    b.say(a, b"no")
+    simulation.run(1)
+    assert b.heard() == []
+    assert b.engine.counters()["no_private_key"] >= 2
+
+
+def test_engine_own_key_is_no_peer(pair):
+    _, a, _ = pair
+    with pytest.raises(ValueError, match="own peer"):
+        a.engine.update_peer(PeerConfig(a.key, ()))
+
+
+def test_engine_moved_address_goes_to_its_new_owner_in_either_order(simulate):
+    simulation = simulate()
+    a, b, c = (simulation.add(number) for number in (1, 2, 3))
+    simulation.connect_all()
+    prefixes = {node: a.engine._peers[node.key].config for node in (b, c)}
+    both = prefixes[b].allowed_ips + prefixes[c].allowed_ips
+    a.engine.update_peer(PeerConfig(c.key, both, c.disco))
+    a.engine.update_peer(PeerConfig(b.key, (), b.disco))
+    assert set(a.plane._routes.values()) == {a.engine.peer_index(c.key)}
+    a.engine.update_peer(PeerConfig(c.key, prefixes[c].allowed_ips, c.disco))
+    a.engine.update_peer(prefixes[b])
+    a.say(b, b"to b")
+    simulation.run(1)
+    assert b.heard() == [b"to b"]
+    assert c.heard() == []
+
+
+def test_engine_source_of_another_peer_is_refused(simulate):
+    """One peer must not send from what belongs to another, however specific its own prefixes are."""
+    simulation = simulate()
+    a, b, c = (simulation.add(number) for number in (1, 2, 3))
+    simulation.connect_all()
+    true_address, b.address = b.address, c.address
+    b.say(a, b"I am c")
+    simulation.run(1)
+    b.address = true_address
+    assert a.heard() == []
+    assert a.plane.counters()["in_source"] == 1
+
+
+def test_engine_status_counts_bytes_and_handshake_time(pair):
+    simulation, a, b = pair
+    assert a.engine.peer_status(b.key).last_handshake is None
+    assert not a.engine.peer_status(b.key).in_engine
+    a.say(b, b"hello")
+    simulation.run(1)
+    status, theirs = a.engine.peer_status(b.key), b.engine.peer_status(a.key)
+    assert status.in_engine
+    assert simulation.clock.wall() - 1 < status.last_handshake <= simulation.clock.wall()
+    assert status.tx_bytes == theirs.rx_bytes == 148 + 32 + 16 + 48 + 16
+    assert status.rx_bytes == theirs.tx_bytes == 92
+
+
+def test_engine_persistent_keepalive_holds_a_session_open(simulate):
+    simulation = simulate()
+    a, b = simulation.add(1), simulation.add(2)
+    b.know(a)
+    a.know(b, keepalive_s=25)
+    simulation.run(600)
+    state = b.plane.peer_state(0)
+    assert 20 <= state.rx_packets <= 40
+    assert len(a.sessions()) >= 4
+
+
+def test_engine_tsmp_ping_makes_a_session_and_is_answered(pair):
+    simulation, a, b = pair
+    pong = simulation.loop.run(a.engine.ping_tsmp(b.key, b.address))
+    assert 0.02 < pong.latency_s < 0.2
+    assert pong.peerapi_port == 0
+    assert b.inbox == []
+
+
+def test_engine_ping_of_a_silent_peer_returns_none_in_time(pair):
+    simulation, a, b = pair
+    b.socket.link.up = False
+    before = simulation.clock.monotonic()
+    assert simulation.loop.run(a.engine.ping_tsmp(b.key, b.address, timeout_s=3)) is None
+    assert simulation.clock.monotonic() - before == pytest.approx(3)
+    assert not a.engine.pings._waiting
+
+
+def test_engine_icmp_ping_is_answered_by_a_userspace_node(simulate):
+    simulation = simulate()
+    a, b = simulation.add(1), simulation.add(2, userspace=True)
+    simulation.connect_all()
+    pong = simulation.loop.run(a.engine.ping_icmp(b.key, b.address))
+    assert pong.latency_s < 0.2
+    assert a.inbox == []
+
+
+def test_engine_clock_steps_back_and_rekeying_goes_on(pair):
+    simulation, a, b = pair
+    a.say(b, b"before")
+    simulation.run(1)
+    for node in (a, b):
+        node.heard()
+    simulation.clock.step_wall(-3600)
+    simulation.run(700)
+    a.say(b, b"after")
+    simulation.run(1)
+    assert b.heard() == [b"after"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_engine_flood_of_initiations_draws_cookies_and_lets_a_peer_through(simulate, known):
+    """Under load a source must return a cookie; a peer that does gets through."""
+    simulation = simulate()
+    a, b, flooder = simulation.add(1), simulation.add(2), simulation.add(3)
+    a.know(b)
+    b.know(a)
+    if known:
+        b.know(flooder)
+    flooder.know(b)
+    captured = []
+    simulation.net.tap = lambda source, to, data: bool(captured.append(data))
+    flooder.say(b, b"x")
+    simulation.run(0.1)
+    flooder.socket.receiver = lambda source, datagram: None
+    flooder.close()
+    simulation.nodes.remove(flooder)
+    simulation.net.tap = None
+    for number in range(90):
+        for _ in range(600):
+            simulation.clock.call_later(0.1 * number, flooder.socket.send, b.socket.address, captured[0])
+    simulation.run(1)
+    a.say(b, b"through the flood")
+    simulation.run(7)
+    assert b.heard() == [b"through the flood"]
+    counters = b.engine.counters()
+    assert counters["cookie_asked"] > 10_000
+    assert counters.get("initiation_replayed", 0) + counters.get("initiation_unknown_peer", 0) < 1000
+
+
+def test_engine_noise_never_brings_us_under_load(pair):
+    """Datagrams without a valid mac1 take no place in the queue and get no answer."""
+    simulation, a, b = pair
+    sent = simulation.net.sent
+    for _ in range(3000):
+        simulation.net.clock.call_later(0, a.socket.send, b.socket.address, b"\1\0\0\0" + bytes(144))
+    simulation.run(1)
+    assert simulation.net.sent == sent + 3000
+    assert b.engine.counters() == {"mac1": 3000}
+    a.say(b, b"hello")
+    simulation.run(1)
+    assert b.heard() == [b"hello"]
+
+
+def test_engine_oversized_and_odd_datagrams_are_dropped_or_handed_on(pair):
+    """An oversized datagram crashed another implementation."""
+    simulation, a, b = pair
+    handed_on = []
+    b.engine.hooks.datagram = lambda address, port, data: handed_on.append(data)
+    odd = [b"", b"\1", b"\1\0\0\0", b"\1" * 65507, b"\4\0\0\0" + bytes(12), bytes(148), b"\5\0\0\0" * 300]
+    for datagram in odd:
+        b._received(a.socket.address, datagram)
+    for kind, size in ((1, 148), (2, 92), (3, 64), (4, 2000)):
+        b._received(a.socket.address, bytes([kind, 0, 0, 0]) + b"\xff" * (size - 4))
+    simulation.run(1)
+    assert handed_on == odd
+    assert b.engine.counters() == {"mac1": 2, "cookie_unexpected": 1}
