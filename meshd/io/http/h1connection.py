@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             return text_response(500, "internal error, see the log of the daemon")
 
     async def _read_request(self, patience_s: float) -> Request:
-        if not self._incoming:
+        if not self._incoming and not self._http.trailing_data[0]:
             await self._wait_for_data(patience_s)
         event = await self._next_event(self._limits.header_s)
         if not isinstance(event, h11.Request):

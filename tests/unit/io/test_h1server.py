@@ -1,0 +1,416 @@
+"""The HTTP/1.1 server, over real Unix sockets, on asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from meshd.io.http.h1server import HttpError, HttpServer, Limits, Request, Response, text_response
+from meshd.io.peercred import PeerIdentity, peer_identity
+
+Scenario = Callable[["Rig"], Awaitable[None]]
+
+
+class Rig:
+    """A server whose handler a test may replace, and raw connections to it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.seen: list[Request] = []
+        self.gone = asyncio.Event()
+        self.released = asyncio.Event()
+        self.handler: Callable[[Request], Awaitable[Response]] = self.default
+
+    async def default(self, request: Request) -> Response:
+        self.seen.append(request)
+        match request.path:
+            case "/echo":
+                return Response(200, [("X-Test", "1")], await request.body())
+            case "/fail":
+                raise RuntimeError("secret detail")
+            case "/refuse":
+                raise HttpError(418, "no tea")
+            case "/value":
+                return text_response(200, await request.value("a"))
+            case "/stream":
+                return Response(200, [], Stream(self))
+            case "/hang":
+                try:
+                    with request.cancel_if_gone():
+                        await asyncio.Event().wait()
+                finally:
+                    self.gone.set()
+            case "/big":
+                return Response(200, [], b"x" * (4 << 20))
+            case "/upgrade":
+                return Response(101, [("Upgrade", "test"), ("Connection", "upgrade")], take_over=self.shout)
+        return Response(200, [], b"hello")
+
+    async def shout(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line.upper())
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self.path)
+
+    async def ask(self, text: str, *, eof: bool = False) -> bytes:
+        reader, writer = await self.connect()
+        writer.write(text.encode())
+        if eof:
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return answer
+
+
+class Stream:
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.count = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.count += 1
+        if self.count > 2:
+            await self.rig.released.wait()
+            raise StopAsyncIteration
+        return b"part%d\n" % self.count
+
+    async def aclose(self) -> None:
+        self.rig.gone.set()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
+    def run(scenario: Scenario, **options: object) -> None:
+        async def main() -> None:
+            rig = Rig(str(tmp_path / "s"))
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(rig.path)
+            listener.listen()
+            server = HttpServer(lambda r: rig.handler(r), **options)  # type: ignore[arg-type]
+            rig.server = server  # type: ignore[attr-defined]
+            await server.start(listener)
+            try:
+                await scenario(rig)
+            finally:
+                await server.close(grace_s=0.01)
+            assert server.connections == 0
+
+        factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+
+    return run
+
+
+GET = "GET {} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+def test_h1server_get_answers(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(GET.format("/x%20y?a=1&a=2&b="))
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nhello")
+        request = rig.seen[0]
+        assert (request.path, request.raw_path) == ("/x y", "/x%20y")
+        assert request.query == [("a", "1"), ("a", "2"), ("b", "")]
+        assert request.header("host") == "h"
+
+    serve(scenario)
+
+
+def test_h1server_peer_is_who_connected(serve) -> None:
+    """LA-04: the identity comes from the kernel."""
+    import os
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask(GET.format("/"))
+        assert rig.seen[0].peer == PeerIdentity(os.getuid(), os.getgid(), os.getpid())
+
+    serve(scenario)
+
+
+def test_peer_identity_of_other_sockets_is_none() -> None:
+    with socket.socket(socket.AF_INET) as sock:
+        assert peer_identity(sock.fileno()) is None
+    assert peer_identity(1 << 20) is None
+
+
+def test_h1server_keep_alive_serves_several_requests(serve) -> None:
+    """LA-03: one connection, request after request; also when they are sent at once."""
+
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        for _ in range(2):
+            writer.write(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200 OK" in head
+            assert await reader.readexactly(3) == b"abc"
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 2)
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(5) == b"hello"
+        writer.close()
+
+    serve(scenario)
+
+
+def test_h1server_idle_connection_is_closed(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, _writer = await rig.connect()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+    serve(scenario, limits=Limits(header_s=0.01))
+
+
+def test_h1server_dribbled_header_times_out(serve) -> None:
+    """A deadline for the whole head: a byte now and then does not prolong it."""
+
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(b"GET / HT")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+    serve(scenario, limits=Limits(header_s=0.01))
+
+
+def test_h1server_oversize_body_is_refused_unread(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+
+    serve(scenario)
+
+
+def test_h1server_oversize_chunked_body_is_refused(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        chunk = "4000\r\n" + "x" * 0x4000 + "\r\n"
+        head = "POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        reader, writer = await rig.connect()
+        writer.write((head + chunk * 2).encode())
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+
+    serve(scenario, limits=Limits(body_bytes=20_000))
+
+
+def test_h1server_huge_header_is_refused(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("GET / HTTP/1.1\r\nHost: h\r\nX: " + "x" * 40_000)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "\x16\x03\x01\r\n\r\n"]
+)
+def test_h1server_garbage_gets_400(serve, text: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(text)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert rig.seen == []
+
+    serve(scenario)
+
+
+def test_h1server_handler_failure_is_500_without_details(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(GET.format("/fail"))
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"secret" not in answer
+
+    serve(scenario)
+
+
+def test_h1server_http_error_is_text(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(GET.format("/refuse"))
+        assert answer.startswith(b"HTTP/1.1 418 ")
+        assert answer.endswith(b"no tea\n")
+
+    serve(scenario)
+
+
+def test_h1server_form_value_wins_over_query(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        head = "POST /value?a=query HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+        form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 6\r\n\r\na=form"
+        assert (await rig.ask(head + form)).endswith(b"form\n")
+        assert (await rig.ask(head + "Content-Length: 0\r\n\r\n")).endswith(b"query\n")
+
+    serve(scenario)
+
+
+def test_h1server_expect_100_gets_its_answer(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"hi")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    serve(scenario)
+
+
+def test_h1server_head_has_length_and_no_body(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert b"content-length: 5" in answer.lower()
+        assert answer.endswith(b"\r\n\r\n")
+
+    serve(scenario)
+
+
+def test_h1server_half_closed_client_still_gets_its_answer(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", eof=True)
+        assert answer.endswith(b"hello")
+
+    serve(scenario)
+
+
+def test_h1server_stream_sends_parts_at_once_and_ends(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(GET.format("/stream").encode())
+        assert b"chunked" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readuntil(b"part2\n\r\n") == b"6\r\npart1\n\r\n6\r\npart2\n\r\n"
+        rig.released.set()
+        assert await reader.read() == b"0\r\n\r\n"
+        await asyncio.wait_for(rig.gone.wait(), 5)
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/hang"])
+@pytest.mark.parametrize("half", [True, False])
+def test_h1server_client_leaving_ends_what_runs_for_it(serve, path: str, half: bool) -> None:
+    """LA-14: streams and waits stop when nobody listens any more, half-closed or closed."""
+
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(GET.format(path).encode())
+        if path == "/stream":
+            await reader.readuntil(b"part2\n")
+        else:
+            while not rig.seen:
+                await asyncio.sleep(0)
+        if half:
+            writer.write_eof()
+        else:
+            writer.close()
+        await asyncio.wait_for(rig.gone.wait(), 5)
+
+    serve(scenario)
+
+
+def test_h1server_client_gone_before_the_stream_began_closes_the_source(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Request) -> Response:
+            entered.set()
+            await leave.wait()
+            return Response(200, [], Stream(rig))
+
+        rig.handler = slow
+        _reader, writer = await rig.connect()
+        writer.write(GET.format("/").encode())
+        await entered.wait()
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0)
+        leave.set()
+        await asyncio.wait_for(rig.gone.wait(), 5)
+
+    serve(scenario)
+
+
+def test_h1server_reader_that_takes_nothing_is_cut_off(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.transport.pause_reading()  # type: ignore[union-attr]
+        writer.write(GET.format("/big").encode())
+        while rig.server.connections or not rig.seen:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.001)
+        writer.transport.resume_reading()  # type: ignore[union-attr]
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            answer = b""
+        assert len(answer) < 4 << 20
+
+    serve(scenario, limits=Limits(write_s=0.01))
+
+
+def test_h1server_upgrade_hands_the_bytes_over(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(b"POST /upgrade HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\nearly\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await reader.readline() == b"EARLY\n"
+        writer.write(b"late\n")
+        assert await reader.readline() == b"LATE\n"
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+    serve(scenario)
+
+
+def test_h1server_many_watchers_do_not_block_others(serve) -> None:
+    """LA-14: two hundred open streams, and a request between them is answered."""
+
+    async def scenario(rig: Rig) -> None:
+        watchers = [await rig.connect() for _ in range(200)]
+        for reader, writer in watchers:
+            writer.write(GET.format("/stream").encode())
+        for reader, _ in watchers:
+            await reader.readuntil(b"part2\n")
+        assert (await rig.ask(GET.format("/"))).endswith(b"hello")
+        for _, writer in watchers:
+            writer.close()
+
+    serve(scenario)
+
+
+def test_h1server_one_user_cannot_take_all_connections(serve) -> None:
+    uids = iter([1000, 1000, 1000, 0])
+
+    async def scenario(rig: Rig) -> None:
+        held = [await rig.connect() for _ in range(2)]
+        reader, writer = await rig.connect()
+        writer.write(GET.format("/").encode())
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        assert (await rig.ask(GET.format("/"))).endswith(b"hello")
+        for _, held_writer in held:
+            held_writer.close()
+
+    serve(
+        scenario,
+        limits=Limits(connections_per_user=2),
+        identify=lambda fd: PeerIdentity(next(uids), 0, None),
+    )
+
+
+def test_h1server_close_ends_streams(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(GET.format("/stream").encode())
+        await reader.readuntil(b"part2\n")
+        await rig.server.close(grace_s=0.01)  # type: ignore[attr-defined]
+        await asyncio.wait_for(reader.read(), 5)
+        assert rig.gone.is_set()
+
+    serve(scenario)
