@@ -1,4 +1,4 @@
-# Looks at the object member names of a JSON text without decoding it.
+"""C API of the look over a JSON text: names in another letter case, nesting."""
 
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -14,8 +14,13 @@ cdef struct name_table_t:
     uint32_t mask  # number of slots less one
     uint32_t longest
 
-# 1 when a member name is unknown as it stands, but known when letter case is ignored; else 0.
-cdef int misspelled_c(const name_table_t* table, const uint8_t* data, size_t n) noexcept nogil
+cdef enum:
+    JSON_MISSPELLED = 1  # a member name is unknown as it stands, but known when letter case is ignored
+    JSON_TOO_DEEP = 2  # nested deeper than JSON_MAX_DEPTH
+    JSON_MAX_DEPTH = 64
+
+# JSON_* bits; looks no further once it is too deep.
+cdef int inspect_c(const name_table_t* table, const uint8_t* data, size_t n) noexcept nogil
 
 
 cdef class NameTable:

@@ -1,9 +1,13 @@
-"""Spots JSON member names in another letter case than they should have; the contract is in jsonnames.pyi."""
+"""Looks over a JSON text before it is decoded; the contract is in jsonnames.pyi."""
 # freethreading: a table never changes once it is built.
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memchr, memcmp
+from libc.string cimport memcmp
+
+MISSPELLED = JSON_MISSPELLED
+TOO_DEEP = JSON_TOO_DEEP
+MAX_DEPTH = JSON_MAX_DEPTH
 
 
 cdef inline uint32_t hash_c(const uint8_t* text, size_t n) noexcept nogil:
@@ -38,31 +42,41 @@ cdef inline int other_case_c(const name_table_t* table, const uint8_t* text, siz
     return find_c(table.folded_slots, table.folded, table.mask, lower, n)
 
 
-cdef int misspelled_c(const name_table_t* table, const uint8_t* data, size_t n) noexcept nogil:
+cdef int inspect_c(const name_table_t* table, const uint8_t* data, size_t n) noexcept nogil:
     cdef const uint8_t* at = data
     cdef const uint8_t* end = data + n
     cdef const uint8_t* start
-    cdef const uint8_t* stop
+    cdef int found = 0
     cdef int escaped
+    cdef size_t depth = 0
+    cdef size_t length
+    cdef uint8_t mark
     while at < end:
-        start = <const uint8_t*> memchr(at, 34, end - at)
-        if start == NULL:
-            return 0
-        start += 1
-        stop = start
+        mark = at[0]
+        at += 1
+        if mark == 123 or mark == 91:
+            depth += 1
+            if depth > JSON_MAX_DEPTH:
+                return found | JSON_TOO_DEEP
+        elif mark == 125 or mark == 93:
+            depth -= depth != 0
+        if mark != 34:
+            continue
+        start = at
         escaped = 0
-        while stop < end and stop[0] != 34:
-            escaped |= stop[0] == 92
-            # A lone backslash at the very end leaves `stop` at `end`, not beyond.
-            stop += 2 if stop[0] == 92 and stop + 1 < end else 1
-        if stop >= end:
-            return 0
-        at = stop + 1
+        while at < end and at[0] != 34:
+            escaped |= at[0] == 92
+            # A lone backslash at the very end leaves `at` at `end`, not beyond.
+            at += 2 if at[0] == 92 and at + 1 < end else 1
+        if at >= end:
+            return found
+        length = at - start
+        at += 1
         while at < end and (at[0] == 32 or 9 <= at[0] <= 10 or at[0] == 13):
             at += 1
-        if at < end and at[0] == 58 and not escaped and other_case_c(table, start, stop - start):
-            return 1
-    return 0
+        if not found and at < end and at[0] == 58 and not escaped and other_case_c(table, start, length):
+            found = JSON_MISSPELLED
+    return found
 
 
 cdef class NameTable:
@@ -107,11 +121,11 @@ cdef class NameTable:
         free(self.c.exact_slots)
         free(self.c.folded_slots)
 
-    def misspelled(self, const uint8_t[::1] data not None):
+    def inspect(self, const uint8_t[::1] data not None):
         cdef size_t n = data.shape[0]
         cdef int found
         if n == 0:
-            return False
+            return 0
         with nogil:
-            found = misspelled_c(&self.c, &data[0], n)
-        return bool(found)
+            found = inspect_c(&self.c, &data[0], n)
+        return found

@@ -12,8 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from meshd._fast.jsonnames import MAX_DEPTH, MISSPELLED, TOO_DEEP
 from meshd.base.errors import WireError
 from meshd.wire.control.shape import Shape, shape_of
+from meshd.wire.control.values import FORMS
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -33,7 +35,10 @@ def _shape(kind: type[msgspec.Struct]) -> Shape:
 
 def decode(kind: type[_T], data: bytes) -> _T:
     """The value of type `kind` written in `data`; `WireError` names the field that is wrong."""
-    if _shape(kind).names.misspelled(data):
+    outlook = _shape(kind).names.inspect(data)
+    if outlook & TOO_DEEP:
+        raise WireError(f"{kind.__name__} is nested deeper than {MAX_DEPTH} levels")
+    if outlook & MISSPELLED:
         return _decode_loosely(kind, data)
     decoder: msgspec.json.Decoder[_T] = _decoder(kind)
     try:
@@ -41,7 +46,7 @@ def decode(kind: type[_T], data: bytes) -> _T:
     except msgspec.ValidationError as error:
         if "got `null`" in str(error):
             return _decode_loosely(kind, data)
-        raise WireError(f"{kind.__name__}: {error}") from error
+        raise _misfit(kind, error) from error
     except _BAD_INPUT as error:
         raise WireError(f"{kind.__name__} is not valid JSON: {error}") from error
 
@@ -51,9 +56,19 @@ def _decode_loosely(kind: type[_T], data: bytes) -> _T:
         value: Any = msgspec.json.decode(data)
         return msgspec.convert(_shape(kind).normalise(value), kind, str_keys=True, builtin_types=())
     except msgspec.ValidationError as error:
-        raise WireError(f"{kind.__name__}: {error}") from error
+        raise _misfit(kind, error) from error
     except _BAD_INPUT as error:
         raise WireError(f"{kind.__name__} is not valid JSON: {error}") from error
+
+
+def _misfit(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> WireError:
+    """Says in words which field is wrong; the value itself is never told, it may be a secret."""
+    complaint, _, path = str(error).partition(" - at ")
+    field = path.replace("`", "").replace("$.", "") or "the document"
+    for pattern, words in FORMS.items():
+        if repr(pattern) in complaint:
+            return WireError(f"{kind.__name__}: {field} is malformed", expected=words)
+    return WireError(f"{kind.__name__}: {field}: {complaint.replace('`', '')}")
 
 
 def encode(value: msgspec.Struct) -> bytes:

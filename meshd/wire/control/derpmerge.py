@@ -24,7 +24,8 @@ def merge_derp_map(previous: DERPMap | None, update: DERPMap) -> DERPMap:
 
 
 def _admit(regions: dict[int, DERPRegion]) -> dict[int, DERPRegion]:
-    return {number: regions[number] for number in sorted(regions)[:MAX_REGIONS] if number > 0}
+    numbers = sorted(number for number in regions if number > 0)
+    return {number: regions[number] for number in numbers[:MAX_REGIONS]}
 
 
 def _merge_home_params(previous: DERPHomeParams | None, update: DERPHomeParams | None) -> DERPHomeParams | None:

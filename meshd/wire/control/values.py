@@ -31,20 +31,26 @@ _ZONE: Final = r"(?:%[^\]]{1,64})?"
 _PORT: Final = r"(?:6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3}|0)"
 
 
-def _pattern(body: str) -> msgspec.Meta:
+FORMS: Final[dict[str, str]] = {}
+"""What each checked pattern stands for, in words, for error messages."""
+
+
+def _form(words: str, body: str) -> msgspec.Meta:
     # Digits are ASCII only; `\Z` because `$` would let a newline follow.
-    return msgspec.Meta(pattern=rf"(?a)\A(?:{body})\Z")
+    pattern = rf"(?a)\A(?:{body})\Z"
+    FORMS[pattern] = words
+    return msgspec.Meta(pattern=pattern)
 
 
-NodeKeyText = Annotated[str, _pattern(f"nodekey:{_HEX64}")]
-MachineKeyText = Annotated[str, _pattern(f"mkey:{_HEX64}")]
-DiscoKeyText = Annotated[str, _pattern(f"discokey:{_HEX64}")]
-LockKeyText = Annotated[str, _pattern(f"(?:nlpub|tlpub):{_HEX64}")]
-TimeText = Annotated[str, _pattern(_DATE + _CLOCK)]
-IPText = Annotated[str, _pattern(rf"{_V4}|{_V6}{_ZONE}|")]
+NodeKeyText = Annotated[str, _form("nodekey: and 64 hex digits", f"nodekey:{_HEX64}")]
+MachineKeyText = Annotated[str, _form("mkey: and 64 hex digits", f"mkey:{_HEX64}")]
+DiscoKeyText = Annotated[str, _form("discokey: and 64 hex digits", f"discokey:{_HEX64}")]
+LockKeyText = Annotated[str, _form("nlpub: and 64 hex digits", f"(?:nlpub|tlpub):{_HEX64}")]
+TimeText = Annotated[str, _form("an RFC 3339 time with its zone", _DATE + _CLOCK)]
+IPText = Annotated[str, _form("an IP address", rf"{_V4}|{_V6}{_ZONE}|")]
 """An address; empty text means none."""
-PrefixText = Annotated[str, _pattern(rf"{_V4}/(?:3[0-2]|[12]?\d)|{_V6}/(?:12[0-8]|1[01]\d|[1-9]?\d)")]
-AddrPortText = Annotated[str, _pattern(rf"{_V4}:{_PORT}|\[{_V6}{_ZONE}\]:{_PORT}")]
+PrefixText = Annotated[str, _form("address/bits", rf"{_V4}/(?:3[0-2]|[12]?\d)|{_V6}/(?:12[0-8]|1[01]\d|[1-9]?\d)")]
+AddrPortText = Annotated[str, _form("ip:port", rf"{_V4}:{_PORT}|\[{_V6}{_ZONE}\]:{_PORT}")]
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -58,6 +64,7 @@ ZERO_DISCO_KEY: Final = "discokey:" + "0" * 64
 ZERO_LOCK_KEY: Final = "nlpub:" + "0" * 64
 
 __all__ = [
+    "FORMS",
     "ZERO_DISCO_KEY",
     "ZERO_LOCK_KEY",
     "ZERO_MACHINE_KEY",

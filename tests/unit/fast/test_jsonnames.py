@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd._fast.jsonnames import NameTable
+from meshd._fast.jsonnames import MAX_DEPTH, MISSPELLED, TOO_DEEP, NameTable
 from tests.reference import jsonnames as reference
 
 NAMES = [b"ID", b"Node", b"node", b"Hostinfo", b"sshHostKeys", b"OS"]
@@ -38,14 +38,14 @@ TWIN = reference.NameTable(NAMES)
     ],
 )
 def test_name_table_spots_other_case_only(text, wanted):
-    assert FAST.misspelled(text) is wanted
-    assert TWIN.misspelled(text) is wanted
+    assert FAST.inspect(text) == wanted * MISSPELLED
+    assert TWIN.inspect(text) == wanted * MISSPELLED
 
 
-@given(st.text(alphabet='"\\:{},idIDNnOoeS \n', max_size=60))
+@given(st.text(alphabet='"\\:{}[],idIDNnOoeS \n', max_size=60))
 def test_name_table_equals_its_twin_on_token_soup(text):
     data = text.encode()
-    assert FAST.misspelled(data) == TWIN.misspelled(data)
+    assert FAST.inspect(data) == TWIN.inspect(data)
 
 
 @given(
@@ -57,7 +57,7 @@ def test_name_table_equals_its_twin_on_token_soup(text):
 )
 def test_name_table_equals_its_twin_on_documents(document):
     data = json.dumps(document, ensure_ascii=False).encode()
-    assert FAST.misspelled(data) == TWIN.misspelled(data)
+    assert FAST.inspect(data) == TWIN.inspect(data)
 
 
 @pytest.mark.parametrize("name", [b"", b"x" * 65, "é".encode(), "text"])
@@ -67,4 +67,13 @@ def test_name_table_unfit_name_refused(name):
 
 
 def test_name_table_without_names_finds_nothing():
-    assert not NameTable([]).misspelled(b'{"id":1}')
+    assert not NameTable([]).inspect(b'{"id":1}')
+
+
+@pytest.mark.parametrize("table", [FAST, TWIN])
+def test_name_table_depth_is_counted_outside_strings(table):
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert table.inspect(deepest) == 0
+    assert table.inspect(b"[" + deepest) == TOO_DEEP
+    assert table.inspect(b'{"id":' + deepest) == TOO_DEEP | MISSPELLED
+    assert table.inspect(b"[" + b'{"x":[]},' * 1000 + b'"' + b"[{" * 1000 + b'"]') == 0
