@@ -23,6 +23,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 READ_AHEAD_BYTES = 64 * 1024
 """Bytes taken from a client before anything asked for them; reading pauses beyond."""
+LINGER_BYTES = 8 << 20
+"""Bytes of a refused body that are read and thrown away before the connection is cut."""
+LINGER_S = 1.0
+"""Seconds that this may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ class Limits:
     """Open at the same time."""
     connections_per_user: int = 256
     """Of these, by one user other than root: nobody can keep root out."""
+
+
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class _Closed(Exception):
@@ -125,6 +132,8 @@ class Connection(asyncio.Protocol):
     # -- what a request uses ---------------------------------------------------------------------------------
 
     async def read_body_part(self) -> bytes:
+        if self._http.their_state is not h11.SEND_BODY:
+            return b""
         if self._http.they_are_waiting_for_100_continue:
             self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
         try:
@@ -190,6 +199,8 @@ class Connection(asyncio.Protocol):
             return False
         await self._send(request.method, response)
         await self._skip_body()
+        if self._http.their_state is h11.SEND_BODY:
+            await self._linger()
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE or self._owner.closing:
             return False
         self._http.start_next_cycle()
@@ -215,6 +226,8 @@ class Connection(asyncio.Protocol):
         event = await self._next_event(self._limits.header_s)
         if not isinstance(event, h11.Request):
             raise _Closed
+        if not any(name in _BODY_HEADERS for name, _ in event.headers):
+            self._http.next_event()  # the end of a request without body, already here
         target = event.target.decode("ascii")
         path, _, query = target.partition("?")
         return Request(
@@ -267,6 +280,20 @@ class Connection(asyncio.Protocol):
             skipped += len(part)
             if not part or skipped > READ_AHEAD_BYTES:
                 return
+
+    async def _linger(self) -> None:
+        """Discard what a refused client is still sending: closing on it would destroy the answer on its way."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        discarded = 0
+        deadline = asyncio.get_running_loop().time() + LINGER_S
+        while discarded < LINGER_BYTES:
+            discarded += len(self._incoming)
+            self._incoming.clear()
+            self._resume_reading()
+            if self._eof:
+                return
+            await self._wait_for_data(deadline - asyncio.get_running_loop().time())
 
     # -- writing ---------------------------------------------------------------------------------------------
 

@@ -212,7 +212,13 @@ def test_h1server_huge_header_is_refused(serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "\x16\x03\x01\r\n\r\n"]
+    "text",
+    [
+        "nonsense\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "\x16\x03\x01\r\n\r\n",
+    ],
 )
 def test_h1server_garbage_gets_400(serve, text: str) -> None:
     async def scenario(rig: Rig) -> None:
@@ -412,5 +418,29 @@ def test_h1server_close_ends_streams(serve) -> None:
         await rig.server.close(grace_s=0.01)  # type: ignore[attr-defined]
         await asyncio.wait_for(reader.read(), 5)
         assert rig.gone.is_set()
+
+    serve(scenario)
+
+
+def test_h1server_keep_alive_survives_a_refusal(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        for _ in range(2):
+            writer.write(b"GET /refuse HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await reader.readuntil(b"no tea\n")).startswith(b"HTTP/1.1 418 ")
+        writer.close()
+
+    serve(scenario)
+
+
+def test_h1server_refused_body_does_not_destroy_the_answer(serve) -> None:
+    """The client sends all of its megabytes and then reads why they were not wanted."""
+
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+        await asyncio.wait_for(writer.drain(), 5)
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        writer.close()
 
     serve(scenario)
