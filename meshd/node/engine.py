@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, assert_never
 
-from meshd.base.addr import AddrPort, IPAddress, IPPrefix
+from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6
-from meshd.core.handshake import Identity, open_initiation
-from meshd.core.handshakequeue import Admitted, Challenge, HandshakeQueue, Source
+from meshd.core.handshake import Identity
+from meshd.core.handshakequeue import Source
 from meshd.core.indextable import IndexTable
 from meshd.core.tai64n import TimestampSource
 from meshd.core.tunnel import Tunnel
@@ -44,22 +44,15 @@ from meshd.node.enginepeer import (
     PeerConfig,
     traffic_of,
 )
+from meshd.node.handshakedesk import HandshakeDesk
 from meshd.node.netstack import answer
+from meshd.node.peerroutes import PeerRoutes
 from meshd.node.timerheap import TimerHeap
 from meshd.node.tunnelping import TunnelPings, TunnelPong, reject
 from meshd.wire.tsmp import RejectReason
-from meshd.wire.wireguard import (
-    MESSAGE_COOKIE_REPLY,
-    MESSAGE_INITIATION,
-    MESSAGE_TRANSPORT,
-    decode_cookie_reply,
-    decode_initiation,
-    decode_response,
-    message_type,
-)
+from meshd.wire.wireguard import MESSAGE_TRANSPORT, message_type
 
 EVENTS_PER_TURN = 256
-HANDSHAKES_PER_TURN = 16  # each costs up to half a millisecond of the event loop
 if TYPE_CHECKING:
     from meshd._fast.filter import Filter
 
@@ -94,16 +87,17 @@ class Engine:
         self._random = random
         self._stamps = TimestampSource()
         self._context: TunnelContext | None = None
-        self._queue: HandshakeQueue | None = None
         self._own_public: NodePublic | None = None
-        self._pump_scheduled = False
         self._peers: dict[NodePublic, EnginePeer] = {}
         self._by_index: dict[int, EnginePeer] = {}
         self._by_tunnel: dict[Tunnel, EnginePeer] = {}
-        self._route_owner: dict[IPPrefix, EnginePeer] = {}
         self._addresses: tuple[IPAddress, ...] = ()
         self._timers: TimerHeap[EnginePeer] = TimerHeap(loop, clock.monotonic, self._timer_fired)
         self._drops: dict[str, int] = {}
+        self._routes = PeerRoutes(plane)
+        self._desk = HandshakeDesk(
+            loop, clock.monotonic, self._drops, self._find_tunnel, self._handshake_accepted, self._challenge
+        )
         self.pings = TunnelPings(loop, clock.monotonic, random, self._send_packet)
         plane.watch_echo(self.pings.echo_identifier)
         plane.set_service_addresses([address.packed for address in SERVICE_ADDRESSES])
@@ -122,13 +116,14 @@ class Engine:
         for peer in self._peers.values():
             self._forget_tunnel(peer)
         if identity is None:
-            self._context = self._queue = self._own_public = None
+            self._context = self._own_public = None
+            self._desk.set_context(None)
             return
         self._own_public = NodePublic(identity.public)
         self.remove_peer(self._own_public)
         indices: IndexTable[Tunnel] = IndexTable(self._random)
         self._context = TunnelContext(identity, indices, self._random, self._stamp, self._drops)
-        self._queue = HandshakeQueue(identity.public, self._random, self._drops)
+        self._desk.set_context(self._context)
         for peer in self._peers.values():
             self._apply_keepalive(peer, 0)
 
@@ -149,13 +144,13 @@ class Engine:
         if peer is None:
             peer = EnginePeer(config, self._plane.add_peer(config.node_key.raw))
             self._peers[config.node_key] = self._by_index[peer.index] = peer
-            self._apply_routes(peer, ())
+            self._routes.replace(peer.index, (), config.allowed_ips)
             if config.jailed:
                 self._plane.set_jailed(peer.index, True)
             self._apply_keepalive(peer, 0)
             return
         old, peer.config = peer.config, config
-        self._apply_routes(peer, old.allowed_ips)
+        self._routes.replace(peer.index, old.allowed_ips, config.allowed_ips)
         if old.jailed != config.jailed:
             self._plane.set_jailed(peer.index, config.jailed)
         if old.disco_key is not None and old.disco_key != config.disco_key and peer.tunnel is not None:
@@ -171,9 +166,7 @@ class Engine:
             return
         self._forget_tunnel(peer)
         del self._by_index[peer.index]
-        for prefix in peer.config.allowed_ips:
-            if self._route_owner.get(prefix) is peer:
-                del self._route_owner[prefix]
+        self._routes.replace(peer.index, peer.config.allowed_ips, ())
         self._plane.remove_peer(peer.index)
 
     def peer_index(self, key: NodePublic) -> int | None:
@@ -226,68 +219,23 @@ class Engine:
 
     def receive(self, datagram: bytes, source: Source) -> None:
         """A WireGuard datagram that is no transport packet, from UDP or (source: its sender) a relay."""
-        if self._queue is None or self._context is None:
-            self._drop("no_private_key")
-        elif message_type(datagram) == MESSAGE_COOKIE_REPLY:
-            reply = decode_cookie_reply(datagram)
-            tunnel = self._context.indices.owner(reply.receiver)
-            if tunnel is None or not tunnel.cookie_received(reply, self._clock.monotonic()):
-                self._drop("cookie_unexpected")
-        elif self._queue.offer(datagram, source):
-            self._schedule_pump()
+        self._desk.receive(datagram, source)
 
-    def _schedule_pump(self) -> None:
-        if not self._pump_scheduled:
-            self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+    def _find_tunnel(self, public: bytes) -> Tunnel | None:
+        peer = self._peers.get(NodePublic(public))
+        return self._tunnel(peer) if peer is not None else None
 
-    def _pump(self) -> None:
-        """Work on waiting handshakes, a few per turn of the loop."""
-        self._pump_scheduled = False
-        for _ in range(HANDSHAKES_PER_TURN):
-            work = self._queue.take(self._clock.monotonic()) if self._queue is not None else None
-            if work is None:
-                return
-            self._handshake(work)
-        if self._queue is not None and len(self._queue):
-            self._schedule_pump()
+    def _handshake_accepted(self, tunnel: Tunnel, source: Source, size: int) -> None:
+        peer = self._by_tunnel[tunnel]
+        peer.handshake_rx_bytes += size
+        self.hooks.authenticated(peer.key, source)
+        self._settle(peer)
 
-    def _handshake(self, work: Admitted | Challenge) -> None:
-        if isinstance(work, Challenge):
-            if isinstance(work.source, AddrPort):
-                self.hooks.answer(work.source, work.data)
-            elif work.source in self._peers:
-                self._send(work.source, work.data)
-            return
-        peer = self._initiation(work.data) if work.kind == MESSAGE_INITIATION else self._response(work.data)
-        if peer is not None:
-            peer.handshake_rx_bytes += len(work.data)
-            self.hooks.authenticated(peer.key, work.source)
-            self._settle(peer)
-
-    def _initiation(self, data: bytes) -> EnginePeer | None:
-        assert self._context is not None
-        opened = open_initiation(self._context.identity, decode_initiation(data))
-        if opened is None:
-            self._drop("initiation_forged")
-            return None
-        peer = self._peers.get(NodePublic(opened.sender_public))
-        if peer is None:
-            self._drop("initiation_unknown_peer")
-            return None
-        tunnel = self._tunnel(peer)
-        accepted = tunnel is not None and tunnel.initiation_received(opened, self._clock.monotonic())
-        return peer if accepted else None
-
-    def _response(self, data: bytes) -> EnginePeer | None:
-        assert self._context is not None
-        message = decode_response(data)
-        tunnel = self._context.indices.owner(message.receiver)
-        if tunnel is None:
-            self._drop("response_unexpected")
-            return None
-        accepted = tunnel.response_received(message, self._clock.monotonic())
-        return self._by_tunnel[tunnel] if accepted else None
+    def _challenge(self, source: Source, cookie_reply: bytes) -> None:
+        if isinstance(source, AddrPort):
+            self.hooks.answer(source, cookie_reply)
+        elif source in self._peers:
+            self._send(source, cookie_reply)
 
     # -- from the data plane
 
@@ -457,18 +405,6 @@ class Engine:
         self._settle(peer)
 
     # -- small steps
-
-    def _apply_routes(self, peer: EnginePeer, old: tuple[IPPrefix, ...]) -> None:
-        wanted = set(peer.config.allowed_ips)
-        for prefix in old:
-            if prefix not in wanted and self._route_owner.get(prefix) is peer:
-                del self._route_owner[prefix]
-                self._plane.remove_route(prefix.network_address.packed, prefix.prefixlen)
-        before = set(old)
-        for prefix in peer.config.allowed_ips:
-            if prefix not in before:
-                self._route_owner[prefix] = peer
-                self._plane.add_route(peer.index, prefix.network_address.packed, prefix.prefixlen)
 
     def _apply_keepalive(self, peer: EnginePeer, old_s: int) -> None:
         tunnel = self._tunnel(peer) if peer.config.keepalive_s else peer.tunnel
