@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import zstandard
 
 _CHUNK: Final = 1 << 16
-_MAX_WINDOW: Final = 1 << 27
-"""128 MiB is what the format's reference tool accepts by default; a frame asking for more is refused."""
+_MAX_WINDOW: Final = 1 << 26
+"""The decoder allocates the window a frame asks for; ordinary encoders ask for 8 MiB or less."""
 
 _FRAME_MAGIC: Final = 0xFD2FB528
 _SKIPPABLE_MAGIC: Final = 0x184D2A50
