@@ -45,7 +45,7 @@ class AdminServer:
 
     async def start(self, path: Path) -> None:
         """Listen; a file left over by a killed server is replaced (the state directory is locked by us)."""
-        path.unlink(missing_ok=True)
+        _remove(path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old_mask = os.umask(0o177)
         try:
@@ -62,7 +62,7 @@ class AdminServer:
         if self._server is not None:
             self._server.close()
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            _remove(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -90,6 +90,10 @@ class AdminServer:
             return _failure(error.message, error.hint, error.code)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             return _failure(f"malformed request: {error}", None, "usage")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _failure(message: str, hint: str | None, code: str) -> bytes:

@@ -28,9 +28,7 @@ TEXT = "text/plain; charset=utf-8"
 class ControlService:
     """Answers one request at a time per stream; holds nothing about connections."""
 
-    def __init__(
-        self, registry: Registry, registrar: Registrar, distributor: Distributor, presence: Presence
-    ) -> None:
+    def __init__(self, registry: Registry, registrar: Registrar, distributor: Distributor, presence: Presence) -> None:
         self._registry = registry
         self._registrar = registrar
         self._distributor = distributor
@@ -54,7 +52,11 @@ class ControlService:
         task = self._loop.create_task(self._guard(stream, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        stream.on_closed = task.cancel
+
+        def given_up() -> None:
+            task.cancel()
+
+        stream.on_closed = given_up
 
     async def _guard(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
         try:
@@ -65,7 +67,7 @@ class ControlService:
         except MeshdError as error:
             log.warning("request_failed", extra=kv(path=stream.path, reason=error.message))
             stream.respond(429 if error.code == "busy" else 503, f"{error.message}\n".encode(), TEXT)
-        except Exception as error:  # noqa: BLE001 - one bad request must not end the server
+        except Exception as error:
             log.error("request_failed", extra=kv(path=stream.path, reason=repr(error)), exc_info=error)
             stream.respond(500, b"internal error\n", TEXT)
 
@@ -143,5 +145,3 @@ class ControlService:
 def _check_version(version: int) -> None:
     if version < MIN_VERSION:
         raise WireError(f"unsupported client version: {version}", expected=f"capability version {MIN_VERSION} or later")
-
-

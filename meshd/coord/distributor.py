@@ -84,9 +84,7 @@ class Distributor:
         cache: dict[object, bytes] = {}
         for stream in list(self._streams.values()):
             stream.offer(changes, cache)
-        self._window_s = min(
-            MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST)
-        )
+        self._window_s = min(MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST))
 
     def attach(self, stream: MapStream) -> None:
         """A node's new stream takes the place of its old one; its first message is sent."""

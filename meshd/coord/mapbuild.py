@@ -44,9 +44,7 @@ def reverse_zones() -> tuple[str, ...]:
 
 def dns_config(base_domain: str) -> DNSConfig:
     """MagicDNS for every node of the network; no other resolver is touched."""
-    return DNSConfig(
-        routes=dict.fromkeys((base_domain, *reverse_zones()), ()), domains=(base_domain,), proxied=True
-    )
+    return DNSConfig(routes=dict.fromkeys((base_domain, *reverse_zones()), ()), domains=(base_domain,), proxied=True)
 
 
 def shown_hostinfo(info: Hostinfo, *, online_services: bool = True) -> Hostinfo:

@@ -22,13 +22,7 @@ KEEP_ALIVE_MIN_S = 50.0
 KEEP_ALIVE_JITTER_S = 9.0
 
 _TELLS_PEERS = (
-    change.ENDPOINTS
-    | change.HOME_REGION
-    | change.ONLINE
-    | change.DISCO
-    | change.EXPIRY
-    | change.WHOLE
-    | change.REMOVED
+    change.ENDPOINTS | change.HOME_REGION | change.ONLINE | change.DISCO | change.EXPIRY | change.WHOLE | change.REMOVED
 )
 
 Changes = dict[int, int]
@@ -217,9 +211,9 @@ class MapStream:
         if visible is None and known is None:
             return set(), set()
         if known is None:
-            known = {
-                node_id for node_id in self._others() if not changes.get(node_id, 0) & change.ADDED
-            } | {node_id for node_id, flags in changes.items() if flags & change.REMOVED and not flags & change.ADDED}
+            known = {node_id for node_id in self._others() if not changes.get(node_id, 0) & change.ADDED} | {
+                node_id for node_id, flags in changes.items() if flags & change.REMOVED and not flags & change.ADDED
+            }
         target = self._others() if visible is None else visible
         self._known = None if visible is None else target
         return target - known, known - target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from meshd.base.addr import parse_prefix
@@ -13,6 +14,7 @@ from meshd.base.gotime import format_time
 from meshd.coord import authkeys, store
 from meshd.coord.admin import Arguments, Operation
 from meshd.coord.distributor import Distributor
+from meshd.coord.policy.document import parse_policy
 from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
 from meshd.coord.registration import Registrar, describe_key
@@ -50,6 +52,8 @@ class Operations:
             "nodes.rename": self.nodes_rename,
             "nodes.approve-routes": self.nodes_approve_routes,
             "nodes.tag": self.nodes_tag,
+            "policy.get": self.policy_get,
+            "policy.set": self.policy_set,
         }
 
     # --- users -------------------------------------------------------------------------------------------
@@ -103,7 +107,7 @@ class Operations:
         keys = await self._registry.database.run(store.auth_keys)
         for key in keys:
             if wanted == str(key.id) or wanted.startswith(f"mesh-auth-{key.prefix}"):
-                await self._registry.database.run(lambda c, key_id=key.id: store.revoke_auth_key(c, key_id))
+                await self._registry.database.run(partial(store.revoke_auth_key, key_id=key.id))
                 key.revoked = True
                 return describe_key(key, self._network.users[key.user_id].name, time.time())
         raise MeshdError(
@@ -165,6 +169,27 @@ class Operations:
             routes = list(node.hostinfo.routable_ips)
         await self._registry.approve_routes(node, routes)
         return self._node(node)
+
+    # --- policy ------------------------------------------------------------------------------------------
+
+    async def policy_get(self, args: Arguments) -> object:
+        return {"text": self._policy.text, "file": str(self._policy.file) if self._policy.file else None}
+
+    async def policy_set(self, args: Arguments) -> object:
+        if self._policy.file is not None:
+            raise MeshdError(
+                f"the server reads its policy from {self._policy.file}",
+                code="conflict",
+                hint="Change that file and send the server SIGHUP, or start it without --policy.",
+            )
+        text = str(args["text"])
+        parse_policy(text, str(args.get("name") or "policy"))
+        wall = time.time()
+        await self._registry.database.run(lambda connection: store.add_policy(connection, text, wall))
+        self._policy.set(text)
+        self._distributor.policy_changed()
+        await self._registry.approve_by_policy()
+        return {"text": text}
 
     def _find(self, args: Arguments) -> NodeRecord:
         wanted = str(args["node"])

@@ -24,9 +24,7 @@ log = get_logger(__name__)
 UPGRADE_NAME = "tailscale-control-protocol"
 HANDSHAKE_HEADER = "x-tailscale-handshake"
 JSON = "application/json"
-_SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n"
-)
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n"
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="robots" content="noindex"><title>Join the network</title>
 <body style="font-family: sans-serif; max-width: 40em; margin: 3em auto">
@@ -92,9 +90,7 @@ class CoordPages:
             return Response(405, b"use POST\n")
         wanted = request.wants_upgrade()
         if not wanted:
-            return Response(
-                400, b"missing next protocol: a proxy on the way may have removed the Upgrade header\n"
-            )
+            return Response(400, b"missing next protocol: a proxy on the way may have removed the Upgrade header\n")
         if wanted != UPGRADE_NAME:
             return Response(400, b"unknown next protocol\n")
         try:

@@ -74,9 +74,7 @@ class PendingRegistrations:
         per_source = Counter(entry.source_ip for entry in self._by_id.values())
         if len(self._by_id) >= MAX_PENDING or per_source[source_ip] >= MAX_PER_SOURCE:
             raise MeshdError("too many machines wait for approval, try again later", code="busy")
-        entry = PendingRegistration(
-            os.urandom(12).hex(), machine_key, request, source_ip, wall, now + LIFETIME_S
-        )
+        entry = PendingRegistration(os.urandom(12).hex(), machine_key, request, source_ip, wall, now + LIFETIME_S)
         self._by_id[entry.id] = entry
         self._by_node_key[request.node_key] = entry
         return entry

@@ -1,9 +1,14 @@
-"""Where the access rules of a network come from: nothing, or a policy text."""
+"""Where the access rules of a network come from: nothing, a file, or a text that an administrator set."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from meshd.base.errors import MeshdError
 from meshd.coord.access import Access, AllowAll
 from meshd.coord.network import Network
+from meshd.coord.policy.compile import compile_policy
+from meshd.coord.policy.document import PolicyDocument, parse_policy
 
 
 class PolicySource:
@@ -11,7 +16,27 @@ class PolicySource:
 
     def __init__(self) -> None:
         self.text: str | None = None
+        self.file: Path | None = None
+        """Where it was read from; then it is changed there and not by command."""
+        self._document: PolicyDocument | None = None
+
+    def set(self, text: str | None, name: str = "policy") -> None:
+        """Take a policy text, or None for "everybody may reach everybody".
+
+        MeshdError naming line and column when it is not a valid policy; the old one then stays.
+        """
+        self._document = None if text is None else parse_policy(text, name)
+        self.text = text
+
+    def read(self, path: Path) -> None:
+        """Take the policy of a file; MeshdError when it cannot be read or is not valid."""
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise MeshdError(f"cannot read the policy file {path}: {error}", code="config") from None
+        self.set(text, str(path))
+        self.file = path
 
     def access(self, network: Network) -> Access:
         """The rules for the network as it is now."""
-        return AllowAll()
+        return AllowAll() if self._document is None else compile_policy(self._document, network)

@@ -58,9 +58,7 @@ class Registrar:
         self.pending = PendingRegistrations()
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def register(
-        self, request: RegisterRequest, machine: MachinePublic, source_ip: str
-    ) -> RegisterResponse:
+    async def register(self, request: RegisterRequest, machine: MachinePublic, source_ip: str) -> RegisterResponse:
         """The answer; refusals are an answer with `error`. MeshdError `busy` means "ask again later"."""
         machine_key = machine.text()
         try:
@@ -92,9 +90,7 @@ class Registrar:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def _register(
-        self, request: RegisterRequest, machine_key: str, source_ip: str
-    ) -> RegisterResponse:
+    async def _register(self, request: RegisterRequest, machine_key: str, source_ip: str) -> RegisterResponse:
         if request.node_key == ZERO_NODE_KEY:
             raise MeshdError("the request has no node key", code="denied")
         wall = time.time()
@@ -206,9 +202,7 @@ class Registrar:
         )
         return RegisterResponse(auth_url=f"{self._rules.url}/register/{entry.id}")
 
-    async def _follow_up(
-        self, request: RegisterRequest, machine_key: str, source_ip: str
-    ) -> RegisterResponse:
+    async def _follow_up(self, request: RegisterRequest, machine_key: str, source_ip: str) -> RegisterResponse:
         registration_id = request.followup.rsplit("/", 1)[-1]
         entry = self.pending.get(registration_id, self._loop.time())
         if entry is not None and entry.machine_key == machine_key and entry.request.node_key == request.node_key:

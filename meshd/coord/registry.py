@@ -24,6 +24,10 @@ log = get_logger(__name__)
 ADDRESS_SETTING = "last_address"
 MAX_ENDPOINTS = 64
 """More than any machine has; the rest only costs every peer's memory."""
+_ADOPTED = (
+    *("user_id", "tags", "method", "auth_key_id", "ephemeral", "expiry", "version", "hostinfo", "last_seen"),
+    *("disco_key", "endpoints", "endpoint_types", "approved_routes"),
+)
 _STORE = 1 << 30
 """Something worth storing that peers need not hear of (latencies)."""
 
@@ -156,10 +160,7 @@ class Registry:
 
     def _adopt(self, node: NodeRecord, draft: NodeRecord) -> None:
         self.network.rekey(node, draft.node_key)
-        for name in (
-            "user_id tags method auth_key_id ephemeral expiry version hostinfo last_seen disco_key endpoints "
-            "endpoint_types approved_routes"
-        ).split():
+        for name in _ADOPTED:
             setattr(node, name, getattr(draft, name))
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
@@ -213,6 +214,13 @@ class Registry:
         await self.save(node)
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
+
+    async def approve_by_policy(self) -> None:
+        """Approve what a new policy approves by itself; nothing is taken back."""
+        for node in list(self.network.nodes.values()):
+            approved = self._approved(node)
+            if approved != node.approved_routes:
+                await self.approve_routes(node, approved)
 
     def report(self, node: NodeRecord, request: MapRequest) -> bool:
         """Take over what a node tells of itself in a map request; True when something must be stored.
@@ -288,4 +296,3 @@ def usable_endpoints(endpoints: Iterable[str]) -> tuple[str, ...]:
         for endpoint in endpoints
         if "%" not in endpoint and not endpoint.lower().startswith(("[fe8", "[fe9", "[fea", "[feb"))
     )[:MAX_ENDPOINTS]
-

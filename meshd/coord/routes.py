@@ -42,9 +42,7 @@ class RouteTable:
 
     def primary(self, node_id: int) -> tuple[str, ...]:
         """Subnet routes that the node carries."""
-        return tuple(
-            prefix for prefix in self._of_node.get(node_id, ()) if self._carrier.get(prefix) == node_id
-        )
+        return tuple(prefix for prefix in self._of_node.get(node_id, ()) if self._carrier.get(prefix) == node_id)
 
     def carried(self, node_id: int) -> tuple[str, ...]:
         """Subnet routes that the node carries, and its exit routes."""

@@ -34,6 +34,7 @@ async def _serve(options: ServeOptions) -> None:
         loop.add_signal_handler(number, stop.set)
     service = CoordService(options)
     await service.start()
+    loop.add_signal_handler(signal.SIGHUP, service.reload_policy)
     print(f"mesh up --login-server={options.address.url} --auth-key={service.join_key}", flush=True)
     await stop.wait()
     log.info("stopping", extra=kv(nodes=len(service.network.nodes)))

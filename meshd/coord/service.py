@@ -57,6 +57,10 @@ class CoordService:
         self._admin: AdminServer | None = None
         self._presence: Presence | None = None
         self._control: ControlService | None = None
+        self._policy: PolicySource | None = None
+        self._distributor: Distributor | None = None
+        self._registry: Registry | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self.join_key = ""
         """A reusable auth key for the line that is printed at the start."""
         self.network = Network()
@@ -85,7 +89,12 @@ class CoordService:
         self._lock_state_dir()
         database = self._database = Database(options.state_dir / DATABASE_NAME)
         policy = PolicySource()
-        registry = Registry(self.network, database, policy)
+        self._policy = policy
+        if options.policy_file is not None:
+            policy.read(options.policy_file)
+        else:
+            policy.set(await database.run(store.current_policy))
+        registry = self._registry = Registry(self.network, database, policy)
         await registry.load()
         machine_private = MachinePrivate(await self._secret("noise", MachinePrivate.generate().raw))
         relay_private = NodePrivate(await self._secret("relay", NodePrivate.generate().raw))
@@ -93,14 +102,12 @@ class CoordService:
 
         tls = self._tls(relay_private.public())
         await self._start_stun()
-        regions = derp_map(
-            options.address, stun_port=self.stun_port or -1, pin=tls.pin, enabled=options.derp
+        regions = derp_map(options.address, stun_port=self.stun_port or -1, pin=tls.pin, enabled=options.derp)
+        distributor = self._distributor = Distributor(
+            self.network, MapBuilder(self.network, options.base_domain, regions), policy
         )
-        distributor = Distributor(self.network, MapBuilder(self.network, options.base_domain, regions), policy)
         presence = self._presence = Presence(registry, options.ephemeral_timeout_s)
-        registrar = Registrar(
-            registry, presence, RegistrationRules(options.address.url, options.node_key_lifetime_s)
-        )
+        registrar = Registrar(registry, presence, RegistrationRules(options.address.url, options.node_key_lifetime_s))
         control = self._control = ControlService(registry, registrar, distributor, presence)
         registry.on_deleted = self._node_deleted
         registry.on_rekeyed = self._node_rekeyed
@@ -157,6 +164,26 @@ class CoordService:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def reload_policy(self) -> None:
+        """Read the policy file again; a bad one is logged and the old one stays."""
+        if self._policy is None or self._distributor is None or self._policy.file is None:
+            return
+        try:
+            self._policy.read(self._policy.file)
+        except MeshdError as error:
+            log.error("policy_refused", extra=kv(reason=error.message))
+            return
+        self._distributor.policy_changed()
+        self._reloading = asyncio.get_running_loop().create_task(self._approve_by_policy())
+        log.info("policy_reloaded", extra=kv(file=self._policy.file))
+
+    async def _approve_by_policy(self) -> None:
+        assert self._registry is not None
+        try:
+            await self._registry.approve_by_policy()
+        except MeshdError as error:
+            log.error("not_stored", extra=kv(reason=error.message))
 
     def _lock_state_dir(self) -> None:
         folder = self._options.state_dir

@@ -12,11 +12,12 @@ from meshd.coord.records import AuthKeyRecord, NodeRecord, UserRecord
 from meshd.wire.control import Hostinfo, decode, encode
 
 _NODE_COLUMNS = (
-    "id machine_key node_key user_id name v4 v6 created hostname disco_key tags method auth_key_id ephemeral "
-    "expiry last_seen hostinfo endpoints endpoint_types version approved_routes"
-).split()
+    *("id", "machine_key", "node_key", "user_id", "name", "v4", "v6", "created", "hostname", "disco_key", "tags"),
+    *("method", "auth_key_id", "ephemeral", "expiry", "last_seen", "hostinfo", "endpoints", "endpoint_types"),
+    *("version", "approved_routes"),
+)
 _SAVE_NODE = (
-    f"INSERT INTO node ({', '.join(_NODE_COLUMNS)}) VALUES ({', '.join('?' * len(_NODE_COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO node ({', '.join(_NODE_COLUMNS)}) VALUES ({', '.join('?' * len(_NODE_COLUMNS))}) "
     f"ON CONFLICT(id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _NODE_COLUMNS[1:])}"
 )
 _KEY_COLUMNS = "id, prefix, user_id, reusable, ephemeral, tags, created, expiry, used, revoked, note"
@@ -101,7 +102,7 @@ def delete_node(connection: sqlite3.Connection, node_id: int) -> None:
 
 def load_nodes(connection: sqlite3.Connection) -> list[NodeRecord]:
     nodes = []
-    for row in connection.execute(f"SELECT {', '.join(_NODE_COLUMNS)} FROM node ORDER BY id"):  # noqa: S608
+    for row in connection.execute(f"SELECT {', '.join(_NODE_COLUMNS)} FROM node ORDER BY id"):
         values = dict(zip(_NODE_COLUMNS, row, strict=True))
         values["ephemeral"] = bool(values["ephemeral"])
         values["hostinfo"] = decode(Hostinfo, str(values["hostinfo"]).encode())
@@ -131,19 +132,17 @@ def add_auth_key(
         (prefix, digest, user_id, int(reusable), int(ephemeral), _text(tags), wall, expiry, note),
     )
     assert cursor.lastrowid is not None
-    return AuthKeyRecord(
-        cursor.lastrowid, prefix, user_id, reusable, ephemeral, tags, wall, expiry, None, False, note
-    )
+    return AuthKeyRecord(cursor.lastrowid, prefix, user_id, reusable, ephemeral, tags, wall, expiry, None, False, note)
 
 
 def auth_keys(connection: sqlite3.Connection) -> list[AuthKeyRecord]:
-    return [_key(row) for row in connection.execute(f"SELECT {_KEY_COLUMNS} FROM auth_key ORDER BY id")]  # noqa: S608
+    return [_key(row) for row in connection.execute(f"SELECT {_KEY_COLUMNS} FROM auth_key ORDER BY id")]
 
 
 def find_auth_key(connection: sqlite3.Connection, prefix: str) -> tuple[AuthKeyRecord, bytes] | None:
     """The key with that public half, and the digest of its secret half."""
     row = connection.execute(
-        f"SELECT {_KEY_COLUMNS}, digest FROM auth_key WHERE prefix = ?",  # noqa: S608
+        f"SELECT {_KEY_COLUMNS}, digest FROM auth_key WHERE prefix = ?",
         (prefix,),
     ).fetchone()
     return None if row is None else (_key(row[:-1]), bytes(row[-1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -147,9 +148,10 @@ def _make_meta(relay: NodePublic) -> bytes:
 
     key = ed25519.Ed25519PrivateKey.from_private_bytes(os.urandom(32))
     # 71 characters, over the 64 of X.520: the format clients look for demands it.
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.COMMON_NAME, META_PREFIX + relay.raw.hex(), _validate=False)]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        common_name = x509.NameAttribute(NameOID.COMMON_NAME, META_PREFIX + relay.raw.hex(), _validate=False)
+    name = x509.Name([common_name])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()

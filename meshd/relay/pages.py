@@ -74,5 +74,5 @@ class RelayPages:
                     found = await loop.getaddrinfo(known, None, type=socket.SOCK_STREAM)
             except (OSError, TimeoutError):
                 continue
-            answer[known] = sorted({address[0] for *_, address in found})
+            answer[known] = sorted({str(address[0]) for *_, address in found})
         return Response(200, json.dumps(answer).encode(), "application/json")

@@ -66,8 +66,8 @@ class RelaySession:
         "_outbox",
         "_paused",
         "_pong_waits",
-        "_rate_debt",
         "_rate_at",
+        "_rate_debt",
         "_rest",
         "_server",
         "_skip",
@@ -130,7 +130,7 @@ class RelaySession:
             used = self._relay(data)
         else:
             used = self._greet(data)
-        if self.closed:
+        if self._over():
             return
         if used < len(data):
             self._rest += data[used:] if used else data
@@ -354,6 +354,9 @@ class RelaySession:
         self._server.counters.protocol_errors += 1
         log.info("relay_protocol_error", extra=kv(addr=self.source_ip, reason=reason))
         self.abort()
+
+    def _over(self) -> bool:
+        return self.closed
 
     def _disarm(self) -> None:
         if self._timer is not None:

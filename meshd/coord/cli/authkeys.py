@@ -20,7 +20,9 @@ def authkeys() -> None:
 @click.option("--reusable", is_flag=True, help="For any number of machines.")
 @click.option("--ephemeral", is_flag=True, help="Its machines are deleted when they go away.")
 @click.option("--tags", metavar="TAG[,TAG…]", default="", help="The machines belong to these tags.")
-@click.option("--expiry", type=DURATION, default=90 * 86400.0, show_default="90d", help="How long it may be used; 0 = for ever.")
+@click.option(
+    "--expiry", type=DURATION, default=90 * 86400.0, show_default="90d", help="How long it may be used; 0 = for ever."
+)
 def create(
     state_dir: Path, as_json: bool, user: str | None, reusable: bool, ephemeral: bool, tags: str, expiry: float
 ) -> None:
@@ -51,7 +53,15 @@ def list_keys(state_dir: Path, as_json: bool) -> None:
     print_table(
         ["ID", "KEY", "USER", "STATE", "KIND", "TAGS", "EXPIRY"],
         [
-            [key["id"], key["key"], key["user"], key["state"], _kind(key), ",".join(key["tags"]) or "-", moment(key["expiry"])]
+            [
+                key["id"],
+                key["key"],
+                key["user"],
+                key["state"],
+                _kind(key),
+                ",".join(key["tags"]) or "-",
+                moment(key["expiry"]),
+            ]
             for key in keys
         ],
     )

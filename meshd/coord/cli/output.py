@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +14,11 @@ from meshd.base.errors import MeshdError
 from meshd.coord.adminclient import call
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType
 
 SOCKET_NAME = "admin.sock"
 EXIT_CODES = {"usage": 2, "config": 2, "not-found": 3, "conflict": 4, "denied": 5, "unreachable": 6, "busy": 7}
@@ -28,7 +33,7 @@ def exit_code(error: MeshdError) -> int:
     return EXIT_CODES.get(error.code, 1)
 
 
-class Duration(click.ParamType):
+class Duration(_FloatType):
     """`90s`, `30m`, `12h`, `180d`, `1d12h`; a bare `0` is no time at all. The value is seconds."""
 
     name = "duration"
@@ -85,7 +90,9 @@ def print_json(value: Any) -> None:
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns padded to their widest cell; only the titles when there is nothing."""
     cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(title), *(len(row[i]) for row in cells)) if cells else len(title) for i, title in enumerate(titles)]
+    widths = [
+        max(len(title), *(len(row[i]) for row in cells)) if cells else len(title) for i, title in enumerate(titles)
+    ]
     for row in [list(titles), *cells]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -30,7 +31,7 @@ def get(state_dir: Path, as_json: bool) -> None:
 @policy.command("set")
 @admin_options
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-def set_policy(state_dir: Path, as_json: bool, file: click.utils.LazyFile) -> None:
+def set_policy(state_dir: Path, as_json: bool, file: TextIO) -> None:
     """Check a policy file and let it hold from now on. FILE may be - for standard input."""
     found = ask(state_dir, "policy.set", text=file.read(), name=str(file.name))
     if as_json:
@@ -41,7 +42,7 @@ def set_policy(state_dir: Path, as_json: bool, file: click.utils.LazyFile) -> No
 
 @policy.command("check")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-def check(file: click.utils.LazyFile) -> None:
+def check(file: TextIO) -> None:
     """Check a policy file without a running server."""
     from meshd.coord.policy.document import parse_policy
 

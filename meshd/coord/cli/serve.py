@@ -11,15 +11,33 @@ from meshd.coord.cli.output import DURATION, state_dir_option
 
 @click.command()
 @state_dir_option
-@click.option("--listen", default="0.0.0.0:8080", show_default=True, metavar="ADDR:PORT", help="TCP address to serve on.")  # noqa: S104
+@click.option(
+    "--listen", default="0.0.0.0:8080", show_default=True, metavar="ADDR:PORT", help="TCP address to serve on."
+)
 @click.option("--url", metavar="URL", help="Address that clients use, e.g. http://192.0.2.1:8080.")
-@click.option("--stun-port", type=click.IntRange(-1, 65535), default=3478, show_default=True, help="UDP port; 0 = any, -1 = off.")
+@click.option(
+    "--stun-port", type=click.IntRange(-1, 65535), default=3478, show_default=True, help="UDP port; 0 = any, -1 = off."
+)
 @click.option("--derp", type=click.Choice(["on", "off"]), default="on", show_default=True, help="The built-in relay.")
-@click.option("--policy", "policy_file", type=click.Path(path_type=Path, dir_okay=False), help="Access policy file (HuJSON).")
+@click.option(
+    "--policy", "policy_file", type=click.Path(path_type=Path, dir_okay=False), help="Access policy file (HuJSON)."
+)
 @click.option("--base-domain", default="mesh.internal", show_default=True, help="DNS suffix of the machines' names.")
-@click.option("--node-key-expiry", type=DURATION, default=0.0, show_default="never", help="Machines log in again after this.")
-@click.option("--ephemeral-timeout", type=DURATION, default=1800.0, show_default="30m", help="Absent ephemeral machines are deleted after this.")
-@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain (PEM) instead of a self-signed one.")
+@click.option(
+    "--node-key-expiry", type=DURATION, default=0.0, show_default="never", help="Machines log in again after this."
+)
+@click.option(
+    "--ephemeral-timeout",
+    type=DURATION,
+    default=1800.0,
+    show_default="30m",
+    help="Absent ephemeral machines are deleted after this.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate chain (PEM) instead of a self-signed one.",
+)
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key (PEM).")
 @click.option("--verbose", "-v", is_flag=True, help="Log every event.")
 def serve(
@@ -44,7 +62,7 @@ def serve(
         raise click.UsageError("--tls-cert and --tls-key belong together")
     host, port = parse_listen(listen)
     if url is None:
-        if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        if host in ("", "0.0.0.0", "::"):
             raise click.UsageError("--url is needed: say under which address clients reach this server")
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     run(

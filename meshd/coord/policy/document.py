@@ -1,0 +1,270 @@
+"""The policy file: what may stand in it, checked with line and column.
+
+    groups, hosts, tagOwners, acls, grants, autoApprovers
+
+Without a file everybody may reach everybody. With one, only what a rule allows is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from meshd.base.addr import IPPrefix, host_prefix, parse_ip, parse_prefix
+from meshd.base.errors import MeshdError
+from meshd.coord.policy.ports import PROTOCOLS, PortSpan, parse_ports
+from meshd.coord.tags import is_tag
+from meshd.wire.hujson import HujsonError, Item, parse
+
+T = TypeVar("T")
+
+MAX_POLICY_BYTES = 1024 * 1024
+AUTOGROUPS_SOURCE = ("autogroup:member", "autogroup:tagged")
+AUTOGROUPS_TARGET = (*AUTOGROUPS_SOURCE, "autogroup:self", "autogroup:internet")
+_FIELDS = ("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A destination of a rule: an alias and the ports that are open there."""
+
+    alias: str
+    ports: tuple[PortSpan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Sources may reach targets; `protocols` empty means TCP, UDP and ICMP."""
+
+    sources: tuple[str, ...]
+    targets: tuple[Target, ...]
+    protocols: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppGrant:
+    """Sources have capabilities towards targets."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    capabilities: dict[str, tuple[Any, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDocument:
+    """A checked policy; every alias in it resolves."""
+
+    groups: dict[str, tuple[str, ...]]
+    hosts: dict[str, IPPrefix]
+    tag_owners: dict[str, tuple[str, ...]]
+    rules: tuple[Rule, ...]
+    grants: tuple[AppGrant, ...]
+    route_approvers: tuple[tuple[IPPrefix, tuple[str, ...]], ...]
+    exit_approvers: tuple[str, ...]
+
+
+def parse_policy(text: str, name: str = "policy") -> PolicyDocument:
+    """The policy written in `text`; MeshdError `name:line:column: what is wrong`."""
+    return _Parser(name).document(text)
+
+
+def prefix_of(text: str) -> IPPrefix | None:
+    """The prefix that an address or prefix stands for, None when it is neither."""
+    try:
+        return parse_prefix(text) if "/" in text else host_prefix(parse_ip(text))
+    except ValueError:
+        return None
+
+
+class _Parser:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._groups: dict[str, tuple[str, ...]] = {}
+        self._hosts: dict[str, IPPrefix] = {}
+        self._tag_owners: dict[str, tuple[str, ...]] = {}
+
+    def fail(self, item: Item, message: str) -> NoReturn:
+        raise MeshdError(f"{self._name}:{item.line}:{item.column}: {message}", code="usage")
+
+    def document(self, text: str) -> PolicyDocument:
+        if len(text) > MAX_POLICY_BYTES:
+            raise MeshdError(f"{self._name}: a policy has at most {MAX_POLICY_BYTES} characters", code="usage")
+        try:
+            root = parse(text)
+        except HujsonError as error:
+            raise MeshdError(f"{self._name}:{error.line}:{error.column}: {error.problem}", code="usage") from None
+        top = self.fields(root, _FIELDS)
+        tag_items = self.table(top.get("tagOwners"))
+        for name, item in tag_items.items():
+            if not is_tag(name):
+                self.fail(item, f"{name!r} is not a tag (tag:name)")
+            self._tag_owners[name] = ()
+        self._groups = {name: self._group(name, item) for name, item in self.table(top.get("groups")).items()}
+        self._hosts = {name: self._host(name, item) for name, item in self.table(top.get("hosts")).items()}
+        for name, item in tag_items.items():
+            self._tag_owners[name] = self.each(item, self._owner)
+        rules = self.each(top.get("acls"), self._acl)
+        granted = self.each(top.get("grants"), self._grant)
+        approvers = self.fields(top["autoApprovers"], ("routes", "exitNode")) if "autoApprovers" in top else {}
+        routes = self.table(approvers.get("routes"))
+        return PolicyDocument(
+            self._groups,
+            self._hosts,
+            self._tag_owners,
+            (*rules, *(rule for rules_of_grant, _ in granted for rule in rules_of_grant)),
+            tuple(grant for _, grant in granted if grant is not None),
+            tuple((self._route(name, item), self.each(item, self._owner)) for name, item in routes.items()),
+            self.each(approvers.get("exitNode"), self._owner),
+        )
+
+    # --- shapes ------------------------------------------------------------------------------------------
+
+    def table(self, item: Item | None) -> dict[str, Item]:
+        if item is None:
+            return {}
+        if not isinstance(item.value, dict):
+            self.fail(item, "an object { … } is expected here")
+        return item.value
+
+    def fields(self, item: Item, known: tuple[str, ...]) -> dict[str, Item]:
+        found = self.table(item)
+        for name, value in found.items():
+            if name not in known:
+                self.fail(value, f"{name!r} is not supported here; known are {', '.join(known)}")
+        return found
+
+    def each(self, item: Item | None, read: Callable[[Item], T]) -> tuple[T, ...]:
+        if item is None:
+            return ()
+        if not isinstance(item.value, list):
+            self.fail(item, "a list [ … ] is expected here")
+        return tuple(read(entry) for entry in item.value)
+
+    def text(self, item: Item) -> str:
+        if not isinstance(item.value, str) or not item.value:
+            self.fail(item, "a text is expected here")
+        return item.value
+
+    # --- definitions -------------------------------------------------------------------------------------
+
+    def _group(self, name: str, item: Item) -> tuple[str, ...]:
+        if not name.startswith("group:"):
+            self.fail(item, f"the name {name!r} of a group must begin with group:")
+        members = self.each(item, self.text)
+        for member in members:
+            if ":" in member:
+                self.fail(item, f"{member!r} cannot be a member of a group; only users can")
+        return members
+
+    def _host(self, name: str, item: Item) -> IPPrefix:
+        if ":" in name or "/" in name or name == "*" or prefix_of(name) is not None:
+            self.fail(item, f"{name!r} cannot be the name of a host")
+        prefix = prefix_of(self.text(item))
+        if prefix is None:
+            self.fail(item, f"{item.value!r} is not an address or prefix (without host bits)")
+        return prefix
+
+    def _route(self, text: str, item: Item) -> IPPrefix:
+        prefix = prefix_of(text)
+        if prefix is None:
+            self.fail(item, f"{text!r} is not a prefix")
+        return prefix
+
+    def _owner(self, item: Item) -> str:
+        owner = self.text(item)
+        if owner.startswith("group:"):
+            self._known(item, owner, self._groups)
+        elif owner.startswith("tag:"):
+            self._known(item, owner, self._tag_owners)
+        elif owner.startswith("autogroup:") and owner != "autogroup:member":
+            self.fail(item, f"{owner!r} is not supported here; known is autogroup:member")
+        return owner
+
+    def _known(self, item: Item, alias: str, table: dict[str, Any]) -> None:
+        if alias not in table:
+            self.fail(item, f"{alias!r} is not defined")
+
+    # --- rules -------------------------------------------------------------------------------------------
+
+    def _acl(self, item: Item) -> Rule:
+        found = self.fields(item, ("action", "proto", "src", "dst"))
+        for needed in ("action", "src", "dst"):
+            if needed not in found:
+                self.fail(item, f"{needed!r} is missing")
+        if found["action"].value != "accept":
+            self.fail(found["action"], 'the only action is "accept"')
+        protocols = self._protocol(found["proto"]) if "proto" in found else ()
+        return Rule(self.each(found["src"], self._source), self.each(found["dst"], self._target), protocols)
+
+    def _protocol(self, item: Item) -> tuple[int, ...]:
+        name = str(item.value).lower() if isinstance(item.value, (str, int)) else ""
+        if name in PROTOCOLS:
+            return PROTOCOLS[name]
+        if name.isascii() and name.isdigit() and 0 < int(name[:4]) < 256:
+            return (int(name),)
+        self.fail(item, f"{item.value!r} is not a protocol")
+
+    def _source(self, item: Item) -> str:
+        return self._alias(item, self.text(item), AUTOGROUPS_SOURCE)
+
+    def _target_alias(self, item: Item) -> str:
+        return self._alias(item, self.text(item), AUTOGROUPS_TARGET)
+
+    def _alias(self, item: Item, alias: str, autogroups: tuple[str, ...]) -> str:
+        if alias.startswith("group:"):
+            self._known(item, alias, self._groups)
+        elif alias.startswith("tag:"):
+            self._known(item, alias, self._tag_owners)
+        elif alias.startswith("autogroup:"):
+            if alias not in autogroups:
+                self.fail(item, f"{alias!r} is not supported here; known are {', '.join(autogroups)}")
+        elif "/" in alias and prefix_of(alias) is None:
+            self.fail(item, f"{alias!r} is not a prefix (are host bits set?)")
+        return alias
+
+    def _target(self, item: Item) -> Target:
+        alias, separator, ports = self.text(item).rpartition(":")
+        if not separator:
+            self.fail(item, f"{item.value!r} has no ports; write {item.value}:* for all")
+        if alias.startswith("[") and alias.endswith("]"):
+            alias = alias[1:-1]
+        try:
+            spans = parse_ports(ports)
+        except ValueError as error:
+            self.fail(item, str(error))
+        return Target(self._alias(item, alias, AUTOGROUPS_TARGET), spans)
+
+    def _grant(self, item: Item) -> tuple[tuple[Rule, ...], AppGrant | None]:
+        found = self.fields(item, ("src", "dst", "ip", "app"))
+        for needed in ("src", "dst"):
+            if needed not in found:
+                self.fail(item, f"{needed!r} is missing")
+        if "ip" not in found and "app" not in found:
+            self.fail(item, "a grant needs 'ip' or 'app'")
+        sources = self.each(found["src"], self._source)
+        targets = self.each(found["dst"], self._target_alias)
+        rules = tuple(
+            Rule(sources, tuple(Target(alias, spans) for alias in targets), protocols)
+            for protocols, spans in self.each(found.get("ip"), self._grant_ip)
+        )
+        if "app" not in found:
+            return rules, None
+        capabilities = {name: self.each(values, _plain) or None for name, values in self.table(found["app"]).items()}
+        return rules, AppGrant(sources, targets, capabilities)
+
+    def _grant_ip(self, item: Item) -> tuple[tuple[int, ...], tuple[PortSpan, ...]]:
+        name, separator, ports = self.text(item).rpartition(":")
+        protocols = self._protocol(Item(name, item.line, item.column)) if separator else ()
+        try:
+            return protocols, parse_ports(ports)
+        except ValueError as error:
+            self.fail(item, str(error))
+
+
+def _plain(item: Item) -> Any:
+    """A value without places."""
+    value = item.value
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value

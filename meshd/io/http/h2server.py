@@ -171,7 +171,7 @@ class H2Server:
         try:
             for event in self._h2.receive_data(data):
                 self._event(event)
-                if self._ended:
+                if self._over():
                     return
         except h2.exceptions.ProtocolError as error:
             log.debug("h2_protocol_error", extra=kv(reason=str(error)))
@@ -250,7 +250,7 @@ class H2Server:
         self._held -= len(stream.body)
         try:
             self._handler(stream)
-        except Exception as error:  # noqa: BLE001 - one bad request must not end the connection
+        except Exception as error:
             log.error("request_failed", extra=kv(path=stream.path, reason=repr(error)), exc_info=error)
             stream.respond(500, b"internal error\n", "text/plain; charset=utf-8")
 
@@ -295,7 +295,7 @@ class H2Server:
                 else:
                     queue.popleft()
                 stream.unsent -= len(chunk)
-                self._h2.send_data(stream.id, chunk)  # type: ignore[arg-type]
+                self._h2.send_data(stream.id, chunk)
                 if not self._batching:
                     self._flush()
             if stream.ended and not queue and not stream.closed:
@@ -354,6 +354,9 @@ class H2Server:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _over(self) -> bool:
+        return self._ended
 
     def _flush(self) -> None:
         if self._batching:

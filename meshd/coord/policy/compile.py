@@ -1,0 +1,241 @@
+"""From a policy and the nodes of the moment to filter rules and to who sees whom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Any
+
+from meshd.base.addr import IPPrefix, parse_prefix
+from meshd.base.ranges import CGNAT, ULA
+from meshd.coord.network import Network
+from meshd.coord.policy.document import AppGrant, PolicyDocument, Rule, Target, prefix_of
+from meshd.coord.records import EXIT_ROUTES, NodeRecord
+from meshd.wire.control import CapGrant, FilterRule, NetPortRange, PortRange
+
+
+class Endpoint:
+    """What an alias stands for: addresses as a filter writes them, and the nodes that own or carry them."""
+
+    __slots__ = ("addresses", "node_ids")
+
+    def __init__(self, addresses: tuple[str, ...], node_ids: frozenset[int]) -> None:
+        self.addresses = addresses
+        self.node_ids = node_ids
+
+
+class CompiledPolicy:
+    """The `Access` of a network with a policy; valid until a node, its owner, tags or routes change."""
+
+    everyone = False
+
+    def __init__(self, document: PolicyDocument, network: Network) -> None:
+        self._document = document
+        self._network = network
+        self._nodes = list(network.nodes.values())
+        self._aliases: dict[str, Endpoint] = {}
+        self._links: list[tuple[frozenset[int], frozenset[int]]] = []
+        self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
+        self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
+        self._self_rules: list[tuple[Rule, Target]] = []
+        for rule in document.rules:
+            self._add_rule(rule)
+        for grant in document.grants:
+            source = self._union(grant.sources)
+            for alias in grant.targets:
+                if alias != "autogroup:self":
+                    target = self._resolve(alias)
+                    self._grants.append((source.addresses, target, grant))
+                    self._links.append((source.node_ids, target.node_ids))
+
+    def visible(self, node_id: int) -> Collection[int]:
+        seen: set[int] = set()
+        for sources, targets in self._links:
+            if node_id in sources:
+                seen |= targets
+            if node_id in targets:
+                seen |= sources
+        node = self._network.nodes.get(node_id)
+        if node is not None and not node.tags and any(self._own_sources(rule, node) for rule, _ in self._self_rules):
+            seen.update(other.id for other in self._devices_of(node.user_id))
+        seen.discard(node_id)
+        return seen
+
+    def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
+        made: list[FilterRule] = []
+        for sources, targets, rule in self._compiled:
+            reached = [
+                NetPortRange(ip=address, ports=PortRange(first=first, last=last))
+                for endpoint, target in targets
+                if node.id in endpoint.node_ids
+                for address in endpoint.addresses
+                for first, last in target.ports
+            ]
+            if reached and sources:
+                made.append(FilterRule(src_ips=sources, dst_ports=tuple(reached), ip_proto=rule.protocols))
+        made.extend(self._rules_among_own(node))
+        for sources, endpoint, grant in self._grants:
+            if node.id in endpoint.node_ids and sources:
+                capabilities: dict[str, tuple[Any, ...] | None] = dict(grant.capabilities)
+                made.append(
+                    FilterRule(src_ips=sources, cap_grant=(CapGrant(dsts=node.addresses, cap_map=capabilities),))
+                )
+        return made
+
+    def may_claim(self, tags: Collection[str], user: str) -> bool:
+        owners = self._document.tag_owners
+        return all(tag in owners and self._is_user_among(user, owners[tag]) for tag in tags)
+
+    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
+        if route in EXIT_ROUTES:
+            return self._owned_by(node, user, self._document.exit_approvers)
+        wanted = parse_prefix(route)
+        return any(
+            _within(wanted, prefix) and self._owned_by(node, user, owners)
+            for prefix, owners in self._document.route_approvers
+        )
+
+    # --- owners ------------------------------------------------------------------------------------------
+
+    def _owned_by(self, node: NodeRecord, user: str, owners: tuple[str, ...]) -> bool:
+        if node.tags:
+            return any(tag in owners for tag in node.tags)
+        return self._is_user_among(user, owners)
+
+    def _is_user_among(self, user: str, owners: Iterable[str]) -> bool:
+        return any(
+            owner in (user, "autogroup:member") or user in self._document.groups.get(owner, ()) for owner in owners
+        )
+
+    def _devices_of(self, user_id: int) -> list[NodeRecord]:
+        return [node for node in self._nodes if node.user_id == user_id and not node.tags]
+
+    # --- rules -------------------------------------------------------------------------------------------
+
+    def _add_rule(self, rule: Rule) -> None:
+        source = self._union(rule.sources)
+        targets: list[tuple[Endpoint, Target]] = []
+        for target in rule.targets:
+            if target.alias == "autogroup:self":
+                self._self_rules.append((rule, target))
+                continue
+            endpoint = self._resolve(target.alias)
+            targets.append((endpoint, target))
+            self._links.append((source.node_ids, endpoint.node_ids))
+        self._compiled.append((source.addresses, tuple(targets), rule))
+
+    def _rules_among_own(self, node: NodeRecord) -> Iterable[FilterRule]:
+        """Rules towards `autogroup:self`: the sources that belong to the same user as the node."""
+        if node.tags:
+            return
+        for rule, target in self._self_rules:
+            sources = self._own_sources(rule, node)
+            if sources:
+                yield FilterRule(
+                    src_ips=tuple(address for other in sources for address in (other.v4, other.v6)),
+                    dst_ports=tuple(
+                        NetPortRange(ip=address, ports=PortRange(first=first, last=last))
+                        for address in (node.v4, node.v6)
+                        for first, last in target.ports
+                    ),
+                    ip_proto=rule.protocols,
+                )
+
+    def _own_sources(self, rule: Rule, node: NodeRecord) -> list[NodeRecord]:
+        allowed = self._union(rule.sources).node_ids
+        return [other for other in self._devices_of(node.user_id) if other.id in allowed]
+
+    # --- aliases -----------------------------------------------------------------------------------------
+
+    def _union(self, aliases: tuple[str, ...]) -> Endpoint:
+        parts = [self._resolve(alias) for alias in aliases]
+        addresses = dict.fromkeys(address for part in parts for address in part.addresses)
+        if "*" in addresses:
+            addresses = {"*": None}
+        return Endpoint(tuple(addresses), frozenset().union(*(part.node_ids for part in parts)))
+
+    def _resolve(self, alias: str) -> Endpoint:
+        found = self._aliases.get(alias)
+        if found is None:
+            found = self._aliases[alias] = self._look_up(alias)
+        return found
+
+    def _look_up(self, alias: str) -> Endpoint:
+        if alias == "*":
+            return Endpoint(("*",), frozenset(node.id for node in self._nodes))
+        if alias == "autogroup:internet":
+            exits = frozenset(node.id for node in self._nodes if set(node.usable_routes) & set(EXIT_ROUTES))
+            return Endpoint(internet(), exits)
+        if alias == "autogroup:member":
+            return _of_nodes(node for node in self._nodes if not node.tags)
+        if alias == "autogroup:tagged":
+            return _of_nodes(node for node in self._nodes if node.tags)
+        if alias.startswith("tag:"):
+            return _of_nodes(node for node in self._nodes if alias in node.tags)
+        prefix = self._document.hosts.get(alias) or prefix_of(alias)
+        if prefix is not None:
+            return self._of_prefix(prefix)
+        members = self._document.groups[alias] if alias.startswith("group:") else (alias,)
+        owners = {user.id for user in self._network.users.values() if user.name in members}
+        return _of_nodes(node for node in self._nodes if node.user_id in owners and not node.tags)
+
+    def _of_prefix(self, prefix: IPPrefix) -> Endpoint:
+        ids = frozenset(
+            node.id
+            for node in self._nodes
+            if any(_overlap(parse_prefix(own), prefix) for own in (*node.addresses, *node.usable_routes))
+        )
+        return Endpoint((str(prefix),), ids)
+
+
+def compile_policy(document: PolicyDocument, network: Network) -> CompiledPolicy:
+    """The access rules for the network as it is now."""
+    return CompiledPolicy(document, network)
+
+
+def _of_nodes(nodes: Iterable[NodeRecord]) -> Endpoint:
+    chosen = list(nodes)
+    return Endpoint(
+        tuple(address for node in chosen for address in (node.v4, node.v6)), frozenset(node.id for node in chosen)
+    )
+
+
+def _within(inner: IPPrefix, outer: IPPrefix) -> bool:
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
+def _overlap(a: IPPrefix, b: IPPrefix) -> bool:
+    return a.version == b.version and a.overlaps(b)
+
+
+_NOT_INTERNET = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    str(CGNAT),
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+)
+"""Special-purpose blocks (RFC 6890) that an exit node is not meant for."""
+
+
+@lru_cache(maxsize=1)
+def internet() -> tuple[str, ...]:
+    """Prefixes of everything that is reached through an exit node."""
+    left = [IPv4Network("0.0.0.0/0")]
+    for text in _NOT_INTERNET:
+        excluded = IPv4Network(text)
+        left = [
+            part
+            for block in left
+            for part in (block.address_exclude(excluded) if excluded.subnet_of(block) else (block,))
+            if not part.subnet_of(excluded)
+        ]
+    v6 = [part for part in (IPv6Network("2000::/3"),) if not part.overlaps(ULA)]
+    return (*(str(ip_network(part)) for part in collapse_addresses(left)), *(str(part) for part in v6))
