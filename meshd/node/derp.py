@@ -128,6 +128,11 @@ class RelayLinks:
         for link in list(self._links.values()):
             link.network_changed()
 
+    def break_all(self) -> None:
+        """Cut every connection, as a broken network would."""
+        for link in self._links.values():
+            link.cut()
+
     def close(self) -> None:
         """Close everything; nothing is opened again."""
         self._closed = True

@@ -97,6 +97,10 @@ class RelayLink:
             self._task.cancel()
         self._drop_connection()
 
+    def cut(self) -> None:
+        """Lose the connection, to be made again."""
+        self._finish("cut on request")
+
     def set_home(self, home: bool) -> None:
         self._home = home
         if self._client is not None:

@@ -123,6 +123,15 @@ class MagicSock:
         return list(self._endpoints.current)
 
     @property
+    def live_relays(self) -> int:
+        """How many relays are connected."""
+        return len(self._links.open_regions())
+
+    def relay_code(self, region: int) -> str:
+        """The short name of a region, empty for none."""
+        return self._relays.code(region) if region else ""
+
+    @property
     def relay_links(self) -> RelayLinks:
         """The relay connections, to be asked about their state."""
         return self._links
@@ -239,11 +248,10 @@ class MagicSock:
         self._paths.note_traffic(peer)
         trusted = path.trusted(now)
         return PathStatus(
-            cur_addr=path.best.address if path.best is not None and trusted else None,
+            address=path.best.address if path.best is not None and trusted else None,
             relay=path.relay,
-            relay_code=self._relays.code(path.relay) if path.relay else "",
             active=path.active(now),
-            last_send=path.last_send,
+            last_write=self._clock.wall() - (now - path.last_send) if path.last_send else None,
             latency_s=path.best.latency_s if path.best is not None else 0.0,
         )
 
@@ -252,10 +260,10 @@ class MagicSock:
         peer = self._paths.get(key)
         return peer.path.changes if peer is not None else []
 
-    async def ping(self, key: NodePublic, size: int = 0) -> PingOutcome:
+    async def ping(self, key: NodePublic, size: int = 0) -> PingOutcome | None:
         """Disco ping with a UDP payload of ``size`` bytes (0: smallest); the first pong counts.
 
-        MeshdError when the peer cannot be pinged, or did not answer within 5 s (code ``timeout``).
+        None when there is no answer within 5 s. MeshdError when the peer cannot be pinged at all.
         """
         peer = self._paths.get(key)
         if peer is None:
@@ -273,7 +281,7 @@ class MagicSock:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 return await future
         except TimeoutError:
-            raise MeshdError("the peer did not answer", code="timeout") from None
+            return None
         finally:
             del self._pings[token]
 
@@ -299,6 +307,14 @@ class MagicSock:
             self.rebind()
         elif self._private is not None:
             self._prober.start()
+
+    def restun(self) -> None:
+        """Check the network now."""
+        self._prober.start()
+
+    def break_relays(self) -> None:
+        """Cut every relay connection; they are made again (for tests of what happens then)."""
+        self._links.break_all()
 
     def rebind(self) -> None:
         """Open the sockets anew and find every path again."""
@@ -354,8 +370,7 @@ class MagicSock:
     def path_answered(self, token: int, latency_s: float, address: AddrPort | None, relay: int) -> None:
         future = self._pings.get(token)
         if future is not None and not future.done():
-            code = self._relays.code(relay) if relay else ""
-            future.set_result(PingOutcome(latency_s, address, relay, code))
+            future.set_result(PingOutcome(latency_s, address, relay))
 
     def path_idle(self) -> None:
         if not self._paths.active:

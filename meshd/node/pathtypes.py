@@ -22,13 +22,13 @@ class PathPeer:
 
 @dataclass(frozen=True, slots=True)
 class PathStatus:
-    """``cur_addr`` is set while packets go there and nowhere else. Times are monotonic, 0 = never."""
+    """``address`` is set while packets go there and nowhere else. ``last_write`` is unix seconds or None,
+    ``latency_s`` the last round trip to the best address, 0 when there is none."""
 
-    cur_addr: AddrPort | None
+    address: AddrPort | None
     relay: int
-    relay_code: str
     active: bool
-    last_send: float
+    last_write: float | None
     latency_s: float
 
 
@@ -39,7 +39,6 @@ class PingOutcome:
     latency_s: float
     address: AddrPort | None
     relay: int
-    relay_code: str
 
 
 class TrafficTimes(Protocol):

@@ -1,0 +1,84 @@
+"""Choosing the home region."""
+
+from __future__ import annotations
+
+from meshd.core.homerelay import HomeRelay
+from meshd.core.netreport import Report
+from meshd.core.relayadapter import net_info, relay_map
+from meshd.core.relaymap import RelayMap, RelayNode, RelayRegion
+from meshd.wire.control import DERPHomeParams, DERPMap, DERPNode, DERPRegion
+
+
+def relays(*numbers):
+    return RelayMap({n: RelayRegion(n, str(n), "", (RelayNode(str(n), n, f"r{n}.test"),)) for n in numbers})
+
+
+def test_home_single_region_is_chosen_at_once():
+    home = HomeRelay(0)
+    assert home.map_changed(relays(900))
+    assert home.region == 900
+
+
+def test_home_several_regions_wait_for_the_first_answer():
+    home = HomeRelay(0)
+    assert not home.map_changed(relays(1, 2))
+    assert home.answered(2)
+    assert not home.answered(1)
+    assert home.region == 2
+
+
+def test_home_follows_the_check_only_while_control_is_connected():
+    home = HomeRelay(0)
+    home.map_changed(relays(1, 2))
+    home.answered(1)
+    assert not home.checked(2, control_connected=False)
+    assert home.checked(2, control_connected=True)
+    assert home.region == 2
+
+
+def test_home_without_measurement_stays_or_is_picked_by_seed():
+    home = HomeRelay(4)
+    home.map_changed(relays(1, 2, 3))
+    assert home.checked(0, control_connected=False)
+    assert home.region == 2
+    assert not home.checked(0, control_connected=True)
+
+
+def test_home_gone_from_the_map_is_given_up():
+    home = HomeRelay(0)
+    home.map_changed(relays(1))
+    assert home.map_changed(relays(2, 3))
+    assert home.region == 0
+
+
+def test_relay_map_from_wire_fills_ports_and_skips_the_unusable():
+    nodes = (
+        DERPNode(name="1a", region_id=1, host_name="a.test"),
+        DERPNode(name="1b", region_id=1, ipv4="192.0.2.1", derp_port=8443, stun_port=-1),
+        DERPNode(name="1c", region_id=1),
+    )
+    wire = DERPMap(
+        regions={1: DERPRegion(region_id=1, region_code="one", nodes=nodes), -3: DERPRegion(region_id=-3)},
+        home_params=DERPHomeParams(region_score={1: 0.5, 2: -1.0}),
+    )
+    found = relay_map(wire)
+    assert list(found.regions) == [1]
+    a, b = found.regions[1].nodes
+    assert (a.derp_port, a.stun_port, b.derp_port, b.stun_port, b.host) == (443, 3478, 8443, -1, "192.0.2.1")
+    assert found.home_score == {1: 0.5}
+    assert found.code(1) == "one"
+    assert found.code(7) == "7"
+
+
+def test_relay_map_absent_is_empty():
+    assert relay_map(None) == RelayMap()
+    assert relay_map(DERPMap()) == RelayMap()
+
+
+def test_net_info_names_latencies_by_family():
+    report = Report(udp=True, region_v4_latency={1: 0.5}, region_v6_latency={1: 0.25}, mapping_varies=False)
+    info = net_info(report, home=1)
+    assert info.derp_latency == {"1-v4": 0.5, "1-v6": 0.25}
+    assert info.preferred_derp == 1
+    assert info.working_udp is True
+    assert info.mapping_varies_by_dest_ip is False
