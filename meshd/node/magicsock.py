@@ -53,7 +53,8 @@ class MagicSock:
 
     ``peer_index`` gives the data plane's number of a peer, or None while it has none. Callbacks:
     ``on_endpoints`` our endpoints changed, ``on_netinfo`` control should hear of our network,
-    ``on_handshake`` a WireGuard handshake message came from an address or, by relay, from a peer.
+    ``on_handshake`` a WireGuard handshake message came from an address or, by relay, from a peer,
+    ``on_relays`` a relay connection opened or closed.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class MagicSock:
         on_endpoints: Callable[[list[Endpoint]], None] = _ignore,
         on_netinfo: Callable[[NetInfo], None] = _ignore,
         on_handshake: Callable[[bytes, AddrPort | NodePublic], None] = _ignore,
+        on_relays: Callable[[], None] = _ignore,
         random: Callable[[int], bytes] = os.urandom,
         local_addresses: Callable[[], Iterable[IPAddress]] = read_local_addresses,
         fixed_port: int = 0,
@@ -84,6 +86,7 @@ class MagicSock:
         self._on_netinfo = on_netinfo
         self._on_endpoints = on_endpoints
         self._on_handshake = on_handshake
+        self._on_relays = on_relays
         self._local_addresses = local_addresses
         self._reopen = reopen or (lambda port: open_udp_sockets(port, mark=mark))
         self._private: NodePrivate | None = None
@@ -405,6 +408,7 @@ class MagicSock:
         self._paths.relay_changed(region, is_open)
         if not is_open and region == self._home.region and self._private is not None:
             self._prober.start()
+        self._on_relays()
 
     def take_relayed(self, region: int) -> bytes:
         return self._plane.take_relayed(region)
