@@ -37,6 +37,7 @@ from meshd.core.registration import LOGOUT_EXPIRY, Registration, Verdict, retry_
 from meshd.wire.control import Hostinfo, MapResponse, RegisterRequest, RegisterResponse
 
 MAP_SILENCE = 120.0  # s without a complete message until the stream is given up
+MAX_GOODBYES = 2  # requests to log out before giving up
 EXPIRY_SLACK = 10.0  # s after a peer's expiry until it is acted on
 
 
@@ -90,6 +91,7 @@ class ControlSession:
         self._timers: dict[str, float] = {}
         self._backoff = {lane: Backoff(random) for lane in ("auth", "map", "update")}
         self._changed, self._told = 1, 0  # generations of `facts`
+        self._goodbyes = 0
         self._clock = (0.0, 0.0)  # the last (now, wall) seen together
         self._outbox: list[Effect] = []
 
@@ -137,6 +139,7 @@ class ControlSession:
             self._left(None)
         else:
             self.auth = Auth.LEAVING
+            self._goodbyes = 1
             self._outbox.append(SendRegister(self._number("auth"), request))
 
     def abandon_logout(self, error: MeshdError) -> None:
@@ -211,7 +214,7 @@ class ControlSession:
             return
         self._current["auth"] = 0
         if self.auth is Auth.LEAVING:
-            self._left(error)
+            self._leave_again(error)
             return
         delay = retry_delay(retry_after, self._random) if limited else self._backoff["auth"].failed()
         self._auth_failed(error, delay, now)
@@ -254,6 +257,15 @@ class ControlSession:
         self._open_map(now)
         self._cancel("update")
         self._update(now)
+
+    def _leave_again(self, error: MeshdError) -> None:
+        """A connection that had died unnoticed is no reason to leave without a word: try a fresh one."""
+        request = self._registration.expiry_request(self._hostinfo(), LOGOUT_EXPIRY)
+        if error.code == "control-closed" and self._goodbyes < MAX_GOODBYES and request is not None:
+            self._goodbyes += 1
+            self._outbox.append(SendRegister(self._number("auth"), request))
+        else:
+            self._left(error)
 
     def _left(self, error: MeshdError | None) -> None:
         self.auth = Auth.IDLE

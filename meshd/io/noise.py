@@ -77,6 +77,10 @@ def _is_private(host: str) -> bool:
     return address.is_private or address.is_loopback
 
 
+class RecordError(ConnectionError):
+    """What arrived is not from the server that shook hands with us."""
+
+
 class NoiseStream:
     """The inside of a ts2021 connection as a `ByteStream`."""
 
@@ -85,7 +89,7 @@ class NoiseStream:
         self._cipher = cipher
 
     async def read(self) -> bytes:
-        """Decrypted bytes; ``b""`` at the end. Raises ConnectionError, also for records that do not open."""
+        """Decrypted bytes; ``b""`` at the end. Raises ConnectionError, RecordError if a record does not open."""
         while True:
             data = await self._stream.read()
             if not data:
@@ -94,7 +98,7 @@ class NoiseStream:
                 plain = self._cipher.open_stream(data)
             except WireError as error:
                 self.close()
-                raise ConnectionError(f"Noise: {error}") from None
+                raise RecordError(f"Noise: {error}") from None
             if plain:
                 return plain
 

@@ -15,7 +15,7 @@ from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePrivate, MachinePublic
 from meshd.base.log import get_logger, kv
 from meshd.io.http.h1client import fetch
-from meshd.io.noise import ControlAddress, connect_noise, control_address, not_control, open_stream
+from meshd.io.noise import ControlAddress, RecordError, connect_noise, control_address, not_control, open_stream
 from meshd.wire.control import OverTLSPublicKey, decode
 from meshd.wire.earlypayload import EarlyPayloadReader
 
@@ -107,7 +107,7 @@ class ControlLink:
         except TimeoutError:
             client.close()
             raise self._refused("the server says nothing after the handshake") from None
-        except WireError as error:
+        except (WireError, RecordError) as error:
             client.close()
             raise self._refused(str(error)) from None
         except ConnectionError as error:

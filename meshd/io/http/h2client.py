@@ -25,6 +25,8 @@ CONNECTION_WINDOW = 64 * 1024 * 1024
 MAX_FRAME = 1024 * 1024
 MAX_HEADERS = 64 * 1024  # bytes of one header list
 _DEFAULT_WINDOW = 65535
+_FRAME_HEADER = 9
+_SETTINGS_FRAME = 4  # the frame that each side must send first
 
 Headers = Sequence[tuple[str, str]]
 
@@ -142,7 +144,9 @@ class H2Client:
                 codes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
             },
         )
+        # The library applies changed settings when they are acknowledged; initial ones are up to us.
         self._h2.max_inbound_frame_size = MAX_FRAME
+        self._h2.incoming_buffer.max_frame_size = MAX_FRAME
         self._h2.decoder.max_header_list_size = MAX_HEADERS
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - _DEFAULT_WINDOW)
@@ -229,11 +233,18 @@ class H2Client:
 
     async def _read(self) -> None:
         try:
-            while data := await self._stream.read():
+            first = b""
+            while len(first) < _FRAME_HEADER and (data := await self._stream.read()):
+                first += data
+            if len(first) >= _FRAME_HEADER and first[3] != _SETTINGS_FRAME:
+                raise ConnectionError("HTTP/2: the server speaks something else")
+            data = first
+            while data:
                 for event in self._h2.receive_data(data):
                     self._event(event)
                 self._flush()
                 await self._stream.drain()
+                data = await self._stream.read()
             self._lost(ConnectionError("the server closed the connection"))
         except h2.exceptions.ProtocolError as error:
             self._flush()

@@ -1,0 +1,360 @@
+"""The control client against a server in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+from meshd.base.addr import AddrPort
+from meshd.base.errors import MeshdError
+from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
+from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
+from meshd.io.systemclock import SystemClock
+from meshd.node.control import ControlClient
+from meshd.testing.fakecontrol import FakeControl, Fault, Refusal, node_json, welcome
+from meshd.wire.control import Hostinfo, NetInfo, PingResponse, RegisterRequest, RegisterResponse
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+class Watched:
+    """A control client with everything it reported."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.reports: list[ControlStatus] = []
+        self.news = asyncio.Event()
+        self.machine = options.pop("machine_private", None) or MachinePrivate.generate()
+        self.client = ControlClient(
+            server_url=url,
+            machine_private=self.machine,
+            persist=options.pop("persist", Persist()),
+            hostinfo=Hostinfo(hostname="here", os="linux", backend_log_id="0" * 64),
+            disco_public=DiscoPrivate.generate().public(),
+            clock=SystemClock(),
+            on_status=self.note,
+            **options,
+        )
+
+    def note(self, status: ControlStatus) -> None:
+        self.reports.append(status)
+        self.news.set()
+
+    async def until(self, done: Callable[[ControlStatus], object]) -> ControlStatus:
+        seen = 0
+        async with asyncio.timeout(10):
+            while True:
+                for status in self.reports[seen:]:
+                    seen += 1
+                    if done(status):
+                        return status
+                self.news.clear()
+                await self.news.wait()
+
+
+def run(main: Callable[[], Awaitable[None]], loop: str = "uvloop") -> None:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_control_client_auth_key_login_brings_a_netmap(loop: str) -> None:
+    """LK-06, NM-02: one register request, then the map; the identity is reported to be stored."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url, auth_key="secret-key")
+            node.client.login()
+            finished = await node.until(lambda s: s.login_finished)
+            assert finished.logged_in
+            assert finished.persist is not None
+            assert finished.persist.node_private is not None
+            status = await node.until(lambda s: s.netmap)
+            assert status.change is not None
+            assert status.change.full
+            assert status.in_map_poll
+            [request] = control.registers
+            assert request.auth is not None
+            assert request.auth.auth_key == "secret-key"
+            assert request.node_key == finished.persist.node_private.public().text()
+            assert "secret-key" not in repr(node.reports)
+            await node.client.shutdown()
+            assert control.key_requests == 1
+
+    run(main, loop)
+
+
+def test_control_client_restart_uses_the_stored_key() -> None:
+    """SM-10: no auth key, no new key, the old one beside it."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            old, current = NodePrivate.generate(), NodePrivate.generate()
+            node = Watched(control.url, persist=Persist(node_private=current, old_node_private=old))
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            [request] = control.registers
+            assert request.node_key == current.public().text()
+            assert request.old_node_key == old.public().text()
+            assert request.auth is None
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_interactive_login_follows_the_url() -> None:
+    """LK-02: the URL is reported, the follow-up carries it and the same key; no answer, no busy loop."""
+
+    async def main() -> None:
+        def answer(request: RegisterRequest) -> RegisterResponse | None:
+            return None if request.followup else RegisterResponse(auth_url="https://login.example/a/1")
+
+        async with FakeControl(answer_register=answer) as control:
+            node = Watched(control.url)
+            node.client.login(LoginFlags.INTERACTIVE)
+            status = await node.until(lambda s: s.auth_url)
+            assert status.auth_url == "https://login.example/a/1"
+            assert not status.can_continue
+            await control.until(lambda: control.pending)
+            first, second = control.registers
+            assert second.followup == status.auth_url
+            assert second.node_key == first.node_key
+            assert node.client.persist.node_private is None
+            control.release(welcome(second))
+            await node.until(lambda s: s.netmap)
+            assert node.client.auth_url == ""
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_expired_key_is_rotated() -> None:
+    """LK-10: NodeKeyExpired makes a new key that names the old one, once."""
+
+    async def main() -> None:
+        current = NodePrivate.generate()
+
+        def answer(request: RegisterRequest) -> Any:
+            expired = request.node_key == current.public().text()
+            return RegisterResponse(node_key_expired=True) if expired else welcome(request)
+
+        async with FakeControl(answer_register=answer) as control:
+            node = Watched(control.url, persist=Persist(node_private=current))
+            node.client.login()
+            status = await node.until(lambda s: s.login_finished)
+            first, second = control.registers
+            assert second.old_node_key == first.node_key
+            assert status.persist is not None
+            assert status.persist.old_node_private == current
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_logout_expires_and_forgets_the_key() -> None:
+    """LK-07."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            key = control.registers[0].node_key
+            await node.client.logout()
+            assert control.registers[-1].expiry == "1970-01-01T00:02:03Z"
+            assert control.registers[-1].node_key == key
+            assert node.reports[-1].logged_out
+            assert node.reports[-1].persist == Persist()
+            assert node.client.netmap is None
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_logout_with_server_away_still_forgets() -> None:
+    """LK-07: the error is raised, the key is gone all the same."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+        with pytest.raises(MeshdError, match="cannot connect"):
+            await node.client.logout()
+        assert node.reports[-1].persist == Persist()
+        await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_facts_reach_every_map_request() -> None:
+    """NM-11, LK-01: full state in stream and update; latencies and order alone are no news."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            one, two = AddrPort.parse("192.0.2.1:1"), AddrPort.parse("[2001:db8::1]:2")
+            node.client.update_endpoints([(one, 1), (two, 2)])
+            node.client.update_netinfo(NetInfo(preferred_derp=7, derp_latency={"7-v4": 0.5}))
+            node.client.login()
+            await control.until(lambda: control.updates and control.streams)
+            for request in (control.updates[0], control.streams[0].request):
+                assert request.endpoints == ("192.0.2.1:1", "[2001:db8::1]:2")
+                assert request.endpoint_types == (1, 2)
+                assert request.hostinfo is not None
+                assert request.hostinfo.net_info is not None
+                assert request.hostinfo.net_info.preferred_derp == 7
+                assert request.disco_key != "discokey:" + "0" * 64
+            node.client.update_endpoints([(two, 2), (one, 1)])
+            node.client.update_netinfo(NetInfo(preferred_derp=7, derp_latency={"7-v4": 0.9}))
+            node.client.update_netinfo(NetInfo(preferred_derp=8))
+            await control.until(lambda: len(control.updates) == 2)
+            assert control.updates[1].hostinfo.net_info.preferred_derp == 8  # type: ignore[union-attr]
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_deltas_patch_the_netmap() -> None:
+    """NM-03."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            control.push({"PeersChanged": [node_json(2, "nodekey:" + "2" * 64)]})
+            await node.until(lambda s: s.change and s.change.added)
+            control.push({"KeepAlive": True})
+            control.push({"PeersChangedPatch": [{"NodeID": 2, "Endpoints": ["192.0.2.9:9"], "DERPRegion": 3}]})
+            status = await node.until(lambda s: s.change and s.change.patched)
+            [(_, new)] = status.change.patched  # type: ignore[union-attr]
+            assert new.home_derp == 3
+            assert status.netmap is not None
+            assert status.netmap.peers[2] is new
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_broken_connection_is_replaced_and_the_netmap_kept() -> None:
+    """NM-02: an interruption is an error report, then a new stream that changes nothing."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            before = node.client.netmap
+            control.drop()
+            await node.until(lambda s: s.error)
+            assert node.client.netmap is before
+            await control.until(lambda: control.opened == 2)
+            again = await node.until(lambda s: s.change and s is not node.reports[1] and s.in_map_poll)
+            assert again.netmap is before
+            assert len(control.registers) == 1
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_paused_is_silent_and_resumes() -> None:
+    """SM-05."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            node.client.set_paused(True)
+            await asyncio.sleep(0)
+            reports = len(node.reports)
+            assert not node.client.in_map_poll
+            node.client.update_netinfo(NetInfo(preferred_derp=3))
+            node.client.set_paused(False)
+            await control.until(lambda: control.opened == 2)
+            assert not any(s.error for s in node.reports[reports:])
+            assert len(control.registers) == 1
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_answers_pings_and_calls() -> None:
+    """HEAD for an empty type, POST over Noise for c2n, the callback for disco."""
+
+    async def main() -> None:
+        async def ping(kind: str, address: str) -> PingResponse:
+            return PingResponse(type=kind, ip=address, latency_seconds=0.25)
+
+        async with FakeControl() as control:
+            node = Watched(control.url, on_ping=ping)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            control.push({"KeepAlive": True, "PingRequest": {"URL": f"{control.url}/machine/ping-response?id=1"}})
+            control.push({"PingRequest": {"URL": "https://unused/noise-ping", "URLIsNoise": True}})
+            payload = "R0VUIC9lY2hvIEhUVFAvMS4xDQpIb3N0OiB1bnVzZWQNCkNvbnRlbnQtTGVuZ3RoOiAyDQoNCmhp"
+            control.push({"PingRequest": {"URL": "https://unused/c2n/1", "Types": "c2n", "Payload": payload}})
+            disco = {"URL": "https://unused/disco", "URLIsNoise": True, "Types": "disco,TSMP", "IP": "100.64.0.9"}
+            control.push({"PingRequest": disco})
+            control.push({"PingRequest": disco})  # the same URL is answered once
+            await control.until(lambda: len(control.answers) == 5)
+            answers = {path: (method, body) for method, path, body in control.answers}
+            assert answers["/machine/ping-response?id=1"] == ("HEAD", b"")
+            assert answers["/noise-ping"] == ("HEAD", b"")
+            assert answers["/c2n/1"][1].startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answers["/c2n/1"][1].endswith(b"\r\n\r\nhi")
+            outcomes = [json.loads(body) for _, path, body in control.answers if path == "/disco"]
+            assert [o["Type"] for o in outcomes] == ["disco", "TSMP"]
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_rate_limit_honours_retry_after() -> None:
+    """LK-21: after 429 nothing is asked before the given time."""
+
+    async def main() -> None:
+        async with FakeControl(answer_register=lambda _: Refusal(429, b"slow down")) as control:
+            node = Watched(control.url)
+            node.client.login()
+            status = await node.until(lambda s: s.error)
+            assert "429" in status.error.message  # type: ignore[union-attr]
+            assert len(control.registers) == 1
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_changed_server_key_is_fetched_again() -> None:
+    """Pitfall 3: a server that came back with another key is found again without a restart."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            control.key = MachinePrivate.generate()
+            control.drop()
+            await control.until(lambda: control.opened == 2)
+            assert control.key_requests == 2
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_garbage_url_is_refused_at_once() -> None:
+    async def main() -> None:
+        for url in ("ftp://x", "https://", "http://host:99999", "https://h/path", "nonsense"):
+            with pytest.raises(MeshdError, match="not the URL"):
+                Watched(url)
+
+    run(main)
+
+
+def test_control_client_fault_none_is_the_default() -> None:
+    assert FakeControl().fault is Fault.NONE
