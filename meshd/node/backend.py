@@ -7,11 +7,12 @@ control client, a timer), ``_decide`` computes the state that follows, and enter
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
+from meshd.base.addr import AddrPort
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
 from meshd.base.keys import LockPrivate, MachinePrivate, NodePrivate
@@ -30,6 +31,8 @@ from meshd.node.health import Health
 from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.store import Store
+from meshd.wire.control import Hostinfo, NetInfo
+from meshd.wire.control import UserProfile as WireUser
 
 log = get_logger(__name__)
 JSON = dict[str, Any]
@@ -41,12 +44,13 @@ LOGOUT_PATIENCE_S = 5.0
 class Control(Protocol):
     """What the backend asks of a control client; ``node.control.ControlClient`` is one."""
 
-    def start(self) -> None: ...
     def login(self, flags: LoginFlags = LoginFlags.DEFAULT) -> None: ...
-    def logout(self) -> None: ...
+    async def logout(self, timeout: float) -> None: ...
     def set_paused(self, paused: bool) -> None: ...
-    def set_prefs(self, prefs: Prefs) -> None: ...
-    async def expire_key(self, expiry: float) -> None: ...
+    def update_hostinfo(self, hostinfo: Hostinfo) -> None: ...
+    def update_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None: ...
+    def update_netinfo(self, net_info: NetInfo) -> None: ...
+    async def set_expiry_sooner(self, expiry: float) -> None: ...
     async def shutdown(self) -> None: ...
 
 
@@ -60,7 +64,7 @@ class ControlFactory(Protocol):
         machine_private: MachinePrivate,
         persist: ControlPersist,
         auth_key: str,
-        prefs: Prefs,
+        hostinfo: Hostinfo,
         on_status: Callable[[ControlStatus], None],
     ) -> Control: ...
 
@@ -82,6 +86,7 @@ class Backend:
         profiles: Profiles,
         reconciler: Reconciler,
         make_control: ControlFactory,
+        describe_host: Callable[[Prefs], Hostinfo],
         is_live: Live,
         service_status: Callable[[str], None],
     ) -> None:
@@ -90,6 +95,7 @@ class Backend:
         self.profiles = profiles
         self.reconciler = reconciler
         self._make_control = make_control
+        self._describe_host = describe_host
         self._is_live = is_live
         self._service_status = service_status
         self.bus = NotifyBus()
@@ -102,7 +108,8 @@ class Backend:
         self._blocked = False
         self._control: Control | None = None
         self._control_status = ControlStatus()
-        self._left = asyncio.Event()
+        self._endpoints: tuple[tuple[AddrPort, int], ...] = ()
+        self._net_info: NetInfo | None = None
         self._closing: set[asyncio.Task[None]] = set()
         if store.problem is not None:
             self.health.set("state-store", str(store.problem))
@@ -163,11 +170,14 @@ class Backend:
             machine_private=machine,
             persist=to_control(prefs.persist()),
             auth_key=str(options.get("AuthKey") or ""),
-            prefs=prefs,
+            hostinfo=self._describe_host(prefs),
             on_status=lambda status: self._on_control(control, status),
         )
         self._control = control
-        control.start()
+        if self._endpoints:
+            control.update_endpoints(self._endpoints)
+        if self._net_info is not None:
+            control.update_netinfo(self._net_info)
         self._send_prefs()
         if not prefs.logged_out and prefs.want_running and self.node_private is not None:
             control.login(self._flags())
@@ -203,7 +213,7 @@ class Backend:
         self.profiles.set_prefs(after)
         control = self._control
         if control is not None:
-            control.set_prefs(after)
+            control.update_hostinfo(self._describe_host(after))
             if after.want_running and not before.want_running and self.node_private is not None:
                 control.login(self._flags())
         if self._needs_apply(before, after):
@@ -243,19 +253,21 @@ class Backend:
         """Expire the key at the server if it can be reached within seconds, and forget it (LK-07)."""
         if self.node_private is None:
             return
-        control = self._control
-        if control is not None:
-            self._left.clear()
-            control.logout()
-            try:
-                await asyncio.wait_for(self._left.wait(), LOGOUT_PATIENCE_S)
-            except TimeoutError:
-                log.warning("logout_unconfirmed", extra=kv(reason="the coordination server did not answer"))
+        await self._leave()
         url = self.prefs.control_url
         self.profiles.delete(self.profiles.current.id)
         self.profiles.new()
         self.profiles.set_prefs(msgspec.structs.replace(default_prefs(), control_url=url))
         self.start({})
+
+    async def _leave(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        try:
+            await control.logout(LOGOUT_PATIENCE_S)
+        except MeshdError as error:
+            log.warning("logout_unconfirmed", extra=kv(reason=error.message))
 
     def reset_auth(self) -> None:
         """Forget every login and the machine key (PS-14)."""
@@ -280,7 +292,7 @@ class Backend:
     async def expire_key(self, expiry: float) -> None:
         if self._control is None or self.netmap is None:
             raise MeshdError("not running", code="unavailable")
-        await self._control.expire_key(expiry)
+        await self._control.set_expiry_sooner(expiry)
 
     # -- reports of the control client ----------------------------------------------------------------------
 
@@ -290,7 +302,6 @@ class Backend:
             return
         before, self._control_status = self._control_status, status
         if status.logged_out:
-            self._left.set()
             return
         self._note_error(status)
         if status.login_finished:
@@ -349,6 +360,20 @@ class Backend:
 
     def _forget_auth_url(self) -> None:
         self.auth_url, self._auth_url_at = "", 0.0
+
+    # -- reports of the data plane --------------------------------------------------------------------------
+
+    def set_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None:
+        """Where peers may find us; control hears of it."""
+        self._endpoints = tuple(endpoints)
+        if self._control is not None:
+            self._control.update_endpoints(self._endpoints)
+
+    def set_net_info(self, net_info: NetInfo) -> None:
+        """What the network check found; control hears of it."""
+        self._net_info = net_info
+        if self._control is not None:
+            self._control.update_netinfo(net_info)
 
     # -- netmap ---------------------------------------------------------------------------------------------
 
@@ -444,13 +469,8 @@ class Backend:
 
     async def close(self) -> None:
         """End the control client; an ephemeral node logs out first (SM-13)."""
-        if self.store.ephemeral and self.node_private is not None and self._control is not None:
-            self._left.clear()
-            self._control.logout()
-            try:
-                await asyncio.wait_for(self._left.wait(), LOGOUT_PATIENCE_S)
-            except TimeoutError:
-                log.warning("logout_unconfirmed", extra=kv(reason="the coordination server did not answer"))
+        if self.store.ephemeral and self.node_private is not None:
+            await self._leave()
         self._detach_control()
         self.bus.close()
         if self._closing:
@@ -463,8 +483,6 @@ def to_control(persist: Persist) -> ControlPersist:
     old = NodePrivate.parse(persist.old_private_node_key)
     lock = LockPrivate.parse(persist.network_lock_key)
     profile = persist.user_profile
-    from meshd.wire.control import UserProfile as WireUser
-
     return ControlPersist(
         node_private=None if node.is_zero else node,
         old_node_private=None if old.is_zero else old,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from meshd.base.addr import IPAddress, IPPrefix, host_prefix
+from meshd._fast.filter import Filter
+from meshd.base.addr import IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
-from meshd.base.ranges import SERVICE_V4, SERVICE_V6
-from meshd.core.filterprogram import filter_program
+from meshd.core.filterprogram import FilterProgram, plan_filter
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -24,6 +24,14 @@ from meshd.node.engine import Engine, PeerConfig
 from meshd.node.magicsock import MagicSock, PathPeer
 
 log = get_logger(__name__)
+
+MAX_LOGGED_REFUSALS = 8
+
+
+class FilterPlane(Protocol):
+    """The part of the data plane that takes the packet filter."""
+
+    def set_filter(self, program: Filter) -> None: ...
 
 
 class HostRouter(Protocol):
@@ -37,6 +45,7 @@ class Reconciler:
 
     def __init__(
         self,
+        plane: FilterPlane,
         engine: Engine,
         magicsock: MagicSock,
         router: HostRouter | None,
@@ -44,6 +53,7 @@ class Reconciler:
         mtu: int,
         report: Callable[[str, str | None], None],
     ) -> None:
+        self._plane = plane
         self._engine = engine
         self._magicsock = magicsock
         self._router = router
@@ -54,6 +64,7 @@ class Reconciler:
         self._present: dict[int, NodePublic] = {}
         self._basis: tuple[object, ...] = ()
         self._applied: RouterConfig | None = None
+        self._filter_program: FilterProgram | None = None
         self.running = False
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
@@ -90,7 +101,8 @@ class Reconciler:
         for node_id in list(self._present):
             self._drop(node_id)
         self._routes.clear()
-        self._engine.set_filter(filter_program((), (), shields_up=True))
+        self._filter_program = FilterProgram()
+        self._plane.set_filter(self._filter_program.compile())
         self._engine.set_private_key(None)
         self._magicsock.set_private_key(None)
         self._basis = ()
@@ -139,15 +151,19 @@ class Reconciler:
             self._magicsock.remove_peer(key)
 
     def _filter(self, netmap: Netmap, prefs: Prefs) -> None:
-        local = [*netmap.self_node.addresses, *prefs.routes()]
-        program = filter_program(
+        program = plan_filter(
             netmap.filter_rules,
-            local,
+            [*netmap.self_node.addresses, *prefs.routes()],
             shields_up=prefs.shields_up,
             attached=self._attached(),
             cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
         )
-        self._engine.set_filter(program)
+        self._engine.shields_up = prefs.shields_up
+        if program != self._filter_program:
+            self._filter_program = program
+            for reason in program.refused[:MAX_LOGGED_REFUSALS]:
+                log.warning("filter_rule_refused", extra=kv(reason=reason))
+            self._plane.set_filter(program.compile())
 
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""
@@ -161,7 +177,7 @@ class Reconciler:
                 mtu=self._mtu,
             )
         )
-        self._engine.set_own_addresses([prefix.network_address for prefix in netmap.self_node.addresses])
+        self._engine.set_own_addresses(netmap.self_node.ips)
 
     def _set_router(self, config: RouterConfig) -> None:
         if self._router is None or config == self._applied:
@@ -197,9 +213,3 @@ def _may_alter_filter(change: MapChange) -> bool:
 
 def _holders(nodes: Iterable[Node], capability: str) -> list[IPPrefix]:
     return [prefix for node in nodes if node.has_cap(capability) for prefix in node.addresses]
-
-
-def service_prefixes() -> list[IPPrefix]:
-    """The addresses at which the node itself answers (names, local web pages)."""
-    services: list[IPAddress] = [SERVICE_V4, SERVICE_V6]
-    return [host_prefix(address) for address in services]

@@ -1,0 +1,153 @@
+"""The part of a node that touches the host: tunnel interface, router, network monitor, forwarding checks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshd.base.addr import IPPrefix, parse_prefix
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.daemon.flags import Flags
+
+if TYPE_CHECKING:
+    from meshd.host.linux.router import LinuxRouter
+    from meshd.host.linux.rtnetlink import RtNetlink
+    from meshd.io.tun import TunDevice
+
+log = get_logger(__name__)
+
+USERSPACE = "userspace-networking"
+
+
+class HostPart:
+    """What was opened on the host; ``close`` undoes it. Without a tunnel interface there is no router."""
+
+    def __init__(self) -> None:
+        self._exits = contextlib.ExitStack()
+        self.tun: TunDevice | None = None
+        self.router: LinuxRouter | None = None
+        self.problems: list[str] = []
+        self._netlink: RtNetlink | None = None
+        self._own_index = 0
+
+    @property
+    def tun_fds(self) -> list[int]:
+        return list(self.tun.fds) if self.tun is not None else []
+
+    @property
+    def vnet_header(self) -> bool:
+        return self.tun is not None and self.tun.vnet_header
+
+    def attached(self) -> list[IPPrefix]:
+        """The prefixes of the host's other interfaces."""
+        if self._netlink is None:
+            return []
+        return [
+            ip_interface((a.local.packed, a.bits)).network
+            for a in self._netlink.addresses()
+            if a.index != self._own_index
+        ]
+
+    def uid_of(self, name: str) -> int | None:
+        """The uid of a user of this host, by name or number."""
+        import pwd
+
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_uid
+        return int(name) if name.isascii() and name.isdigit() else None
+
+    def forwarding_problem(self, routes: list[str]) -> str:
+        """RT-10: what keeps this host from forwarding for the routes it advertises."""
+        missing = []
+        versions = {parse_prefix(route).version for route in routes}
+        for version, path in ((4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")):
+            if version in versions and _read(f"/proc/sys/{path}") == "0":
+                missing.append(path.replace("/", "."))
+        if not missing:
+            return ""
+        return f"IP forwarding is disabled, subnet routing will not work. Enable it with: sysctl -w {missing[0]}=1"
+
+    def close(self) -> None:
+        self._exits.close()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def open_host(flags: Flags, network_changed: Callable[[], None], rules_lost: Callable[[], None]) -> HostPart:
+    """Open the first entry of ``--tun`` that works, its router and the monitor.
+
+    Raises MeshdError that tells for each entry why it did not.
+    """
+    part = HostPart()
+    reasons = []
+    for name in flags.tun.split(","):
+        if name == USERSPACE:
+            return part
+        try:
+            _open_tun(part, name, flags, network_changed, rules_lost)
+        except MeshdError as error:
+            part.close()
+            reasons.append(f"{name}: {error.message}")
+            log.warning("tun_failed", extra=kv(interface=name, reason=error.message))
+            continue
+        return part
+    raise MeshdError(
+        "cannot open a tunnel interface: " + "; ".join(reasons),
+        code="host",
+        hint="Run meshd as root with /dev/net/tun present, or with --tun=userspace-networking.",
+    )
+
+
+def _open_tun(
+    part: HostPart, name: str, flags: Flags, network_changed: Callable[[], None], rules_lost: Callable[[], None]
+) -> None:
+    if not sys.platform.startswith("linux"):
+        raise MeshdError(f"tunnel interfaces are not supported on {sys.platform}", code="unsupported")
+    from meshd.host.linux.journal import Journal
+    from meshd.host.linux.monitor import NetworkMonitor
+    from meshd.host.linux.router import TABLE, LinuxRouter
+    from meshd.host.linux.rtnetlink import RtNetlink
+    from meshd.io.tun import open_tun
+
+    tun = open_tun(name)
+    part._exits.callback(tun.close)
+    netlink = RtNetlink()
+    part._exits.callback(netlink.close)
+    path = Path(flags.statedir) / "host-journal.json" if flags.statedir else None
+    router = LinuxRouter(netlink, tun.name, Journal(path))
+    part._exits.callback(router.close)
+    part._own_index = netlink.interface_index(tun.name)
+    monitor = NetworkMonitor(asyncio.get_running_loop(), part._own_index, TABLE, network_changed, rules_lost)
+    part._exits.callback(monitor.close)
+    part.tun, part.router, part._netlink = tun, router, netlink
+
+
+def undo_traces(flags: Flags) -> None:
+    """Undo what a daemon that is gone left on the host (``--cleanup``, and every start)."""
+    if not sys.platform.startswith("linux") or not flags.statedir:
+        return
+    path = Path(flags.statedir) / "host-journal.json"
+    if not path.exists():
+        return
+    from meshd.host.linux.journal import Journal
+    from meshd.host.linux.router import clean_up
+    from meshd.host.linux.rtnetlink import RtNetlink
+
+    netlink = RtNetlink()
+    try:
+        clean_up(netlink, Journal(path))
+    except (OSError, MeshdError) as error:
+        log.warning("cleanup_failed", extra=kv(reason=error))
+    finally:
+        netlink.close()
