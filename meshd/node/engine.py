@@ -91,7 +91,6 @@ class Engine:
         self._peers: dict[NodePublic, EnginePeer] = {}
         self._by_index: dict[int, EnginePeer] = {}
         self._by_tunnel: dict[Tunnel, EnginePeer] = {}
-        self._addresses: tuple[IPAddress, ...] = ()
         self._timers: TimerHeap[EnginePeer] = TimerHeap(loop, clock.monotonic, self._timer_fired)
         self._drops: dict[str, int] = {}
         self._routes = PeerRoutes(plane)
@@ -129,7 +128,7 @@ class Engine:
 
     def set_own_addresses(self, addresses: Iterable[IPAddress]) -> None:
         """Our addresses in the network: the source of our pings, and what answers pings without a TUN device."""
-        self._addresses = tuple(addresses)
+        self.pings.own_addresses = tuple(addresses)
 
     def set_filter(self, program: Filter, *, shields_up: bool = False) -> None:
         """What peers may send us; ``shields_up`` is the reason given to those who are refused."""
@@ -203,17 +202,13 @@ class Engine:
 
     async def ping_tsmp(self, key: NodePublic, destination: IPAddress, timeout_s: float = 10.0) -> TunnelPong | None:
         """Ping the daemon at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
-        peer, source = self._peers.get(key), self._own_address(destination)
-        if peer is None or source is None:
-            return None
-        return await self.pings.tsmp(peer.index, source, destination, timeout_s)
+        peer = self._peers.get(key)
+        return await self.pings.tsmp(peer.index, destination, timeout_s) if peer is not None else None
 
     async def ping_icmp(self, key: NodePublic, destination: IPAddress, timeout_s: float = 10.0) -> TunnelPong | None:
         """Ping the host at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
-        peer, source = self._peers.get(key), self._own_address(destination)
-        if peer is None or source is None:
-            return None
-        return await self.pings.icmp(peer.index, source, destination, timeout_s)
+        peer = self._peers.get(key)
+        return await self.pings.icmp(peer.index, destination, timeout_s) if peer is not None else None
 
     # -- from the network
 
@@ -303,7 +298,7 @@ class Engine:
     def _local_packet(self, peer: EnginePeer, packet: bytes) -> None:
         if self.pings.echo_received(peer.index, packet):
             return
-        reply = answer(packet, self._addresses)
+        reply = answer(packet, self.pings.own_addresses)
         if reply is None:
             self.hooks.local(peer.key, packet)
         else:
@@ -411,9 +406,6 @@ class Engine:
         if tunnel is not None and peer.config.keepalive_s != old_s:
             tunnel.set_keepalive(peer.config.keepalive_s, self._clock.monotonic())
             self._settle(peer)
-
-    def _own_address(self, destination: IPAddress) -> IPAddress | None:
-        return next((own for own in self._addresses if own.version == destination.version), None)
 
     def _stamp(self, peer_public: bytes) -> bytes:
         return self._stamps.next(peer_public, self._clock.wall())

@@ -61,23 +61,29 @@ class TunnelPings:
         self._sequence = 0
         self.echo_identifier = int.from_bytes(random(2), "big")
         self.peerapi_port = 0  # told in TSMP pongs
+        self.own_addresses: tuple[IPAddress, ...] = ()  # pings come from the one of the right family
 
-    async def tsmp(
-        self, peer: int, source: IPAddress, destination: IPAddress, timeout_s: float = TIMEOUT_S
-    ) -> TunnelPong | None:
-        """Ask the peer's daemon. None when nothing came back in time."""
+    async def tsmp(self, peer: int, destination: IPAddress, timeout_s: float = TIMEOUT_S) -> TunnelPong | None:
+        """Ask the peer's daemon. None when nothing came back in time, or we have no address to ask from."""
+        source = self._source(destination)
+        if source is None:
+            return None
         data = self._random(DATA_SIZE)
         packet = encode_tsmp_packet(source, destination, TsmpPing(data))
         return await self._ask(b"t" + data, peer, packet, timeout_s)
 
-    async def icmp(
-        self, peer: int, source: IPAddress, destination: IPAddress, timeout_s: float = TIMEOUT_S
-    ) -> TunnelPong | None:
-        """Ask the peer's operating system. None when nothing came back in time."""
+    async def icmp(self, peer: int, destination: IPAddress, timeout_s: float = TIMEOUT_S) -> TunnelPong | None:
+        """Ask the peer's operating system. None when nothing came back in time, or we have no address to ask from."""
+        source = self._source(destination)
+        if source is None:
+            return None
         self._sequence = (self._sequence + 1) & 0xFFFF
         data = self._random(DATA_SIZE)
         echo = Echo(False, self.echo_identifier, self._sequence, data)
         return await self._ask(_echo_token(echo), peer, encode_echo(source, destination, echo), timeout_s)
+
+    def _source(self, destination: IPAddress) -> IPAddress | None:
+        return next((own for own in self.own_addresses if own.version == destination.version), None)
 
     async def _ask(self, token: bytes, peer: int, packet: bytes, timeout_s: float) -> TunnelPong | None:
         if len(self._waiting) >= MAX_WAITING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from struct import pack, unpack_from
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from meshd.base.addr import IPPrefix, unpack_ip
 from meshd.base.clock import Clock
@@ -30,6 +30,10 @@ from meshd.node.dataplane import (
     EV_STAGED,
     EV_TSMP,
 )
+
+if TYPE_CHECKING:
+    from meshd._fast.filter import Filter
+    from meshd._fast.flow import FlowTable
 
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 REKEY_AFTER_MESSAGES = 2**60
@@ -129,7 +133,8 @@ class FakePlane:
         self._service: set[bytes] = set()
         self._relay_frames: dict[int, bytearray] = {}
         self._watched_echo: set[int] = set()
-        self._filter: Any = None
+        self._filter: Filter | None = None
+        self._flows: FlowTable | None = None
         self._counters: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -172,8 +177,18 @@ class FakePlane:
     def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None:
         self._peers[peer].path = (address, port, trusted_until, relay)
 
-    def set_filter(self, program: Any) -> None:
+    def set_filter(self, program: Filter) -> None:
+        """Without a filter everything passes."""
+        from meshd._fast.flow import FlowTable
+
         self._filter = program
+        self._flows = self._flows or FlowTable(seed=1)
+
+    def _refuses(self, packet: bytes, *, inbound: bool) -> bool:
+        if self._filter is None or self._flows is None:
+            return False
+        check = self._filter.check_in if inbound else self._filter.check_out
+        return check(packet, self._flows) != 0
 
     def set_jailed(self, peer: int, jailed: bool) -> None:
         self._peers[peer].jailed = jailed
@@ -248,6 +263,8 @@ class FakePlane:
         peer = self._lookup(destination)
         if peer is None:
             self._counters["out_no_route"] += 1
+        elif self._refuses(packet, inbound=False):
+            self._counters["out_filter"] += 1
         elif not self._seal(peer, packet):
             self._event((EV_STAGED, peer, _VNET_HEADER + packet))
 
@@ -354,7 +371,7 @@ class FakePlane:
             self._event((EV_TSMP, index, packet))
         elif self._is_watched_echo(packet, protocol):
             self._event((EV_ECHO, index, packet))
-        elif peer.jailed or (self._filter is not None and self._filter.check_in(packet, None) != 0):
+        elif peer.jailed or self._refuses(packet, inbound=True):
             self._counters["in_filter"] += 1
             if protocol == 6:
                 self._event((EV_DENIED, index, packet))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from ipaddress import IPv4Network
 
 import pytest
 
+from meshd._fast.filter import Filter
+from meshd.base.keys import NodePublic
+from meshd.base.ranges import SERVICE_V4
 from meshd.node.enginepeer import PeerConfig
+from meshd.testing.fakeplane import REJECT_AFTER_MESSAGES
 from meshd.testing.memorynet import Link
+from meshd.wire.ippacket import Echo, UDPDatagram, decode_echo, decode_ip, encode_echo, encode_ip, encode_udp
+from meshd.wire.tsmp import TsmpReject, decode_tsmp
 
 
 @pytest.fixture
@@ -368,3 +375,126 @@ def test_engine_oversized_and_odd_datagrams_are_dropped_or_handed_on(pair):
     simulation.run(1)
     assert handed_on == odd
     assert b.engine.counters() == {"mac1": 2, "cookie_unexpected": 1}
+
+
+def test_engine_two_thousand_silent_peers_have_no_tunnel_and_no_timer(simulate):
+    simulation = simulate()
+    a = simulation.add(1)
+    for number in range(2000):
+        key = NodePublic(number.to_bytes(32, "big"))
+        a.engine.update_peer(PeerConfig(key, (IPv4Network((0x64500000 + number, 32)),), a.disco))
+    simulation.run(3600)
+    assert simulation.net.sent == 0
+    assert len(a.engine._timers) == 0
+    assert all(peer.tunnel is None for peer in a.engine._peers.values())
+
+
+def test_engine_denied_connection_draws_a_reject_that_says_why(pair):
+    simulation, a, b = pair
+    notes = []
+    a.engine.pings.tsmp_received = lambda peer, packet: notes.append(decode_tsmp(decode_ip(packet).payload))
+    local = [(b.address.packed, 32)]
+    syn = bytes.fromhex("04d201bb0000000000000000500200000000") + bytes(2)
+    for shields_up in (False, True):
+        b.engine.set_filter(Filter([], local), shields_up=shields_up)
+        a.plane.tun_write(encode_ip(a.address, b.address, 6, syn))
+        simulation.run(1)
+    assert b.inbox == []
+    assert notes == [TsmpReject(6, "A", 1234, 443), TsmpReject(6, "S", 1234, 443)]
+
+
+def test_engine_service_address_answers_pings_itself(pair):
+    _, a, _ = pair
+    seen = []
+    a.engine.hooks.service = seen.append
+    a.plane.tun_write(encode_echo(a.address, SERVICE_V4, Echo(False, 1, 2, b"x")))
+    a.plane.tun_write(encode_udp(a.address, SERVICE_V4, UDPDatagram(1, 53, b"query")))
+    a.simulation.run(0.1)
+    (reply,) = a.inbox
+    assert decode_echo(decode_ip(reply)) == Echo(True, 1, 2, b"x")
+    assert len(seen) == 1
+    a.inbox.clear()
+
+
+def test_engine_echo_reply_to_the_host_is_not_swallowed(pair):
+    """The host may ping with the identifier that we use ourselves."""
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(1)
+    reply = encode_echo(b.address, a.address, Echo(True, a.engine.pings.echo_identifier, 1, b"host"))
+    b.plane.send_packet(b.engine.peer_index(a.key), reply)
+    simulation.run(1)
+    assert a.inbox == [reply]
+    a.inbox.clear()
+
+
+def test_engine_forgets_keys_after_nine_minutes(pair):
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(530)
+    assert a.engine.peer_status(b.key).in_engine
+    simulation.run(30)
+    assert not a.engine.peer_status(b.key).in_engine
+    assert len(a.plane._sessions) == len(b.plane._sessions) == 0
+    a.say(b, b"again")
+    simulation.run(1)
+    assert b.heard() == [b"hello", b"again"]
+
+
+def test_engine_session_is_refused_after_three_minutes(pair):
+    """Another implementation kept sessions longer than the specification allows."""
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(1)
+    captured = []
+    simulation.net.tap = lambda source, to, data: bool(captured.append(data))
+    a.say(b, b"held back")
+    simulation.net.tap = None
+    simulation.run(185)
+    b._received(a.socket.address, captured[0])
+    assert b.heard() == [b"hello"]
+    assert b.plane.counters()["in_no_session"] == 1
+    a.say(b, b"new session")
+    simulation.run(1)
+    assert b.heard() == [b"new session"]
+    assert len(a.sessions()) == 2
+
+
+def test_engine_counter_never_reaches_the_limit(pair):
+    """Other implementations let the counter wrap, or used 32 bits of it."""
+    simulation, a, b = pair
+    a.say(b, b"hello")
+    simulation.run(6)
+    session = next(iter(a.plane._sessions.values()))
+    session.send_counter = REJECT_AFTER_MESSAGES - 1
+    a.say(b, b"last")
+    a.say(b, b"with new keys")
+    simulation.run(1)
+    assert b.heard() == [b"hello", b"last", b"with new keys"]
+    assert session.send_counter == REJECT_AFTER_MESSAGES
+    assert len(a.sessions()) == 2
+
+
+def test_engine_relayed_datagrams_travel_by_key(pair):
+    """Without an address everything goes to the relay, framed for it; handshakes are attributed by decryption."""
+    simulation, a, b = pair
+    for node, peer in ((a, b), (b, a)):
+        node.plane.set_path(node.engine.peer_index(peer.key), None, 0, 0.0, 900)
+        node.engine._send = lambda key, data, node=node, peer=peer: simulation.loop.call_soon(
+            peer.engine.receive, data, node.key
+        )
+        node.engine.hooks.relay = lambda relay, node=node, peer=peer: _carry(node, peer, relay)
+    sent = simulation.net.sent
+    a.say(b, b"by relay")
+    simulation.run(1)
+    assert b.heard() == [b"by relay"]
+    assert simulation.net.sent == sent
+
+
+def _carry(node, peer, relay):
+    frames = node.plane.take_relayed(relay)
+    while frames:
+        kind, size = frames[0], int.from_bytes(frames[1:5], "big")
+        assert (kind, frames[5:37]) == (4, peer.key.raw)
+        assert peer.plane.open_from([frames[37 : 5 + size]]) == []
+        frames = frames[5 + size :]

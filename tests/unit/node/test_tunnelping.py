@@ -23,6 +23,7 @@ class Fixture:
         self.pings = TunnelPings(
             self.loop, self.clock.monotonic, random.Random(1).randbytes, lambda peer, packet: self.sent.append(packet)
         )
+        self.pings.own_addresses = (A, A6)
 
     def start(self, coroutine):
         task = self.loop.create_task(coroutine)
@@ -46,7 +47,7 @@ def test_tsmp_ping_is_answered_with_the_peerapi_port(fixture):
 
 
 def test_tsmp_pong_completes_the_ping_of_that_peer_only(fixture):
-    task = fixture.start(fixture.pings.tsmp(4, A, B))
+    task = fixture.start(fixture.pings.tsmp(4, B))
     ping = decode_tsmp(decode_ip(fixture.sent[0]).payload)
     pong = encode_tsmp_packet(B, A, TsmpPong(ping.data, 8080))
     fixture.pings.tsmp_received(5, pong)
@@ -60,7 +61,7 @@ def test_tsmp_pong_completes_the_ping_of_that_peer_only(fixture):
 
 @pytest.mark.parametrize(("ours", "theirs"), [(A, B), (A6, B6)])
 def test_icmp_reply_completes_the_ping_and_others_are_left_to_the_host(fixture, ours, theirs):
-    task = fixture.start(fixture.pings.icmp(4, ours, theirs))
+    task = fixture.start(fixture.pings.icmp(4, theirs))
     request = decode_echo(decode_ip(fixture.sent[0]))
     assert request.identifier == fixture.pings.echo_identifier
     foreign = Echo(True, request.identifier, request.sequence, b"the host's own ping")
@@ -73,20 +74,20 @@ def test_icmp_reply_completes_the_ping_and_others_are_left_to_the_host(fixture, 
 
 
 def test_ping_without_answer_is_none_and_forgotten(fixture):
-    assert fixture.loop.run(fixture.pings.tsmp(4, A, B, timeout_s=2)) is None
+    assert fixture.loop.run(fixture.pings.tsmp(4, B, timeout_s=2)) is None
     assert not fixture.pings._waiting
 
 
 def test_cancelled_ping_is_forgotten(fixture):
-    task = fixture.start(fixture.pings.icmp(4, A, B))
+    task = fixture.start(fixture.pings.icmp(4, B))
     task.cancel()
     fixture.loop.run_for(0.1)
     assert not fixture.pings._waiting
 
 
 def test_pings_under_way_are_bounded(fixture):
-    tasks = [fixture.start(fixture.pings.tsmp(4, A, B)) for _ in range(MAX_WAITING)]
-    assert fixture.loop.run(fixture.pings.tsmp(4, A, B)) is None
+    tasks = [fixture.start(fixture.pings.tsmp(4, B)) for _ in range(MAX_WAITING)]
+    assert fixture.loop.run(fixture.pings.tsmp(4, B)) is None
     fixture.loop.run_for(20)
     assert all(task.result() is None for task in tasks)
 
@@ -124,3 +125,9 @@ def test_reject_answers_the_opening_of_an_ipv4_connection():
 )
 def test_reject_is_silent_to_everything_else(packet):
     assert reject(packet, RejectReason.SHIELDS_UP) is None
+
+
+def test_ping_without_an_own_address_of_that_family_is_none(fixture):
+    fixture.pings.own_addresses = (A,)
+    assert fixture.loop.run(fixture.pings.icmp(4, B6)) is None
+    assert fixture.sent == []
