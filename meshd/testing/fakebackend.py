@@ -280,6 +280,8 @@ class FakeBackend:
         self.calls.append(("edit_prefs", masked))
         if masked.get("InternalExitNodePriorSet"):
             raise MeshdError("can't set Internal fields", code="invalid")
+        if masked.get("HostnameSet"):
+            self.check_prefs(masked)
         for name in self.stored:
             if masked.get(name + "Set"):
                 value = masked.get(name)
@@ -329,12 +331,17 @@ class FakeBackend:
     async def new_profile(self) -> None:
         self.calls.append(("new_profile",))
         self.current = ""
+        self.have_node_key = False
+        self.stored = copy.deepcopy(DEFAULT_PREFS) | {"ControlURL": "", "WantRunning": False}
+        self.enter("NeedsLogin")
 
     async def switch_profile(self, profile_id: str) -> None:
         self.calls.append(("switch_profile", profile_id))
         if all(p["ID"] != profile_id for p in self.profile_list):
             raise MeshdError("profile not found", code="not_found")
         self.current = profile_id
+        self.have_node_key = True
+        self.enter("Running")
 
     async def delete_profile(self, profile_id: str) -> None:
         self.calls.append(("delete_profile", profile_id))

@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
+from meshd.base.errors import MeshdError
 from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.feature.localapi.server import LocalApiServer
 from meshd.io.http.h1server import Limits
@@ -29,7 +30,7 @@ class LocalApiThread:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="localapi")
 
-    def __enter__(self) -> LocalApiThread:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._started.wait(10)
         if self._failure is not None:
@@ -63,7 +64,7 @@ class LocalApiThread:
         server = LocalApiServer(node, limits=self._limits, identify=self._identify, daemon_uid=0)
         try:
             await server.start(self.path)
-        except BaseException as error:
+        except MeshdError as error:
             self._failure = error
             return
         finally:

@@ -74,7 +74,8 @@ def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: 
         raise CliError("can't change --login-server without --force-reauth")
     if not simple:
         _confirm_risks(prefs, current, flags, force=force)
-    if running and not force and not flags.text("auth-key") and (simple or _same_tags(prefs, current)):
+    just_edit = command == "up" and running and not force and not flags.text("auth-key")
+    if just_edit and (simple or _same_tags(prefs, current)):
         client.edit_prefs(edit_of(prefs, flags, known, reset=reset))
     else:
         _start_and_wait(client, flags, status, current if simple else prefs, simple=simple, force=force)

@@ -143,6 +143,7 @@ class LocalBackend(Protocol):
         """Change the preferences whose `<Name>Set` is true (`AutoUpdateSet` is an object), store, apply.
 
         A marked preference that is absent from `masked` gets its zero value (clients leave out empty strings).
+        The result is judged as by `check_prefs` ("invalid"): not every client asks that first, or heeds its answer.
         Unknown names are ignored, values of a wrong type are "invalid". Returns the new preferences once they are
         on disk; applying them to tunnel and host goes on afterwards.
         """

@@ -310,7 +310,7 @@ def test_h1server_client_leaving_ends_what_runs_for_it(serve, path: str, half: b
         if path == "/stream":
             await reader.readuntil(b"part2\n")
         else:
-            while not rig.seen:
+            while not rig.seen:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         if half:
             writer.write_eof()
@@ -348,7 +348,7 @@ def test_h1server_reader_that_takes_nothing_is_cut_off(serve) -> None:
         reader, writer = await rig.connect()
         writer.transport.pause_reading()  # type: ignore[union-attr]
         writer.write(GET.format("/big").encode())
-        while rig.server.connections or not rig.seen:  # type: ignore[attr-defined]
+        while rig.server.connections or not rig.seen:  # type: ignore[attr-defined]  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         writer.transport.resume_reading()  # type: ignore[union-attr]
         try:
@@ -379,7 +379,7 @@ def test_h1server_many_watchers_do_not_block_others(serve) -> None:
 
     async def scenario(rig: Rig) -> None:
         watchers = [await rig.connect() for _ in range(200)]
-        for reader, writer in watchers:
+        for _, writer in watchers:
             writer.write(GET.format("/stream").encode())
         for reader, _ in watchers:
             await reader.readuntil(b"part2\n")

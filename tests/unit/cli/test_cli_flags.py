@@ -1,0 +1,233 @@
+"""Flags in Go's forms, help, exit codes, and failures before any command runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshd.cli.errors import HelpRequested, UsageError
+from meshd.cli.flags import BOOL, DURATION, INT, STRING, TRUE_ONLY, Flag, format_duration, parse_duration, parse_flags
+from meshd.cli.main import COMMANDS, load, main
+
+FLAGS = [
+    Flag("b", BOOL, False, ""),
+    Flag("long-name", BOOL, True, ""),
+    Flag("s", STRING, "", ""),
+    Flag("n", INT, 10, ""),
+    Flag("d", DURATION, 5.0, ""),
+    Flag("t", TRUE_ONLY, True, ""),
+]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["-b"], "b", True),
+        (["--b"], "b", True),
+        (["-b=false"], "b", False),
+        (["--b=F"], "b", False),
+        (["--long-name=0"], "long-name", False),
+        (["-s", "x"], "s", "x"),
+        (["--s", "-x"], "s", "-x"),
+        (["--s=x=y"], "s", "x=y"),
+        (["-s="], "s", ""),
+        (["--n", "-3"], "n", -3),
+        (["--n=0x10"], "n", 16),
+        (["-d=1m30s"], "d", 90.0),
+        (["-d", "0"], "d", 0.0),
+        (["--t"], "t", True),
+    ],
+)
+def test_parse_flags_forms(argv: list[str], name: str, value: object) -> None:
+    """CL-01: -x, --x, -x=v, --x v, --x=false."""
+    parsed = parse_flags(FLAGS, argv)
+    assert parsed.values[name] == value
+    assert parsed.given == [name]
+    assert parsed.args == []
+
+
+def test_parse_flags_stops_where_go_stops() -> None:
+    assert parse_flags(FLAGS, ["-b", "host", "-s", "x"]).args == ["host", "-s", "x"]
+    assert parse_flags(FLAGS, ["-b", "--", "-s"]).args == ["-s"]
+    assert parse_flags(FLAGS, ["-"]).args == ["-"]
+    assert parse_flags(FLAGS, [""]).args == [""]
+    assert parse_flags(FLAGS, ["-b", "false"]).args == ["false"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--x"], "flag provided but not defined: -x"),
+        (["-s"], "flag needs an argument: -s"),
+        (["-b=maybe"], 'invalid boolean value "maybe" for -b: parse error'),
+        (["-n", "x"], 'invalid value "x" for flag -n: parse error'),
+        (["-n", "99999999999999999999"], 'invalid value "99999999999999999999" for flag -n: value out of range'),
+        (["-d", "5"], 'invalid value "5" for flag -d: parse error'),
+        (["-s", "a", "-s", "b"], 'invalid value "b" for flag -s: flag provided multiple times'),
+        (["--=x"], "bad flag syntax: --=x"),
+        (["---b"], "bad flag syntax: ---b"),
+        (["--t=false"], "invalid boolean value \"false\" for -t: unsupported value; only 'true' is allowed"),
+    ],
+)
+def test_parse_flags_complaints(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as failure:
+        parse_flags(FLAGS, argv)
+    assert str(failure.value) == message
+
+
+@pytest.mark.parametrize("word", ["-h", "--h", "-help", "--help"])
+def test_parse_flags_help(word: str) -> None:
+    with pytest.raises(HelpRequested):
+        parse_flags(FLAGS, ["-b", word])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1h2m3s", 3723), ("1.5s", 1.5), ("300ms", 0.3), ("-1m", -60), ("0", 0), ("+.5s", 0.5), ("2us", 2e-6)],
+)
+def test_parse_duration(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "1d", "1s2", ".s", "1..5s", "-", "1 s", "٣s", "²s", "1e3s", "infs", "nans"]
+)
+def test_parse_duration_refuses(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (5, "5s"),
+        (90, "1m30s"),
+        (7200, "2h0m0s"),
+        (0.012, "12ms"),
+        (0.0003, "300µs"),
+        (1.5, "1.5s"),
+        (-1, "-1s"),
+    ],
+)
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["mesh", *COMMANDS])
+def test_help_is_the_golden_text(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CL-02: help exits 0. To accept a change, write the new text to tests/unit/cli/golden/NAME.txt."""
+    monkeypatch.delenv("MESHD_SOCKET", raising=False)
+    assert main(["--help"] if name == "mesh" else [name, "--help"]) == 0
+    assert capsys.readouterr().out == (GOLDEN / f"{name}.txt").read_text()
+
+
+def test_no_hidden_flag_in_help() -> None:
+    """CL-03."""
+    assert "host-routes" not in load("up").help()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "stderr"),
+    [
+        (["nosuch"], 1, "mesh: unknown subcommand: nosuch\n"),
+        (["up", "--nosuch"], 2, "flag provided but not defined: -nosuch\n"),
+        (["--nosuch"], 2, "flag provided but not defined: -nosuch\n"),
+        (["--socket"], 2, "flag needs an argument: -socket\n"),
+        (["status", "--socket=/x"], 2, "flag provided but not defined: -socket\n"),
+        (["status", "extra"], 1, "unexpected non-flag arguments to 'mesh status'\n"),
+        (["down", "extra"], 1, 'too many non-flag arguments: ["extra"]\n'),
+        ([], 0, ""),
+        (["help"], 0, ""),
+        (["-h"], 0, ""),
+        (["--", "version"], 0, ""),
+    ],
+)
+def test_exit_codes(argv: list[str], code: int, stderr: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """CL-02."""
+    assert main(argv) == code
+    assert capsys.readouterr().err.startswith(stderr)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "version"])
+def test_no_daemon_is_one_clear_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CL-05."""
+    path = str(tmp_path / "s")
+    argv = {"ping": ["x"], "whois": ["100.64.0.1"], "set": ["--ssh"], "switch": ["--list"]}.get(name, [])
+    assert main([f"--socket={path}", name, *argv]) == 1
+    error = capsys.readouterr().err
+    assert f"failed to connect to local meshd at {path}; it doesn't appear to be running" in error
+    assert error.count("\n") == 1
+
+
+def test_a_socket_that_is_no_daemon_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+    import threading
+
+    answers = [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\n\r\nnot json",
+    ]
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            for answer in answers:
+                client, _ = listener.accept()
+                client.recv(4096)
+                client.sendall(answer)
+                client.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for _ in answers:
+            assert main(["--socket", path, "status"]) == 1
+            error = capsys.readouterr().err
+            assert "local meshd" in error
+            assert "Traceback" not in error
+        thread.join()
+
+
+def test_version_skew_is_one_warning(mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CL-06."""
+    monkeypatch.setattr("meshd.cli.client.long_version", lambda: "0.0.9-meshd")
+    got = mesh("ping", "--c=1", "node-a")
+    assert got.err == 'Warning: client version "0.0.9-meshd" != meshd server version "0.1.0-meshd"\n'
+
+
+def test_bugs_end_in_a_sentence(mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MESHD_DEBUG")
+    monkeypatch.setattr("meshd.cli.client.LocalClient.status", lambda self, peers=True: 1 / 0)
+    got = mesh("status")
+    assert got.code == 1
+    assert got.err.startswith("mesh: unexpected ZeroDivisionError")
+
+
+def test_output_into_a_closed_pipe_is_quiet() -> None:
+    shell = f"{sys.executable} -m meshd.cli.main up --help | true"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_start_imports_nothing_heavy() -> None:
+    """The command line must start fast; these modules are what would make it slow."""
+    script = (
+        "import sys; from meshd.cli.main import main; main(['--socket=/nonexistent', 'status']); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    heavy = {"asyncio", "click", "dataclasses", "inspect", "http", "urllib", "email", "ipaddress", "msgspec", "orjson"}
+    heavy |= {"logging", "subprocess", "ssl", "threading", "uvloop", "typing_extensions", "meshd.io", "meshd.feature"}
+    assert not loaded & heavy

@@ -1,0 +1,335 @@
+"""`mesh up` and `mesh login`: what they send, what they wait for, what they refuse (features U-1 … U-8)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from meshd.testing.fakebackend import LOGIN_URL, PEER_KEY
+
+SERVER = "--login-server=http://control.test"
+
+
+def calls(localapi, name: str) -> list:
+    return [call for call in localapi.backend.calls if call[0] == name]
+
+
+def fresh(localapi) -> None:
+    """A node that was never logged in."""
+    node = localapi.backend
+    node.state = "NeedsLogin"
+    node.have_node_key = False
+    node.stored |= {"ControlURL": "", "WantRunning": False, "LoggedOut": True}
+
+
+def test_up_bare_on_a_stopped_node_only_brings_it_up(mesh, localapi) -> None:
+    """U-5, simple up."""
+    mesh("down")
+    got = mesh("up")
+    assert (got.code, got.out, got.err) == (0, "", "")
+    assert localapi.backend.state == "Running"
+    assert calls(localapi, "edit_prefs")[-1][1] == {"WantRunning": True, "WantRunningSet": True}
+    assert calls(localapi, "start") == []
+
+
+def test_up_bare_on_a_running_node_does_not_hang(mesh, localapi) -> None:
+    assert mesh("up").code == 0
+    assert calls(localapi, "edit_prefs")[-1][1] == {"WantRunning": True, "WantRunningSet": True}
+
+
+def test_up_running_with_all_flags_is_one_edit(mesh, localapi) -> None:
+    """U-5, just edit: masks of the flags given, and no waiting."""
+    assert mesh("up", SERVER, "--hostname=y", "--accept-routes").code == 0
+    assert calls(localapi, "edit_prefs") == [
+        (
+            "edit_prefs",
+            {
+                "WantRunning": True,
+                "WantRunningSet": True,
+                "ControlURL": "http://control.test",
+                "ControlURLSet": True,
+                "Hostname": "y",
+                "HostnameSet": True,
+                "RouteAll": True,
+                "RouteAllSet": True,
+            },
+        )
+    ]
+
+
+def test_up_unmentioned_settings_are_refused_with_the_command(mesh, localapi) -> None:
+    """U-4: exit 1, the text programs look for, explicit flags first, missing ones sorted."""
+    localapi.backend.stored |= {
+        "RouteAll": True,
+        "AdvertiseRoutes": ["10.1.0.0/24", "0.0.0.0/0", "::/0"],
+        "OperatorUser": "o'neill",
+        "CorpDNS": False,
+        "NoSNAT": True,
+    }
+    got = mesh("up", "--hostname=x", "--timeout=20s")
+    assert got.code == 1
+    assert got.err == (
+        "Error: changing settings via 'mesh up' requires mentioning all\n"
+        "non-default flags. To proceed, either re-run your command with --reset or\n"
+        "use the command below to explicitly mention the current value of\n"
+        "all non-default settings:\n\n"
+        "\tmesh up --hostname=x --timeout=20s --accept-dns=false --accept-routes --advertise-exit-node "
+        "--advertise-routes=10.1.0.0/24 --login-server=http://control.test --operator='o'\"'\"'neill' "
+        "--snat-subnet-routes=false\n"
+    )
+    assert calls(localapi, "edit_prefs") == []
+
+
+def test_up_suggested_command_is_accepted(mesh, localapi) -> None:
+    """U-4: what the refusal prints can be pasted back."""
+    import shlex
+
+    localapi.backend.stored |= {"RouteAll": True, "Hostname": "h", "ShieldsUp": True, "NetfilterMode": 1}
+    got = mesh("up", "--ssh")
+    command = got.err.split("\tmesh ")[1]
+    assert mesh(*shlex.split(command)).code == 0
+
+
+def test_up_revert_check_never_prints_an_auth_key(mesh) -> None:
+    got = mesh("up", "--auth-key=tskey-auth-secret")
+    assert got.code == 1
+    assert "secret" not in got.err
+
+
+def test_up_reset_sets_everything(mesh, localapi) -> None:
+    localapi.backend.stored |= {"RouteAll": True, "ShieldsUp": True}
+    assert mesh("up", "--reset", SERVER).code == 0
+    assert not localapi.backend.stored["RouteAll"]
+    assert not localapi.backend.stored["ShieldsUp"]
+    edit = calls(localapi, "edit_prefs")[0][1]
+    assert {"HostnameSet", "AdvertiseRoutesSet", "ExitNodeIPSet", "ExitNodeIDSet", "NetfilterModeSet"} <= set(edit)
+
+
+def test_up_synonyms_of_the_default_server_are_no_change(mesh, localapi) -> None:
+    """U-4 exception."""
+    localapi.backend.stored["ControlURL"] = "https://login.tailscale.com"
+    assert mesh("up", "--hostname=x").code == 0
+
+
+def test_up_implicit_operator_is_kept(mesh, localapi, monkeypatch) -> None:
+    """U-2, U-4: the operator who runs `up` need not name herself."""
+    monkeypatch.setenv("USER", "ann")
+    localapi.backend.stored["OperatorUser"] = "ann"
+    assert mesh("up", SERVER).code == 0
+    assert localapi.backend.stored["OperatorUser"] == "ann"
+
+
+def test_up_other_server_while_running_needs_force(mesh, localapi) -> None:
+    """U-3."""
+    got = mesh("up", "--login-server=http://other.test")
+    assert (got.code, got.err) == (1, "can't change --login-server without --force-reauth\n")
+
+
+def test_up_first_login_by_key(mesh, localapi) -> None:
+    """U-6: start with the key and all preferences, login asked for, nothing printed."""
+    fresh(localapi)
+    got = mesh("up", SERVER, "--auth-key=k", "--hostname=h", "--advertise-tags=eng,tag:ssh", "--timeout=5s")
+    assert (got.code, got.out, got.err) == (0, "", "")
+    options = calls(localapi, "start")[0][1]
+    assert options["AuthKey"] == "k"
+    prefs = options["UpdatePrefs"]
+    assert prefs["ControlURL"] == "http://control.test"
+    assert prefs["WantRunning"] is True
+    assert prefs["AdvertiseTags"] == ["tag:eng", "tag:ssh"]
+    assert prefs["NoStatefulFiltering"] is True
+
+
+def test_up_key_from_file(mesh, localapi, tmp_path: Path) -> None:
+    fresh(localapi)
+    file = tmp_path / "key"
+    file.write_text("  the-key\n")
+    assert mesh("up", SERVER, f"--auth-key=file:{file}", "--timeout=5s").code == 0
+    assert calls(localapi, "start")[0][1]["AuthKey"] == "the-key"
+    got = mesh("up", SERVER, "--auth-key=file:/nonexistent", "--reset")
+    assert got.code == 1
+    assert "cannot read the auth key from /nonexistent" in got.err
+    file.write_bytes(b"\xff\xfe\x00")
+    assert mesh("up", SERVER, f"--auth-key=file:{file}", "--reset").code == 1
+
+
+def test_up_old_spelling_of_auth_key(mesh, localapi) -> None:
+    """CL-01."""
+    fresh(localapi)
+    assert mesh("up", SERVER, "--authkey", "k", "--timeout=5s").code == 0
+    assert calls(localapi, "start")[0][1]["AuthKey"] == "k"
+
+
+def test_up_interactive_prints_the_url_once_and_success(mesh, localapi) -> None:
+    """U-6: URL on stderr, repeated notifies printed once, `Success.` at the end."""
+    fresh(localapi)
+    node = localapi.backend
+    node.login_url_after_start = LOGIN_URL
+
+    def approved() -> None:
+        node.notify(BrowseToURL=LOGIN_URL)
+        node.enter("Running")
+
+    timer = threading.Timer(0.05, lambda: localapi.call(approved))
+    timer.start()
+    got = mesh("up", SERVER, "--timeout=5s")
+    timer.join()
+    assert got.code == 0
+    assert got.err == f"\nTo authenticate, visit:\n\n\t{LOGIN_URL}\n\nSuccess.\n"
+
+
+def test_up_json_prints_objects(mesh, localapi) -> None:
+    fresh(localapi)
+    node = localapi.backend
+    node.login_url_after_start = LOGIN_URL
+    timer = threading.Timer(0.05, lambda: localapi.call(lambda: node.enter("Running")))
+    timer.start()
+    got = mesh("up", SERVER, "--json", "--timeout=5s")
+    timer.join()
+    assert got.code == 0
+    first, _, second = got.out.partition("}\n")
+    assert json.loads(first + "}") == {"AuthURL": LOGIN_URL, "BackendState": "NeedsLogin"}
+    assert json.loads(second) == {"BackendState": "Running"}
+
+
+def test_up_waits_for_approval(mesh, localapi) -> None:
+    """U-6: NeedsMachineAuth."""
+    fresh(localapi)
+    localapi.backend.next_state_after_start = "NeedsMachineAuth"
+    got = mesh("up", SERVER, "--auth-key=k", "--timeout=100ms")
+    assert got.code == 1
+    assert got.err.startswith("\nTo approve your machine, visit (as admin):\n\n\thttp://control.test/admin\n\n")
+
+
+def test_up_bad_key_is_a_backend_error(mesh, localapi) -> None:
+    """U-6: ErrMessage."""
+    fresh(localapi)
+    localapi.backend.login_url_after_start = LOGIN_URL
+    got = mesh("up", SERVER, "--auth-key=bad", "--timeout=5s")
+    assert (got.code, got.err) == (1, "backend error: invalid key: not found\n")
+
+
+def test_up_timeout_names_health(mesh, localapi) -> None:
+    """U-6."""
+    fresh(localapi)
+    localapi.backend.next_state_after_start = "Starting"
+    localapi.backend.health = ["not reachable: control.test"]
+    got = mesh("up", SERVER, "--auth-key=k", "--timeout=50ms")
+    assert got.code == 1
+    assert got.err == (
+        'timeout waiting for meshd to enter a Running state; check health with "mesh status"\n'
+        "# Health check:\n#     - not reachable: control.test\n"
+    )
+
+
+def test_up_force_reauth_waits_for_a_new_key(mesh, localapi) -> None:
+    """U-6: Running with the old key is not the end."""
+    import meshd.testing.fakebackend as fake
+
+    node = localapi.backend
+    node.auth_url = "http://old"
+
+    def renewed() -> None:
+        fake.SELF_KEY = "nodekey:" + "bb" * 32
+        node.enter("Running")
+
+    timer = threading.Timer(0.1, lambda: localapi.call(renewed))
+    before = fake.SELF_KEY
+    timer.start()
+    try:
+        got = mesh("up", SERVER, "--force-reauth", "--timeout=5s")
+    finally:
+        timer.join()
+        fake.SELF_KEY = before
+    assert got.code == 0
+    assert "http://old" not in got.err
+    assert calls(localapi, "login_interactive")
+
+
+def test_up_prefs_the_daemon_refuses(mesh, localapi) -> None:
+    fresh(localapi)
+    got = mesh("up", SERVER, "--hostname=bad", "--auth-key=k")
+    assert (got.code, got.err) == (1, "hostname 'bad' is bad\n")
+    assert calls(localapi, "start") == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--advertise-routes=10.0.0.1/8", "10.0.0.1/8 has non-address bits set; expected 10.0.0.0/8\n"),
+        ("--advertise-routes=10.0.0.0", '"10.0.0.0" is not a valid IP address or CIDR prefix\n'),
+        ("--advertise-routes=0.0.0.0/0", "0.0.0.0/0 advertised without ::/0, please also advertise ::/0\n"),
+        ("--exit-node-allow-lan-access", "--exit-node-allow-lan-access can only be used with --exit-node\n"),
+        ("--advertise-tags=x:y", "tag: \"x:y\": tags must start with 'tag:'\n"),
+        ("--advertise-tags=tag:", 'tag: "tag:": tag names must not be empty\n'),
+        ("--hostname=a_b", '"a_b" is not a valid DNS label: contains invalid character\n'),
+        ("--hostname=-a", '"-a" is not a valid DNS label: must start and end with a letter or number\n'),
+        ("--netfilter-mode=x", 'invalid value --netfilter-mode="x"\n'),
+        ("--exit-node=nosuch", 'invalid value "nosuch" for --exit-node; must be IP or peer hostname\n'),
+        ("--exit-node=100.64.0.9", "no node found in netmap with IP 100.64.0.9\n"),
+    ],
+)
+def test_up_values_no_node_could_use(mesh, localapi, flag: str, message: str) -> None:
+    """U-2."""
+    got = mesh("up", SERVER, flag)
+    assert (got.code, got.err) == (1, message)
+    assert calls(localapi, "edit_prefs") == []
+
+
+def test_up_own_address_as_exit_node(mesh) -> None:
+    assert "did you mean --advertise-exit-node?" in mesh("up", SERVER, "--exit-node=100.64.0.2").err
+
+
+def test_up_exit_node_by_name(mesh, localapi) -> None:
+    localapi.backend.peers[PEER_KEY]["ExitNodeOption"] = True
+    assert mesh("up", SERVER, "--exit-node=node-a").code == 0
+    assert localapi.backend.stored["ExitNodeIP"] == "100.64.0.1"
+
+
+def test_up_extra_words(mesh) -> None:
+    """U-1."""
+    got = mesh("up", "now")
+    assert (got.code, got.err) == (1, 'too many non-flag arguments: ["now"]\n')
+
+
+def test_up_tells_the_health_that_concerns_it(mesh, localapi) -> None:
+    """U-7."""
+    routes = "Some peers are advertising routes but --accept-routes is false"
+    localapi.backend.health = ["noise", routes]
+    assert mesh("up", SERVER).out == routes + "\n"
+    localapi.backend.health.append("Update available: 1 -> 2, update available: yes")
+    assert mesh("up", SERVER).out.startswith(f"# Health check warnings:\n#     - {routes}\n#     - ")
+
+
+def test_login_makes_a_profile_and_goes_back_when_it_fails(mesh, localapi) -> None:
+    node = localapi.backend
+    node.login_url_after_start = LOGIN_URL
+    got = mesh("login", SERVER, "--timeout=50ms")
+    assert got.code == 1
+    assert got.err.startswith(f"\nTo authenticate, visit:\n\n\t{LOGIN_URL}\n\ntimeout waiting")
+    assert ("new_profile",) in node.calls
+    assert node.calls[-1] == ("switch_profile", "df87")
+
+
+def test_login_by_key(mesh, localapi) -> None:
+    fresh(localapi)
+    assert mesh("login", SERVER, "--auth-key=k", "--nickname=work", "--timeout=5s").code == 0
+    assert calls(localapi, "start")[0][1]["UpdatePrefs"]["ProfileName"] == "work"
+
+
+def test_up_daemon_that_dies_while_we_wait(mesh, localapi) -> None:
+    fresh(localapi)
+    node = localapi.backend
+    node.next_state_after_start = "Starting"
+
+    def drop() -> None:
+        for watch in node.watches:
+            watch.queue.put_nowait(None)
+
+    timer = threading.Timer(0.05, lambda: localapi.call(drop))
+    timer.start()
+    got = mesh("up", SERVER, "--auth-key=k", "--timeout=5s")
+    timer.join()
+    assert (got.code, got.err) == (1, 'lost the connection to meshd while waiting for it; see "mesh status"\n')
