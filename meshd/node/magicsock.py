@@ -39,6 +39,7 @@ from meshd.wire.control import DERPMap, NetInfo
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
 RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
+PING_RESEND_S = (0.25, 0.5, 1.0, 1.5)  # seconds from one try of a ping to the next
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 log = get_logger(__name__)
@@ -279,14 +280,19 @@ class MagicSock:
         future: asyncio.Future[PingOutcome] = self._loop.create_future()
         self._pings[token] = future
         try:
-            peer.path.command_ping(token, size, self._clock.monotonic())
-            self._paths.turn(peer)
             async with asyncio.timeout(PING_TIMEOUT_S):
-                return await future
+                for patience in (*PING_RESEND_S, PING_TIMEOUT_S):
+                    # Again when nothing came: the peer's addresses or our relay may have appeared meanwhile.
+                    peer.path.command_ping(token, size, self._clock.monotonic())
+                    self._paths.turn(peer)
+                    await asyncio.wait((future,), timeout=patience)
+                    if future.done():
+                        return future.result()
         except TimeoutError:
             return None
         finally:
             del self._pings[token]
+        return None
 
     async def netcheck(self) -> Report:
         """A full network check now."""

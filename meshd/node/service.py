@@ -16,6 +16,7 @@ from meshd.base.addr import IPAddress
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePublic
+from meshd.base.ranges import is_tailscale_ip
 from meshd.base.version import long_version
 from meshd.core import prefs as prefs_module
 from meshd.core.node import Node
@@ -26,7 +27,7 @@ from meshd.node.engine import Engine
 from meshd.node.magicsock import MagicSock
 from meshd.node.nodejson import node_json
 from meshd.node.peercaps import peer_capabilities
-from meshd.node.probes import netcheck_json, ping_json
+from meshd.node.probes import netcheck_json, peer_for, ping_json
 from meshd.node.status import PeerTraffic, Snapshot, status_json, user_json
 from meshd.wire.control import encode
 
@@ -34,7 +35,7 @@ JSON = dict[str, Any]
 
 _WATCH_ENGINE, _INITIAL_STATE, _INITIAL_PREFS, _INITIAL_NETMAP, _INITIAL_HEALTH = 1, 2, 4, 8, 128
 ENGINE_INTERVAL_S = 2.0
-ACTIVE_S = 120.0  # without a packet for so long a peer counts as idle
+PEER_POLL_S, PEER_PATIENCE = 0.1, 20  # a peer that joined a moment ago is on its way in the map stream
 
 
 class NodeService:
@@ -276,9 +277,13 @@ class NodeService:
         self._backend.delete_profile(profile_id)
 
     async def ping(self, ip: IPAddress, kind: str, size: int) -> JSON:
-        netmap = self._backend.netmap
-        if netmap is None:
-            raise MeshdError("no netmap: this node is not logged in", code="unavailable")
+        for _ in range(PEER_PATIENCE):
+            netmap = self._backend.netmap
+            if netmap is None:
+                raise MeshdError("no netmap: this node is not logged in", code="unavailable")
+            if ip in netmap.self_node.ips or peer_for(netmap, ip) is not None or not is_tailscale_ip(ip):
+                break
+            await asyncio.sleep(PEER_POLL_S)
         return await ping_json(netmap, self._engine, self._magicsock, ip, kind, size)
 
     async def netcheck(self) -> JSON:
