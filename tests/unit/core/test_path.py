@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 
@@ -230,7 +230,7 @@ def test_path_calls_are_5_s_apart_after_the_eager_ones():
     calls = [t for t, e in run_until(path, T0, T0 + 30) if isinstance(e, NeedCallMeMaybe)]
     late = [t for t in calls if t > T0 + 4]
     assert late
-    assert all(b - a >= 5 for a, b in zip(late, late[1:], strict=False))
+    assert all(b - a >= 5 for a, b in pairwise(late))
 
 
 def test_path_good_enough_latency_is_not_upgraded():
