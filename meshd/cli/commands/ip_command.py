@@ -15,7 +15,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         raise CliError("too many arguments, expected at most one peer")
     if sum(flags.on(name) for name in ("1", "4", "6")) > 1:
         raise CliError("mesh ip -1, -4, and -6 are mutually exclusive")
-    status = client.status()
+    status = client.status(peers=bool(flags.args))
     addresses: list[str] = status.get("TailscaleIPs") or []
     if wanted := flags.text("assert"):
         if wanted in addresses:

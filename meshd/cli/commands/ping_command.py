@@ -8,7 +8,7 @@ from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, DURATION, INT, Flag, Parsed, format_duration
-from meshd.cli.nodes import address_of
+from meshd.cli.nodes import address_of, canonical_ip
 from meshd.cli.output import err, out, printable
 from meshd.cli.state import require_running
 
@@ -17,7 +17,8 @@ _PAUSE_S = 1.0
 
 
 def _run(client: LocalClient, flags: Parsed) -> None:
-    status = client.status()
+    literal = bool(flags.args) and canonical_ip(flags.args[0]) is not None
+    status = client.status(peers=not literal)
     require_running(status)
     if len(flags.args) != 1 or not flags.args[0]:
         raise CliError("usage: mesh ping <hostname-or-IP>")

@@ -56,7 +56,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
 
 def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: str) -> None:
     """Give the node the preferences of the flags and wait until it runs."""
-    status = client.status()
+    status = client.status(peers=bool(flags.text("exit-node")))
     prefs = prefs_from_flags(flags, status)
     if prefs["AdvertiseRoutes"] or prefs["AppConnector"]["Advertise"]:
         warn_if_not_forwarding(client)
@@ -68,7 +68,8 @@ def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: 
         simple = not reset and is_bare_up(flags, current, status)
         if not reset and not simple:
             keep_implicit_operator(prefs, current, flags)
-            check_reverts(prefs, current, status, flags, known)
+            known_nodes = client.status() if current.get("ExitNodeID") else status
+            check_reverts(prefs, current, known_nodes, flags, known)
     running = status.get("BackendState") == "Running"
     if not simple and running and not force and control_url_changed(prefs, current):
         raise CliError("can't change --login-server without --force-reauth")

@@ -333,3 +333,9 @@ def test_up_daemon_that_dies_while_we_wait(mesh, localapi) -> None:
     got = mesh("up", SERVER, "--auth-key=k", "--timeout=5s")
     timer.join()
     assert (got.code, got.err) == (1, 'lost the connection to meshd while waiting for it; see "mesh status"\n')
+
+
+def test_up_exit_node_known_by_id_is_named_by_address(mesh, localapi) -> None:
+    """U-4: the refusal must be pasteable although the preference holds an ID."""
+    localapi.backend.stored["ExitNodeID"] = "1"
+    assert "--exit-node=100.64.0.1 " in mesh("up", "--ssh").err
