@@ -16,7 +16,14 @@ DEBUG = os.environ.get("MESHD_DEBUG") == "1"
 SANITIZE = os.environ.get("MESHD_SANITIZE") == "1"
 FAST = Path("meshd/_fast")
 
-compile_args = ["-std=gnu11", "-fno-strict-aliasing", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+compile_args = [
+    "-std=gnu11",
+    "-fno-strict-aliasing",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+]
 compile_args += ["-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
 compile_args += ["-Og", "-g3"] if DEBUG or SANITIZE else ["-O3", "-g1"]
 link_args: list[str] = []

@@ -51,7 +51,7 @@ class HostPart:
         return [
             ip_interface((a.local.packed, a.bits)).network
             for a in self._netlink.addresses()
-            if a.index != self._own_index
+            if a.interface != self._own_index
         ]
 
     def uid_of(self, name: str) -> int | None:

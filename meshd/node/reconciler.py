@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from meshd._fast.filter import Filter
 from meshd.base.addr import IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate, NodePublic
@@ -20,18 +19,13 @@ from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.routes import RouterConfig, RouteTable, accepted_prefixes, router_config
-from meshd.node.engine import Engine, PeerConfig
+from meshd.node.engine import Engine
+from meshd.node.enginepeer import PeerConfig
 from meshd.node.magicsock import MagicSock, PathPeer
 
 log = get_logger(__name__)
 
 MAX_LOGGED_REFUSALS = 8
-
-
-class FilterPlane(Protocol):
-    """The part of the data plane that takes the packet filter."""
-
-    def set_filter(self, program: Filter) -> None: ...
 
 
 class HostRouter(Protocol):
@@ -45,7 +39,6 @@ class Reconciler:
 
     def __init__(
         self,
-        plane: FilterPlane,
         engine: Engine,
         magicsock: MagicSock,
         router: HostRouter | None,
@@ -53,7 +46,6 @@ class Reconciler:
         mtu: int,
         report: Callable[[str, str | None], None],
     ) -> None:
-        self._plane = plane
         self._engine = engine
         self._magicsock = magicsock
         self._router = router
@@ -102,7 +94,7 @@ class Reconciler:
             self._drop(node_id)
         self._routes.clear()
         self._filter_program = FilterProgram()
-        self._plane.set_filter(self._filter_program.compile())
+        self._engine.set_filter(self._filter_program.compile())
         self._engine.set_private_key(None)
         self._magicsock.set_private_key(None)
         self._basis = ()
@@ -158,12 +150,11 @@ class Reconciler:
             attached=self._attached(),
             cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
         )
-        self._engine.shields_up = prefs.shields_up
         if program != self._filter_program:
             self._filter_program = program
             for reason in program.refused[:MAX_LOGGED_REFUSALS]:
                 log.warning("filter_rule_refused", extra=kv(reason=reason))
-            self._plane.set_filter(program.compile())
+            self._engine.set_filter(program.compile(), shields_up=prefs.shields_up)
 
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""

@@ -19,6 +19,7 @@ from meshd.base.keys import NodePublic
 from meshd.base.ranges import is_tailscale_ip
 from meshd.base.version import long_version
 from meshd.core import prefs as prefs_module
+from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.state import State
 from meshd.node.backend import Backend
@@ -277,14 +278,18 @@ class NodeService:
         self._backend.delete_profile(profile_id)
 
     async def ping(self, ip: IPAddress, kind: str, size: int) -> JSON:
+        netmap = self._known_netmap()
         for _ in range(PEER_PATIENCE):
-            netmap = self._backend.netmap
-            if netmap is None:
-                raise MeshdError("no netmap: this node is not logged in", code="unavailable")
             if ip in netmap.self_node.ips or peer_for(netmap, ip) is not None or not is_tailscale_ip(ip):
                 break
             await asyncio.sleep(PEER_POLL_S)
+            netmap = self._known_netmap()
         return await ping_json(netmap, self._engine, self._magicsock, ip, kind, size)
+
+    def _known_netmap(self) -> Netmap:
+        if self._backend.netmap is None:
+            raise MeshdError("no netmap: this node is not logged in", code="unavailable")
+        return self._backend.netmap
 
     async def netcheck(self) -> JSON:
         return netcheck_json(await self._magicsock.netcheck(), self._clock.wall())

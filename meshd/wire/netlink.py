@@ -51,8 +51,7 @@ class Request(NamedTuple):
 
     def pack(self, sequence: int) -> bytes:
         return (
-            _HEADER.pack(_HEADER.size + len(self.body), self.kind, self.flags | NLM_F_REQUEST, sequence, 0)
-            + self.body
+            _HEADER.pack(_HEADER.size + len(self.body), self.kind, self.flags | NLM_F_REQUEST, sequence, 0) + self.body
         )
 
 
@@ -65,7 +64,7 @@ class Message(NamedTuple):
 
 
 class Link(NamedTuple):
-    index: int
+    interface: int
     name: str
     flags: int
     mtu: int
@@ -74,7 +73,7 @@ class Link(NamedTuple):
 class InterfaceAddress(NamedTuple):
     """``local`` is the host's own address, ``bits`` the length of the attached prefix."""
 
-    index: int
+    interface: int
     local: IPAddress
     bits: int
 

@@ -89,10 +89,10 @@ class NetworkMonitor:
 
     def _foreign(self, message: nl.Message) -> bool:
         if message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
-            return nl.decode_link(message).index != self._own_interface
+            return nl.decode_link(message).interface != self._own_interface
         if message.kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
             address = nl.decode_address(message)
-            return address is not None and address.index != self._own_interface
+            return address is not None and address.interface != self._own_interface
         if message.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
             route = nl.decode_route(message)
             # Table 255 repeats every local address; the cache of learned routes is no change either.
