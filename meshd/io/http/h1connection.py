@@ -7,13 +7,13 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
 import h11
 
 from meshd.base.log import get_logger, kv
+from meshd.io.http.h1limits import ConnectionOwner, Limits
 from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, text_response
 from meshd.io.peercred import PeerIdentity
 
@@ -27,29 +27,6 @@ LINGER_BYTES = 8 << 20
 """Bytes of a refused body that are read and thrown away before the connection is cut."""
 LINGER_S = 1.0
 """Seconds that this may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may ask of a server. Times in seconds."""
-
-    header_bytes: int = 16 * 1024
-    """Request line and headers; real clients stay below 2 KiB."""
-    body_bytes: int = 1 << 20
-    """Bodies that are read whole; the largest real one is a preferences object of a few KiB."""
-    header_s: float = 10.0
-    """From the first byte of a request to the end of its headers, and from accept to the first byte."""
-    body_s: float = 30.0
-    """Between two parts of a request body."""
-    idle_s: float = 5.0
-    """Between an answer and the next request."""
-    write_s: float = 30.0
-    """For a client that takes nothing of an answer of known length. Streams may stall for ever: what waits
-    for them is bounded, and a pager or a stopped process is no reason to end them."""
-    connections: int = 1024
-    """Open at the same time."""
-    connections_per_user: int = 256
-    """Of these, by one user other than root: nobody can keep root out."""
 
 
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -408,28 +385,3 @@ class Connection(asyncio.Protocol):
         if self._paused_reading and not self._lost:
             self._paused_reading = False
             self._transport.resume_reading()
-
-
-class ConnectionOwner:
-    """The set of open connections of a server, and its limits."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.open: set[Connection] = set()
-        self.closing = False
-
-    def admit(self, connection: Connection) -> bool:
-        """Count a new connection; False when it must be refused."""
-        if self.closing or len(self.open) >= self._limits.connections:
-            return False
-        peer = connection.peer
-        if peer is not None and peer.uid != 0:
-            same = sum(1 for other in self.open if other.peer is not None and other.peer.uid == peer.uid)
-            if same >= self._limits.connections_per_user:
-                return False
-        self.open.add(connection)
-        return True
-
-    def forget(self, connection: Connection) -> None:
-        """Drop a connection that has ended or was handed over."""
-        self.open.discard(connection)

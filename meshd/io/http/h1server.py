@@ -16,7 +16,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from meshd.io.http.h1connection import Connection, ConnectionOwner, Handler, Limits
+from meshd.io.http.h1connection import Connection, Handler
+from meshd.io.http.h1limits import ConnectionOwner, Limits
 from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, text_response
 from meshd.io.peercred import PeerIdentity, peer_identity
 
