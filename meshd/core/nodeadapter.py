@@ -6,14 +6,14 @@ What depends on other nodes (two with one key, two with one address) is `meshd.c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from meshd.base.addr import AddrPort, IPPrefix, parse_ip, parse_prefix
 from meshd.base.errors import WireError
 from meshd.base.gotime import parse_time
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
-from meshd.base.ranges import DERP_MAGIC_IP, SERVICE_V4, SERVICE_V6
+from meshd.base.ranges import CGNAT, DERP_MAGIC_IP, SERVICE_V4, SERVICE_V6, ULA
 from meshd.core.node import Node
 from meshd.wire.control import ZERO_MACHINE_KEY, ZERO_TIME, CapMap, PeerChange
 from meshd.wire.control import Node as WireNode
@@ -22,6 +22,10 @@ MAX_ADDRESSES = 16  # a node has one of each family; services add a few
 MAX_ALLOWED_IPS = 4096  # app connectors advertise thousands of routes
 MAX_ENDPOINTS = 64  # more than an honest host has; each is probed
 MAX_NAME = 254  # a DNS name with its trailing dot
+
+_RESERVED = frozenset((SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP))
+_SHIFT = {4: 32 - CGNAT.prefixlen, 6: 128 - ULA.prefixlen}
+_NODE_RANGE = {4: int(CGNAT.network_address) >> _SHIFT[4], 6: int(ULA.network_address) >> _SHIFT[6]}
 
 
 class Unacceptable(Exception):
@@ -128,7 +132,8 @@ def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, .
         except ValueError:  # a zone: meaningful on the peer's own link only
             notes.append(f"its endpoint {text[:80]} cannot be sent to")
             continue
-        if endpoint.port == 0 or endpoint.ip.is_multicast or endpoint.ip.is_unspecified:
+        ip = endpoint.ip
+        if endpoint.port == 0 or ip.is_multicast or ip.is_unspecified:
             notes.append(f"its endpoint {text} cannot be sent to")
         else:
             found.append(endpoint)
@@ -149,10 +154,12 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
         address = prefix.network_address
         if prefix.prefixlen != prefix.max_prefixlen:
             raise Unacceptable(f"its address {prefix} is not a single address")
+        if address in _RESERVED:
+            raise Unacceptable(f"its address {address} is reserved")
+        if int(address) >> _SHIFT[address.version] == _NODE_RANGE[address.version]:
+            continue  # the usual case, in one comparison
         if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
             raise Unacceptable(f"its address {address} belongs to no node")
-        if address in (SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP):
-            raise Unacceptable(f"its address {address} is reserved")
     return prefixes
 
 
@@ -171,6 +178,10 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
 
 
 def _prefix(text: str) -> IPPrefix:
+    if text.endswith("/32") and ":" not in text:
+        return IPv4Network((int(IPv4Address(text[:-3])), 32))  # several times faster than from text
+    if text.endswith("/128"):
+        return IPv6Network((int(IPv6Address(text[:-4])), 128))
     try:
         return parse_prefix(text)
     except ValueError as error:
