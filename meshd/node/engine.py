@@ -326,8 +326,11 @@ class Engine:
     def _timer_fired(self, peer: EnginePeer) -> None:
         if peer.tunnel is not None:
             state = self._plane.peer_state(peer.index)
+            now = self._clock.monotonic()
             peer.polled = (state.last_tx, state.last_rx)
-            peer.tunnel.handle_timer(self._clock.monotonic(), traffic_of(state))
+            if peer.tunnel.next is not None and peer.tunnel.next.local_index == state.current_local_index:
+                peer.tunnel.confirmed(state.current_local_index, now)  # its event found the ring full
+            peer.tunnel.handle_timer(now, traffic_of(state))
             self._settle(peer)
 
     def _settle(self, peer: EnginePeer) -> None:

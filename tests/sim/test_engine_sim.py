@@ -10,6 +10,7 @@ import pytest
 from meshd._fast.filter import Filter
 from meshd.base.keys import NodePublic
 from meshd.base.ranges import SERVICE_V4
+from meshd.node.dataplane import EV_CONFIRMED
 from meshd.node.enginepeer import PeerConfig
 from meshd.testing.fakeplane import REJECT_AFTER_MESSAGES
 from meshd.testing.memorynet import Link
@@ -51,6 +52,18 @@ def test_engine_both_sides_start_at_once_and_both_arrive(pair):
     simulation.run(1)
     assert a.heard() == [b"from b"]
     assert b.heard() == [b"from a"]
+
+
+def test_engine_confirmation_whose_event_was_lost_is_found_later(pair):
+    simulation, a, b = pair
+    real_event = b.plane._event
+    b.plane._event = lambda event: None if event[0] == EV_CONFIRMED else real_event(event)
+    a.say(b, b"hello")
+    simulation.run(1)
+    assert b.sessions() == []
+    simulation.run(5)
+    assert len(b.sessions()) == 1
+    assert b.engine.peer_status(a.key).last_handshake is not None
 
 
 def test_engine_idle_peers_fall_silent_and_cost_no_timer(pair):
