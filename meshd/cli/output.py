@@ -35,6 +35,11 @@ def printable(text: object) -> str:
     )
 
 
+def printable_lines(text: object, indent: str = "") -> str:
+    """As `printable`, but a message may have several lines; all but the first are indented."""
+    return ("\n" + indent).join(printable(line) for line in str(text).splitlines())
+
+
 def columns(rows: list[list[str]], *, padding: int = 2, minimum: int = 0, trailing: bool = False) -> str:
     """Rows with every column as wide as its longest cell; the last cell of a row is not padded unless `trailing`.
 

@@ -28,6 +28,8 @@ def describe(status: JSON) -> str:
     if state == "NeedsLogin":
         url = status.get("AuthURL")
         return f"Logged out.\nLog in at: {printable(url)}" if url else "Logged out."
+    if state == "NoState":
+        return "meshd has no answer from the coordination server yet."
     if state == "NeedsMachineAuth":
         return "Machine is not yet approved by the admin of the network."
     return str(state) if state in WORKING else f"unexpected state: {printable(state)}"

@@ -6,7 +6,7 @@ import time
 
 from meshd.cli.client import JSON, LocalClient, Watcher
 from meshd.cli.errors import CliError
-from meshd.cli.output import err, out_json, printable
+from meshd.cli.output import err, out_json, printable, printable_lines
 from meshd.cli.prefsflags import is_login_server_synonym
 from meshd.cli.state import STATES
 
@@ -66,7 +66,7 @@ class UpWait:
         if news.get("ErrMessage"):
             if self._as_json:
                 out_json({"BackendState": self._state, "Error": news["ErrMessage"]})
-            raise CliError(f"backend error: {printable(news['ErrMessage'])}")
+            raise CliError(f"backend error: {printable_lines(news['ErrMessage'])}")
         state = news.get("State")
         if state is not None:
             self._state = STATES.get(state, str(state)) if isinstance(state, int) else str(state)
@@ -115,7 +115,7 @@ class UpWait:
 
     def _explain_timeout(self) -> None:
         health = self._client.status(peers=False).get("Health") or []
-        reasons = "".join(f"\n#     - {printable(line)}" for line in health)
+        reasons = "".join(f"\n#     - {printable_lines(text, '#       ')}" for text in health)
         raise CliError(
             'timeout waiting for meshd to enter a Running state; check health with "mesh status"'
             + (f"\n# Health check:{reasons}" if reasons else "")

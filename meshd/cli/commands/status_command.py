@@ -11,7 +11,7 @@ from meshd.cli.command import Command
 from meshd.cli.errors import CliError, Exit
 from meshd.cli.flags import BOOL, Flag, Parsed
 from meshd.cli.nodes import canonical_ip, display_name, peers
-from meshd.cli.output import columns, out, out_json, printable
+from meshd.cli.output import columns, out, out_json, printable, printable_lines
 from meshd.cli.state import WORKING, describe
 
 _LOCATION_SUFFIX = "mullvad.ts.net."
@@ -25,7 +25,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         _print_json(client, flags)
         return
     status = client.status(peers=flags.on("peers"))
-    health = [printable(line) for line in status.get("Health") or []]
+    health = [printable_lines(text, "#       ") for text in status.get("Health") or []]
     if status.get("BackendState") not in WORKING:
         if health and status.get("BackendState") == "NoState":
             _print_health(health)

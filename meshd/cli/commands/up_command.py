@@ -7,7 +7,7 @@ from meshd.cli.command import Command
 from meshd.cli.commands.set_command import warn_if_not_forwarding
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, DURATION, STRING, TRUE_ONLY, Flag, Parsed
-from meshd.cli.output import out, printable
+from meshd.cli.output import out, printable_lines
 from meshd.cli.prefsflags import ACCEPT_RISK, DEFAULT_CONTROL_URL, pref_flags
 from meshd.cli.risk import confirm, connected_through_mesh
 from meshd.cli.state import no_arguments
@@ -141,7 +141,7 @@ def read_auth_key(text: str) -> str:
 
 def _tell_health(client: LocalClient) -> None:
     health = client.status(peers=False).get("Health") or []
-    lines = [printable(line) for line in health if any(mark in line for mark in _WORTH_TELLING)]
+    lines = [printable_lines(line, "#       ") for line in health if any(mark in line for mark in _WORTH_TELLING)]
     if len(lines) == 1:
         out(lines[0])
     elif lines:

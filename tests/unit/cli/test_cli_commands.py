@@ -273,3 +273,14 @@ def test_prefs_shape_of_the_fake_is_the_recorded_one() -> None:
     recorded = json.loads(Path("tests/vectors/localapi_recorded.json").read_text())
     prefs = next(r for r in recorded["requests"] if r["path"] == "prefs" and r["status"] == 200)
     assert set(DEFAULT_PREFS) == set(prefs["response"])
+
+
+def test_status_health_with_a_hint_keeps_its_lines(mesh, localapi) -> None:
+    localapi.backend.state = "NoState"
+    localapi.backend.health = ["cannot connect\nCheck \x1b[1mthe server."]
+    got = mesh("status")
+    assert got.code == 1
+    assert got.out == (
+        "# Health check:\n#     - cannot connect\n#       Check \N{REPLACEMENT CHARACTER}[1mthe server.\n\n"
+        "meshd has no answer from the coordination server yet.\n"
+    )
