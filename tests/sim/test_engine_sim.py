@@ -60,8 +60,6 @@ def test_engine_confirmation_whose_event_was_lost_is_found_later(pair):
     b.plane._event = lambda event: None if event[0] == EV_CONFIRMED else real_event(event)
     a.say(b, b"hello")
     simulation.run(1)
-    assert b.sessions() == []
-    simulation.run(5)
     assert len(b.sessions()) == 1
     assert b.engine.peer_status(a.key).last_handshake is not None
 
