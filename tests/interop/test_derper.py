@@ -30,18 +30,49 @@ def derper(tmp_path):
     """A running derper on loopback: (DERP map, certificate path)."""
     certificate, key = tmp_path / "127.0.0.1.crt", tmp_path / "127.0.0.1.key"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-        + ["-keyout", str(key), "-out", str(certificate)],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
         check=True,
         capture_output=True,
     )
     tls_port, stun_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     log = (tmp_path / "log").open("wb")
     server = subprocess.Popen(
-        ["derper", "-c", str(tmp_path / "config"), "-a", f"127.0.0.1:{tls_port}", "-http-port", "-1"]
-        + ["-certmode", "manual", "-certdir", str(tmp_path), "-hostname", "127.0.0.1"]
-        + ["-stun-port", str(stun_port)],
+        [
+            "derper",
+            "-c",
+            str(tmp_path / "config"),
+            "-a",
+            f"127.0.0.1:{tls_port}",
+            "-http-port",
+            "-1",
+            "-certmode",
+            "manual",
+            "-certdir",
+            str(tmp_path),
+            "-hostname",
+            "127.0.0.1",
+            "-stun-port",
+            str(stun_port),
+        ],
         stdout=log,
         stderr=log,
     )
