@@ -94,8 +94,7 @@ def keep_implicit_operator(prefs: JSON, current: JSON, flags: Parsed) -> None:
 
 def is_bare_up(flags: Parsed, current: JSON, status: JSON) -> bool:
     """`mesh up` without flags on a node that has been logged in: only bring it up."""
-    user = (current.get("Config") or {}).get("UserProfile") or {}
-    logged_in = bool(user.get("LoginName")) and status.get("BackendState") != "NeedsLogin"
+    logged_in = _was_logged_in(current) and status.get("BackendState") != "NeedsLogin"
     return bool(current.get("ControlURL")) and not flags.given and logged_in
 
 
@@ -111,12 +110,19 @@ def check_reverts(wanted: JSON, current: JSON, status: JSON, flags: Parsed, know
     for flag in known:
         before = flag_value(flag.name, current, exit_node)
         after = flag_value(flag.name, wanted, str(wanted["ExitNodeIP"]))
+        if flag.name == "accept-routes" and not _was_logged_in(current):
+            continue  # nobody chose it: a fresh daemon's default is not that of this command line
         if before is None or flag.name in flags.given or before == after or _tolerated(flag.name, before, after):
             continue
         missing.append(flag_argument(flag.name, before))
     if missing:
         words = [*_explicit(flags, known), *sorted(missing)]
         raise CliError(f"{REVERT_PREFIX} {' '.join(words)}\n\n")
+
+
+def _was_logged_in(current: JSON) -> bool:
+    user = (current.get("Config") or {}).get("UserProfile") or {}
+    return bool(user.get("LoginName"))
 
 
 def _tolerated(flag: str, before: bool | str, after: bool | str | None) -> bool:

@@ -339,3 +339,12 @@ def test_up_exit_node_known_by_id_is_named_by_address(mesh, localapi) -> None:
     """U-4: the refusal must be pasteable although the preference holds an ID."""
     localapi.backend.stored["ExitNodeID"] = "1"
     assert "--exit-node=100.64.0.1 " in mesh("up", "--ssh").err
+
+
+def test_up_after_logout_does_not_ask_for_accept_routes(mesh, localapi) -> None:
+    """U-4 protects choices; the default of a logged-out daemon is none."""
+    localapi.backend.stored |= {"RouteAll": True, "Config": None}
+    localapi.backend.state = "NeedsLogin"
+    assert mesh("up", SERVER, "--auth-key=k", "--timeout=5s").code == 0
+    got = mesh("up", "--login-server=http://127.0.0.1:1", "--auth-key=k", "--hostname=a")
+    assert "--accept-routes" not in got.err
