@@ -30,7 +30,7 @@ class PongReceived(NamedTuple):
 class Candidate:
     """What is known about one address at which a peer may be reachable. Times are monotonic, 0 = never."""
 
-    __slots__ = ("call_me_maybe_at", "in_netmap", "last_got_ping", "last_got_txid", "last_ping", "pongs")
+    __slots__ = ("call_me_maybe_at", "in_netmap", "last_got_ping", "last_got_txid", "last_ping", "last_return", "pongs")
 
     def __init__(self, *, in_netmap: bool = False) -> None:
         self.in_netmap = in_netmap
@@ -38,6 +38,7 @@ class Candidate:
         self.last_got_ping = 0.0
         self.last_got_txid = b""
         self.last_ping = 0.0
+        self.last_return = 0.0
         self.pongs: deque[PongReceived] | None = None
 
     def deletable(self, now: float) -> bool:

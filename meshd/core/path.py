@@ -316,8 +316,9 @@ class PathSet:
             return False
         candidate.last_got_ping = now
         candidate.last_got_txid = txid
-        untried = not candidate.last_ping or now - candidate.last_ping >= DISCOVERY_INTERVAL_S
-        if untried and self.active(now) and not self.trusted(now):
+        # Its firewall is open for us right now, whatever became of our earlier ping.
+        if self.active(now) and not self.trusted(now) and now - candidate.last_return >= EAGER_MINIMUM_S:
+            candidate.last_return = now
             self._ping(source, now, Purpose.DISCOVERY)
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 
 from meshd.base.addr import AddrPort, IPAddress
@@ -24,8 +24,9 @@ from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
 from meshd.core.path import MAX_PING_BYTES, PING_TIMEOUT_S, PathChange
 from meshd.core.relayadapter import net_info, relay_map
-from meshd.core.relaymap import RelayMap
+from meshd.core.relaymap import RelayMap, RelayRegion
 from meshd.io.interfaces import local_addresses as read_local_addresses
+from meshd.io.relaydial import measure_https
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.node.callqueue import CallQueue
 from meshd.node.derp import RelayLinks
@@ -76,6 +77,7 @@ class MagicSock:
         mark: bool = True,
         links: RelayLinks | None = None,
         reopen: Callable[[int], UdpSockets] | None = None,
+        measure: Callable[[RelayRegion], Awaitable[float]] | None = None,
     ) -> None:
         self.sockets = sockets
         self.control_connected = True
@@ -94,7 +96,14 @@ class MagicSock:
         self._relays = RelayMap()
         self._home = HomeRelay(int.from_bytes(random(4), "big"))
         self._links = links or RelayLinks(loop, clock, self, random=random, mark=mark)
-        self._prober = NetProber(loop, clock, lambda: self.sockets, self, random=random, mark=mark)
+        self._prober = NetProber(
+            loop,
+            clock,
+            lambda: self.sockets,
+            self,
+            random=random,
+            measure=measure or (lambda region: measure_https(region, mark=mark)),
+        )
         self._endpoints = OwnEndpoints(
             loop, clock, lambda: self.sockets, local_addresses, self._endpoints_changed, fixed_port=fixed_port
         )

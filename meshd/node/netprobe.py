@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
 from meshd.base.addr import AddrPort, IPAddress
@@ -23,7 +23,7 @@ from meshd.core.netcheck import (
 from meshd.core.netreport import Report, ReportHistory
 from meshd.core.relaymap import RelayMap, RelayNode, RelayRegion
 from meshd.io.driver import Driver
-from meshd.io.relaydial import measure_https, resolve
+from meshd.io.relaydial import resolve
 from meshd.wire import stun
 
 DNS_MEMORY_S = 300.0
@@ -57,7 +57,7 @@ class ProbeEvents(Protocol):
 
 
 class NetProber:
-    """Starts checks and feeds them. ``history`` holds the reports and the preferred region."""
+    """Starts checks and feeds them. ``measure`` takes the latency of a region over HTTPS. ``history`` holds the reports and the preferred region."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class NetProber:
         events: ProbeEvents,
         *,
         random: Callable[[int], bytes],
-        mark: bool = True,
+        measure: Callable[[RelayRegion], Awaitable[float]],
     ) -> None:
         self.history = ReportHistory()
         self._loop = loop
@@ -75,7 +75,7 @@ class NetProber:
         self._underlay = underlay
         self._events = events
         self._random = random
-        self._mark = mark
+        self._measure_https = measure
         self._relays = RelayMap()
         self._check: NetworkCheck | None = None
         self._driver: Driver[Effect] | None = None
@@ -246,7 +246,7 @@ class NetProber:
         async with self._https_slots:
             try:
                 async with asyncio.timeout(OVERALL_S):
-                    latency = await measure_https(region, mark=self._mark)
+                    latency = await self._measure_https(region)
             except (OSError, MeshdError) as error:
                 _log.debug("relay_not_measured", extra=kv(derp=region.id, reason=error))
         if check is self._check and self._driver is not None:

@@ -1,0 +1,213 @@
+"""Finding, keeping and losing direct paths, in simulated time."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshd.testing.memorynet import Link, NatKind
+from tests.sim.pathsim import PathSimulation
+
+EASY = (None, NatKind.FULL_CONE, NatKind.RESTRICTED, NatKind.PORT_RESTRICTED)
+
+
+@pytest.fixture
+def internet():
+    made = []
+
+    def make(**options):
+        made.append(PathSimulation(**options))
+        return made[-1]
+
+    yield make
+    for simulation in made:
+        simulation.close()
+
+
+def behind(kind, **options):
+    return {"nat": kind, **options}
+
+
+@pytest.mark.parametrize("first", EASY)
+@pytest.mark.parametrize("second", EASY)
+def test_paths_direct_within_a_second_behind_ordinary_nat(internet, first, second):
+    sim = internet()
+    a, b = sim.pair(behind(first), behind(second))
+    a.send(b, b"hello")
+    took = sim.until(lambda: a.direct(b) and b.direct(a), 2.0)
+    assert took is not None
+    assert took < 1.0
+    sim.run(0.5)
+    assert b.got() == [b"hello"]
+
+
+@pytest.mark.parametrize("other", [None, NatKind.FULL_CONE, NatKind.RESTRICTED])
+def test_paths_symmetric_nat_meets_an_easy_one(internet, other):
+    sim = internet()
+    a, b = sim.pair(behind(NatKind.SYMMETRIC), behind(other))
+    a.send(b, b"hello")
+    assert sim.until(lambda: a.direct(b) and b.direct(a), 3.0) is not None
+
+
+def test_paths_two_symmetric_nats_stay_on_the_relay(internet):
+    sim = internet()
+    a, b = sim.pair(behind(NatKind.SYMMETRIC), behind(NatKind.SYMMETRIC))
+    for n in range(20):
+        a.send(b, b"%d" % n)
+        sim.run(0.5)
+    assert not a.direct(b)
+    assert b.got() == [b"%d" % n for n in range(20)]
+
+
+def test_paths_direct_even_when_the_peer_learns_of_us_late(internet):
+    """The call of the first side arrives before the other side knows it: repeated, not lost for 5 s."""
+    sim = internet()
+    a, b = sim.add(1, nat=NatKind.PORT_RESTRICTED), sim.add(2, nat=NatKind.PORT_RESTRICTED)
+    sim.run(1.0)
+    a.know(b)
+    a.send(b, b"early")
+    sim.run(0.3)
+    b.know(a)
+    took = sim.until(lambda: a.direct(b), 3.0)
+    assert took is not None
+    assert took < 1.0
+
+
+def test_paths_loss_delays_but_does_not_prevent(internet):
+    sim = internet(seed=7)
+    lossy = Link(loss=0.2, jitter_s=0.02)
+    a, b = sim.pair(behind(NatKind.PORT_RESTRICTED, link=lossy), behind(NatKind.PORT_RESTRICTED, link=lossy))
+    a.send(b, b"hello")
+    assert sim.until(lambda: a.direct(b), 10.0) is not None
+
+
+def test_paths_udp_blocked_uses_the_relay(internet):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {})
+    a.send(b, b"hello")
+    sim.run(1.0)
+    assert b.got() == [b"hello"]
+    assert not a.direct(b)
+    b.send(a, b"back")
+    sim.run(1.0)
+    assert a.got() == [b"back"]
+
+
+def test_paths_trusted_path_leaves_the_relay_alone(internet):
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    sim.until(lambda: a.direct(b) and b.direct(a), 2.0)
+    sim.run(1.0)
+    before = sim.relayed
+    for n in range(50):
+        a.send(b, b"%d" % n)
+        b.send(a, b"%d" % n)
+        sim.run(0.2)
+    assert sim.relayed == before
+
+
+def test_paths_silent_udp_falls_back_to_relay_and_returns(internet):
+    """Trust lapses 6.5 s after the last pong: then both ways are used, until pongs resume (13.2)."""
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    assert sim.until(lambda: a.direct(b) and b.direct(a), 2.0) is not None
+    b.got()
+    a.udp = b.udp = False
+    lost_until = 0.0
+    for n in range(60):
+        a.send(b, b"%d" % n)
+        sim.run(0.25)
+        if not b.got():
+            lost_until = (n + 1) * 0.25
+    assert lost_until <= 7.0
+    assert not a.direct(b)
+    a.udp = b.udp = True
+    assert sim.until(lambda: a.direct(b) and b.direct(a), 6.0) is not None
+
+
+def test_paths_idle_session_goes_quiet_after_45_s(internet):
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    sim.run(70.0)
+    before = sim.net.sent + sim.relayed
+    sim.run(300.0)
+    assert sim.net.sent + sim.relayed == before
+
+
+def test_paths_traffic_after_a_pause_is_direct_again(internet):
+    sim = internet()
+    a, b = sim.pair(behind(NatKind.PORT_RESTRICTED), behind(NatKind.PORT_RESTRICTED))
+    a.send(b, b"hello")
+    sim.run(60.0)
+    b.got()
+    a.send(b, b"again")
+    took = sim.until(lambda: a.direct(b), 3.0)
+    assert took is not None
+    assert took < 1.0
+    assert b.got() == [b"again"]
+
+
+def test_paths_roaming_host_is_found_again(internet):
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    sim.until(lambda: a.direct(b) and b.direct(a), 2.0)
+    a.move("192.0.2.77")
+    took = sim.until(lambda: a.direct(b), 2.0)
+    assert took is not None
+    a.send(b, b"from elsewhere")
+    sim.run(8.0)
+    assert b.got()[-1] == b"from elsewhere"
+    assert str(b.direct(a).ip) == "192.0.2.77"
+
+
+def test_paths_no_route_turns_to_the_relay_at_once(internet):
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    sim.run(1.0)
+    assert a.direct(b)
+    b.got()
+    a.sockets.errors[b.local] = 113
+    a.magic.send_error(b.key, 113)
+    assert not a.direct(b)
+    a.send(b, b"by relay")
+    sim.run(0.5)
+    assert b.got() == [b"by relay"]
+
+
+def test_paths_restarted_peer_is_reached_again(internet):
+    """A new disco key voids the path and the session (13.1)."""
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    sim.until(lambda: a.direct(b), 2.0)
+    b.got()
+    b.restart()
+    sim.run(0.5)
+    b.know(a)
+    a.know(b)
+    a.send(b, b"after restart")
+    assert sim.until(lambda: a.direct(b), 3.0) is not None
+    sim.run(0.5)
+    assert b.got()[-1:] == [b"after restart"]
+
+
+def test_paths_both_directly_attached_prefer_the_private_address(internet):
+    sim = internet()
+    nat = {"nat": NatKind.PORT_RESTRICTED}
+    a = sim.add(1, **nat)
+    b = sim.add(2, **nat)
+    b.socket.close()
+    b.nat = a.nat
+    b.attach()
+    sim.run(1.0)
+    b.magic.restun()
+    sim.run(1.0)
+    a.know(b)
+    b.know(a)
+    a.send(b, b"hello")
+    sim.run(2.0)
+    assert a.direct(b).ip == b.local
