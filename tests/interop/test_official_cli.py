@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.testing.fakebackend import LOGIN_URL
+from meshd.testing.fakebackend import LOGIN_URL, node
 from meshd.testing.localapi import LocalApiThread
 
 TAILSCALE = shutil.which("tailscale")
@@ -110,6 +110,19 @@ def test_official_login_logout_switch(run: Run, api: LocalApiThread) -> None:
     got = run("login", SERVER, "--timeout=500ms")
     assert got.returncode == 1
     assert LOGIN_URL in got.stderr
+
+
+def test_official_force_reauth_waits_for_self_change(run: Run, api: LocalApiThread) -> None:
+    """Running alone does not satisfy it: `SelfChange` must carry another node key."""
+    original = api.backend.login_interactive
+
+    async def login() -> None:
+        await original()
+        api.backend.enter("Running")
+        api.backend.notify(SelfChange=node(2) | {"Key": "nodekey:" + "bb" * 32})
+
+    api.backend.login_interactive = login
+    assert run("up", SERVER, "--force-reauth", "--timeout=10s").returncode == 0
 
 
 def test_official_debug_commands(run: Run) -> None:

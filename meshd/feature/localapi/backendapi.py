@@ -39,7 +39,7 @@ WATCH_INITIAL_STATE = 2
 WATCH_INITIAL_PREFS = 4
 """Watch mask bit: the first notify has `Prefs`."""
 WATCH_INITIAL_NETMAP = 8
-"""Watch mask bit: the first notify has `NetMap`."""
+"""Watch mask bit: the first notify has `NetMap`, and `SelfChange` with this node alone."""
 WATCH_NO_PRIVATE_KEYS = 16
 """Watch mask bit: kept for compatibility; private keys never leave the daemon through this bus."""
 WATCH_INITIAL_HEALTH = 128
@@ -132,6 +132,8 @@ class LocalBackend(Protocol):
 
         The watcher counts from the call on, not from the first iteration, so that nothing between the two is lost.
         The queue behind it is bounded: a reader that falls behind finds the iterator ended, and starts over.
+        After every change of this node itself (key, name, addresses, expiry, capabilities) a notify has `SelfChange`,
+        the node as in a netmap: clients that log in again wait for it to carry another key.
         `aclose()` (or cancelling the reader) unsubscribes. Keys with no value are absent; the routes fill in those
         that clients expect as null.
         """
