@@ -10,6 +10,9 @@ from meshd.cli.output import err, out_json, printable, printable_lines
 from meshd.cli.prefsflags import is_login_server_synonym
 from meshd.cli.state import STATES
 
+_CONTROL_WARNING = "control"
+"""Health code of everything between the node and its coordination server."""
+
 
 class UpWait:
     """Follows the notify bus until the node runs.
@@ -40,6 +43,7 @@ class UpWait:
         self._state = str(before.get("BackendState"))
         self._last_url = ""
         self._said_something = False
+        self._last_obstacle = ""
 
     def run(self, watcher: Watcher, timeout: float) -> None:
         """Wait at most `timeout` seconds, 0 for ever.
@@ -77,7 +81,16 @@ class UpWait:
             return True
         if news.get("BrowseToURL"):
             self._show_url(str(news["BrowseToURL"]))
+        self._tell_obstacle(news)
         return False
+
+    def _tell_obstacle(self, news: JSON) -> None:
+        """Say once why it takes so long: the server may be away for a moment, or the URL may be wrong."""
+        warnings = (news.get("Health") or {}).get("Warnings") or {}
+        text = str((warnings.get(_CONTROL_WARNING) or {}).get("Text") or "")
+        if text and text != self._last_obstacle and not self._as_json:
+            self._last_obstacle = text
+            err(f"# Still trying: {printable_lines(text, '#     ')}\n")
 
     def _has_its_key(self) -> bool:
         if self._new_key_wanted:

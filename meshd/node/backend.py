@@ -23,11 +23,12 @@ from meshd.core.controlstatus import ControlStatus, LoginFlags
 from meshd.core.controlstatus import Persist as ControlPersist
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
-from meshd.core.prefs import Persist, Prefs, UserProfile, default_prefs, same_control
+from meshd.core.prefs import Persist, Prefs, UserProfile, same_control
 from meshd.core.profile import NetworkProfile
 from meshd.core.state import Facts, State, next_state
 from meshd.node.bus import NotifyBus
 from meshd.node.health import Health
+from meshd.node.nodejson import node_json
 from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.store import Store
@@ -39,6 +40,9 @@ JSON = dict[str, Any]
 
 AUTH_URL_LIFE_S = 7 * 86400 - 3600
 LOGOUT_PATIENCE_S = 5.0
+
+# Errors that trying again does not mend; the others are told as health while the node keeps trying.
+FINAL_ERRORS = frozenset({"auth-refused", "auth-lock", "control-version", "control-url"})
 
 
 class Control(Protocol):
@@ -254,10 +258,8 @@ class Backend:
         if self.node_private is None:
             return
         await self._leave()
-        url = self.prefs.control_url
         self.profiles.delete(self.profiles.current.id)
         self.profiles.new()
-        self.profiles.set_prefs(msgspec.structs.replace(default_prefs(), control_url=url))
         self.start({})
 
     async def _leave(self) -> None:
@@ -321,11 +323,10 @@ class Backend:
 
     def _note_error(self, status: ControlStatus) -> None:
         if status.error is not None:
-            if str(status.error) != self.error:
-                log.warning("control_problem", extra=kv(reason=status.error.message))
+            if status.error.code in FINAL_ERRORS and str(status.error) != self.error:
                 self.bus.send({"ErrMessage": status.error.message})
-            self.error = str(status.error)
-            self.health.set("control", self.error)
+            self.error = str(status.error) if status.error.code in FINAL_ERRORS else ""
+            self.health.set("control", str(status.error))
         elif status.in_map_poll or status.login_finished:
             self.error = ""
             self.health.set("control", None)
@@ -390,7 +391,8 @@ class Backend:
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
         if self.state in (State.STARTING, State.RUNNING):
             self.apply(change)
-        self.bus.send({"NetMap": None})
+        if change is None or change.full or change.self_changed:
+            self.bus.send({"SelfChange": node_json(netmap.self_node)})
 
     def apply(self, change: MapChange | None = None) -> None:
         """Carry out netmap and preferences (RT-01); nothing while a login blocks us."""

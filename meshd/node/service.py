@@ -199,6 +199,8 @@ class NodeService:
             first["Prefs"] = self.prefs()
         if mask & _INITIAL_NETMAP:
             first["NetMap"] = self.netmap()
+            if backend.netmap is not None:
+                first["SelfChange"] = node_json(backend.netmap.self_node)
         if mask & _INITIAL_HEALTH:
             first["Health"] = {"Warnings": backend.health.warnings()}
         if first:
