@@ -181,7 +181,7 @@ class RunningNode:
     def _network_changed(self) -> None:
         log.info("network_changed")
         self._magicsock.link_changed()
-        self._backend.apply()
+        self._backend.network_changed()
 
     def _rules_lost(self) -> None:
         if self._host.router is not None:

@@ -129,9 +129,11 @@ class Backend:
         return self.prefs.persist().node_private()
 
     def key_expired(self) -> bool:
-        """Whether our own key has passed its expiry."""
-        expiry = self.netmap.expiry if self.netmap else None
-        return expiry is not None and expiry <= self._clock.wall()
+        """Whether our own key has passed its expiry (LK-09)."""
+        if self.netmap is None:
+            return False
+        expiry = self.netmap.expiry
+        return self.netmap.self_node.expired or (expiry is not None and expiry <= self._clock.wall())
 
     # -- starting -------------------------------------------------------------------------------------------
 
@@ -375,6 +377,11 @@ class Backend:
         self._net_info = net_info
         if self._control is not None:
             self._control.update_netinfo(net_info)
+
+    def network_changed(self) -> None:
+        """Interfaces, addresses or routes of the host changed (SM-06)."""
+        if self.netmap is not None:
+            self.reconciler.network_changed(self.netmap, self.prefs)
 
     # -- netmap ---------------------------------------------------------------------------------------------
 

@@ -156,6 +156,12 @@ class Reconciler:
                 log.warning("filter_rule_refused", extra=kv(reason=reason))
             self._engine.set_filter(program.compile(), shields_up=prefs.shields_up)
 
+    def network_changed(self, netmap: Netmap, prefs: Prefs) -> None:
+        """The host's own networks are others now: filter and routes depend on them."""
+        if self.running:
+            self._filter(netmap, prefs)
+            self.route(netmap, prefs)
+
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""
         self._set_router(
