@@ -95,7 +95,7 @@ class Admission:
         """A node that cannot be a candidate; one of the same id that was there is gone."""
         self.remove(node_id)
         if len(self._malformed) < MAX_REFUSALS:
-            self._malformed[node_id] = Refusal(node_id=node_id, name=name[:64], reason=reason)
+            self._malformed[node_id] = Refusal(node_id=node_id, name=_shown(name), reason=reason)
             self._republish.add(node_id)
 
     def remove(self, node_id: int) -> None:
@@ -280,7 +280,7 @@ class Admission:
             elif node_id in self._notes:
                 reason = self._notes[node_id]
             if reason is not None:
-                refusal = Refusal(node_id=node_id, name=node.name[:64], reason=reason)
+                refusal = Refusal(node_id=node_id, name=_shown(node.name), reason=reason)
         if refusal is None:
             self._refused.pop(node_id, None)
         elif node_id in self._refused or len(self._refused) < MAX_REFUSALS:
@@ -318,3 +318,8 @@ class Admission:
         if new is not None:
             key = name_key(new.name)
             by_name[key] = tuple(sorted({*by_name.get(key, ()), new.id}))
+
+
+def _shown(name: str) -> str:
+    """A name that is fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name[:64])

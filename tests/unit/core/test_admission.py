@@ -1,0 +1,105 @@
+"""Who is let into the netmap, beyond what the property test covers: limits and speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshd.core.netmap import MAX_LISTED_REFUSALS
+from tests.unit.core.mapworld import joined, key, node, send
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"ID": 0}, "its id is 0"),
+        ({"Addresses": ["100.64.0.9/24"]}, "host bits"),
+        ({"Addresses": ["100.64.0.0/24"]}, "not a single address"),
+        ({"Addresses": ["127.0.0.1/32"]}, "belongs to no node"),
+        ({"Addresses": ["224.0.0.1/32"]}, "belongs to no node"),
+        ({"Addresses": ["100.100.100.100/32"]}, "reserved"),
+        ({"Addresses": [f"100.64.1.{n}/32" for n in range(17)]}, "17 addresses"),
+        ({"AllowedIPs": [f"10.{n // 256}.{n % 256}.0/24" for n in range(5000)]}, "5000 allowed"),
+        ({"AllowedIPs": ["10.1.1.1/8"]}, "host bits"),
+        ({"Name": "x" * 300}, "not a DNS name"),
+        ({"Name": "a\x1b[2J."}, "not a DNS name"),
+        ({"Key": "nodekey:" + "0" * 64}, "no node key"),
+    ],
+)
+def test_admission_nonsense_is_refused_with_its_reason(fields: dict[str, Any], reason: str) -> None:
+    session = joined(node(2), node(3, **fields))
+    assert session.netmap is not None
+    assert sorted(session.netmap.peers) == [2]
+    [refusal] = session.netmap.refusals()
+    assert reason in refusal.reason
+    assert "\x1b" not in str(refusal)
+
+
+def test_admission_unusable_parts_are_left_out() -> None:
+    routes = [*node(2)["Addresses"], "127.0.0.0/8", "224.0.0.0/4", "10.0.0.0/8", "10.0.0.0/8"]
+    ends = ["0.0.0.0:1", "192.0.2.1:0", "[fe80::1%eth0]:1", "192.0.2.1:1"]
+    session = joined(node(2, AllowedIPs=routes, Endpoints=ends))
+    assert session.netmap is not None
+    peer = session.netmap.peers[2]
+    assert [str(p) for p in peer.allowed_ips] == [*node(2)["Addresses"], "10.0.0.0/8"]
+    assert [str(e) for e in peer.endpoints] == ["192.0.2.1:1"]
+    assert "not routable" in session.netmap.refused[2].reason
+
+
+def test_admission_foreign_address_in_allowed_ips_is_left_out_and_returns() -> None:
+    """Nobody gets another node's address by listing it, and gets it when that node is gone."""
+    session = joined(node(2), node(3, AllowedIPs=[*node(3)["Addresses"], "100.64.0.2/32", "100.64.0.1/32"]))
+    netmap = session.netmap
+    assert netmap is not None
+    assert len(netmap.peers[3].allowed_ips) == 2
+    assert "belongs to another node" in netmap.refused[3].reason
+    change = send(session, PeersRemoved=[2])
+    assert [n.id for _, n in change.changed] == [3]
+    assert len(netmap.peers[3].allowed_ips) == 3
+
+
+def test_admission_loser_of_a_contest_gets_in_when_the_winner_leaves() -> None:
+    session = joined(node(2), node(3, Key=key(2)), node(4, Key=key(2)))
+    netmap = session.netmap
+    assert netmap is not None
+    assert sorted(netmap.peers) == [2]
+    change = send(session, PeersRemoved=[2])
+    assert [n.id for n in change.added] == [3]
+    assert sorted(netmap.peers) == [3]
+
+
+def test_admission_lower_id_takes_over() -> None:
+    session = joined(node(5, Key=key(9)))
+    change = send(session, PeersChanged=[node(4, Key=key(9))])
+    assert ([n.id for n in change.added], [n.id for n in change.removed]) == ([4], [5])
+
+
+def test_admission_list_of_refusals_is_bounded() -> None:
+    session = joined(*(node(n % 200 + 2, ID=n, Key=key(0)) for n in range(1000, 9000)))
+    assert session.netmap is not None
+    assert session.netmap.peers == {}
+    assert len(session.netmap.refusals()) == MAX_LISTED_REFUSALS + 1
+    assert len(session.netmap.refused) <= 4096
+
+
+def test_admission_expiry_schedule_does_not_grow_with_patches() -> None:
+    """A server that moves an expiry to and fro must not fill memory."""
+    session = joined(node(2))
+    for n in range(2000):
+        send(session, PeersChangedPatch=[{"NodeID": 2, "KeyExpiry": f"20{40 + n % 2}-01-01T00:00:00Z"}])
+    admission = session._admission
+    assert admission is not None
+    assert len(admission._expiries) <= 128
+
+
+def test_admission_patch_touches_one_peer_only() -> None:
+    """O(1): an endpoint patch looks at its own peer and nothing else, however many there are."""
+    session = joined(*(node(2, ID=n, Key=key(n), Addresses=[f"100.64.{n >> 8}.{n & 255}/32"]) for n in range(2, 3000)))
+    admission = session._admission
+    assert admission is not None
+    seen: list[int] = []
+    publish = admission._publish
+    admission._publish = lambda number, *rest: (seen.append(number), publish(number, *rest))[1]  # type: ignore[method-assign]
+    send(session, PeersChangedPatch=[{"NodeID": 77, "Endpoints": ["192.0.2.1:1"]}])
+    assert seen == [77]
