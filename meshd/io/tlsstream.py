@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from meshd.base.errors import MeshdError
@@ -12,6 +13,7 @@ from meshd.io.tls import CertificateCheck, TlsEngine
 RECEIVE_BYTES = 256 * 1024
 SEND_HIGH_WATER = 256 * 1024  # beyond this much unsent ciphertext, packets wait (and drop) at their source
 SEND_LOW_WATER = 64 * 1024
+RECORD_BYTES = 16 * 1024  # plaintext of the largest TLS record (RFC 8446 5.1)
 
 
 class TlsStream:
@@ -68,7 +70,11 @@ class TlsStream:
 
 
 class TlsProtocol(asyncio.BufferedProtocol):
-    """TLS for bulk traffic: plaintext of one wake-up arrives in one call, one write leaves in one call.
+    """TLS for bulk traffic: the plaintext of one wake-up arrives in one call.
+
+    A large write goes out record by record through ``direct`` (the transport's own socket) while nothing is
+    queued. A relay that gets a burst as one piece fills the short queue of its receiver and drops the rest
+    of the burst; record by record, its reader and its writer take turns.
 
     ``on_established`` once, then ``on_data``; ``on_lost`` exactly once at the end with the reason, or
     None after ``close``. ``on_writable`` when ``paused`` becomes False again.
@@ -94,17 +100,31 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._announced = False
         self.paused = False
+        self.direct: socket.socket | None = None
 
     def write(self, plaintext: bytes) -> None:
         """Send; call only after ``on_established``."""
-        if self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
+        view = memoryview(plaintext)
         try:
-            self._engine.write(plaintext)
+            for start in range(0, len(view), RECORD_BYTES):
+                self._engine.write(view[start : start + RECORD_BYTES])
+                self._send(transport, self._engine.outgoing())
         except MeshdError as error:
             self._give_up(error)
-            return
-        self._transport.write(self._engine.outgoing())
+
+    def _send(self, transport: asyncio.Transport, sealed: bytes) -> None:
+        if self.direct is not None and not transport.get_write_buffer_size():
+            try:
+                sent = self.direct.send(sealed)
+            except OSError:  # full, or broken: the transport finds out which
+                sent = 0
+            if sent == len(sealed):
+                return
+            sealed = sealed[sent:]
+        transport.write(sealed)
 
     def close(self) -> None:
         """Close now; ``on_lost`` follows."""
@@ -150,7 +170,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self.direct = None
         self._on_lost(self._error or exc)
 
     def _give_up(self, error: Exception) -> None:

@@ -204,6 +204,7 @@ class RelayLink:
         self._local = dialled.sock.getsockname()[0]
         self._protocol = protocol
         await self._loop.create_connection(lambda: protocol, sock=dialled.sock)
+        protocol.direct = dialled.sock
         await asyncio.wait({lost, up}, return_when=asyncio.FIRST_COMPLETED)
         return lost
 
