@@ -1,0 +1,36 @@
+"""From datagrams to plain packets: open, check, filter, merge, write. One context per thread."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from meshd._fast.aead cimport aead_backend_t
+from meshd._fast.coalesce cimport gro_t
+from meshd._fast.peer cimport peer_t
+from meshd._fast.planestate cimport plane_t
+from meshd._fast.session cimport session_t
+from meshd._fast.udpio cimport udp_address_t
+
+cdef struct inbound_t:
+    plane_t* plane
+    uint32_t worker
+    const aead_backend_t* aead
+    void* aead_context
+    gro_t* gro
+    uint64_t now
+    uint32_t index              # of `session`, the one the last message belonged to
+    session_t* session
+    int32_t peer                # whose traffic is being summed up; -1 = nobody's
+    peer_t* slot
+    uint64_t packets
+    uint64_t bytes
+    uint32_t data
+
+cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcept nogil
+cdef void inbound_close_c(inbound_t* inb) noexcept nogil
+# A batch: begin, any number of messages, flush. Buffers given in between must stay until the flush.
+cdef void inbound_begin_c(inbound_t* inb) noexcept nogil
+# One datagram; plain has room for n bytes, may be message + 16, and keeps the packet.
+cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n, uint8_t* plain) noexcept nogil
+cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_t segment,
+                              const udp_address_t* source) noexcept nogil
+cdef int inbound_deliver_c(inbound_t* inb, const uint8_t* packet, uint32_t n) noexcept nogil
+cdef void inbound_flush_c(inbound_t* inb) noexcept nogil

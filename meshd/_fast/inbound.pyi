@@ -1,0 +1,1 @@
+"""Inbound packet path; C API only, see inbound.pxd."""

@@ -1,0 +1,338 @@
+"""Inbound packet path; the contract is in inbound.pxd."""
+# freethreading: a context belongs to one thread at a time.
+
+from libc.errno cimport EINVAL
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_parse_c
+from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_lock, fast_unlock
+from meshd._fast.coalesce cimport (
+    GRO_TCP,
+    GRO_UDP,
+    gro_add_c,
+    gro_finish_c,
+    gro_free_c,
+    gro_item_t,
+    gro_new_c,
+    gro_piece_c,
+    gro_reset_c,
+    iovec,
+)
+from meshd._fast.filter cimport FILTER_ACCEPT, FILTER_DROP_RULES, filter_in_c
+from meshd._fast.lpm cimport lpm_lookup_c
+from meshd._fast.packet cimport (
+    FAST_OK,
+    PROTO_ICMP4,
+    PROTO_ICMP6,
+    PROTO_TCP,
+    PROTO_TSMP,
+    TCP_ACK,
+    TCP_SYN,
+    packet_info_t,
+    parse_c,
+)
+from meshd._fast.peer cimport peer_find_c, peer_promote_c, peer_received_c
+from meshd._fast.planestate cimport (
+    EV_CONFIRMED,
+    EV_DATAGRAM,
+    EV_DENIED,
+    EV_ECHO,
+    EV_LOCAL,
+    EV_TSMP,
+    IN_DEVICE_ERROR,
+    IN_EXPIRED,
+    IN_FILTERED,
+    IN_FORGED,
+    IN_GRO_OFF,
+    IN_MALFORMED,
+    IN_NO_DEVICE,
+    IN_NO_SESSION,
+    IN_REPLAYED,
+    IN_RUNT,
+    IN_SOURCE,
+    IN_TRUNCATED,
+    TUN_WRITES,
+    count_c,
+    drop_session_c,
+    event_active_c,
+    event_c,
+    event_rekey_c,
+)
+from meshd._fast.ring cimport record_t, ring_put_c
+from meshd._fast.ruleset cimport filter_t
+from meshd._fast.segment cimport VNET_BYTES
+from meshd._fast.session cimport (
+    REJECT_AFTER_NS,
+    REKEY_ON_RECEIVE_NS,
+    SECOND,
+    session_accept_c,
+    session_find_c,
+    session_table_t,
+)
+from meshd._fast.tunio cimport tun_write_c
+from meshd._fast.udpio cimport udp_address_bytes_c
+
+cdef enum:
+    DENIED_PER_SECOND = 10      # refused connections that are worth an answer
+    RUNT = 32                   # shorter than any message of any protocol on this socket
+
+
+cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcept nogil:
+    """0 when memory is short."""
+    memset(inb, 0, sizeof(inbound_t))
+    inb.plane = plane
+    inb.worker = worker
+    inb.peer = -1
+    inb.gro = gro_new_c()
+    if inb.gro == NULL:
+        return 0
+    if not plane.vnet:
+        inb.gro.features = 0
+    inb.aead = default_backend_c()
+    inb.aead_context = inb.aead.ctx_new()
+    if inb.aead_context == NULL:
+        gro_free_c(inb.gro)
+        inb.gro = NULL
+        return 0
+    return 1
+
+
+cdef void inbound_close_c(inbound_t* inb) noexcept nogil:
+    if inb.gro != NULL:
+        inb.aead.ctx_free(inb.aead_context)
+        gro_free_c(inb.gro)
+        inb.gro = NULL
+
+
+# -- writing to the TUN
+
+
+cdef inline int _queue_of(const plane_t* plane, const gro_item_t* item) noexcept nogil:
+    """Flows stay on one queue, so that the kernel returns their answers on it."""
+    if plane.tun_count == 1 or item.kind == 0:
+        return plane.tun_fds[0]
+    return plane.tun_fds[item.bucket % plane.tun_count]
+
+
+cdef void _write_apart(inbound_t* inb, int fd, const gro_item_t* item) noexcept nogil:
+    """The pieces of an item one by one, because this kernel does not take them merged."""
+    cdef uint8_t plain_header[VNET_BYTES]
+    cdef iovec pieces[2]
+    cdef uint32_t i, n = 0
+    memset(plain_header, 0, VNET_BYTES)
+    for i in range(item.pieces):
+        pieces[0].iov_base = plain_header
+        pieces[0].iov_len = VNET_BYTES
+        pieces[1].iov_base = <void*> gro_piece_c(item, i, &n)
+        pieces[1].iov_len = n
+        if tun_write_c(fd, pieces, 2):
+            count_c(inb.plane, inb.worker, IN_DEVICE_ERROR, 1)
+
+
+cdef void _write_item(inbound_t* inb, gro_item_t* item) noexcept nogil:
+    cdef plane_t* plane = inb.plane
+    cdef int fd = _queue_of(plane, item)
+    cdef int entries = gro_finish_c(item)
+    cdef int failure
+    count_c(plane, inb.worker, TUN_WRITES, 1)
+    if not plane.vnet:
+        failure = tun_write_c(fd, &item.iov[1], 1)
+    else:
+        failure = tun_write_c(fd, item.iov, entries)
+    if failure == EINVAL and item.pieces > 1:
+        inb.gro.features &= ~<uint32_t> item.kind
+        count_c(plane, inb.worker, IN_GRO_OFF, 1)
+        _write_apart(inb, fd, item)
+    elif failure:
+        count_c(plane, inb.worker, IN_DEVICE_ERROR, item.pieces)
+
+
+cdef void _write_all(inbound_t* inb) noexcept nogil:
+    cdef uint32_t i
+    for i in range(inb.gro.count):
+        _write_item(inb, &inb.gro.items[i])
+    gro_reset_c(inb.gro)
+
+
+cdef int inbound_deliver_c(inbound_t* inb, const uint8_t* packet, uint32_t n) noexcept nogil:
+    """Queue one packet for the TUN; 0 when there is none."""
+    if inb.plane.tun_count == 0:
+        return 0
+    if not gro_add_c(inb.gro, packet, n):
+        _write_all(inb)
+        gro_add_c(inb.gro, packet, n)
+    return 1
+
+
+# -- accounting
+
+
+cdef inline void _settle(inbound_t* inb) noexcept nogil:
+    """Book what was summed up for one peer."""
+    if inb.peer >= 0:
+        peer_received_c(inb.slot, inb.now, inb.packets, inb.bytes, inb.data != 0)
+        event_active_c(inb.plane, inb.worker, inb.peer, inb.slot)
+        inb.peer = -1
+
+
+cdef inline void _account(inbound_t* inb, int32_t peer, peer_t* slot, uint32_t n, uint32_t data) noexcept nogil:
+    if inb.peer != peer:
+        _settle(inb)
+        inb.peer = peer
+        inb.slot = slot
+        inb.packets = inb.bytes = inb.data = 0
+    inb.packets += 1
+    inb.bytes += n
+    inb.data |= data
+
+
+cdef void inbound_begin_c(inbound_t* inb) noexcept nogil:
+    # A session found in an earlier batch may have been freed since.
+    inb.session = NULL
+
+
+cdef void inbound_flush_c(inbound_t* inb) noexcept nogil:
+    _settle(inb)
+    if inb.gro.count:
+        _write_all(inb)
+
+
+# -- opening
+
+
+cdef inline bint _is_watched_echo(const plane_t* plane, const packet_info_t* info) noexcept nogil:
+    if info.version == 4:
+        if info.proto != PROTO_ICMP4 or info.icmp_type != 0:
+            return False
+    elif info.proto != PROTO_ICMP6 or info.icmp_type != 129:
+        return False
+    return (plane.echo[info.icmp_id >> 6] >> (info.icmp_id & 63)) & 1
+
+
+cdef void _denied(inbound_t* inb, int32_t peer, const uint8_t* packet, uint32_t n) noexcept nogil:
+    """Report a refused connection, but never so many that answering them costs more than the flood."""
+    cdef plane_t* plane = inb.plane
+    cdef bint report
+    fast_lock(&plane.denied_lock)
+    if inb.now - plane.denied_since >= SECOND:
+        plane.denied_since = inb.now
+        plane.denied = 0
+    plane.denied += 1
+    report = plane.denied <= DENIED_PER_SECOND
+    fast_unlock(&plane.denied_lock)
+    if report:
+        event_c(plane, inb.worker, EV_DENIED, peer, 0, packet, n)
+
+
+cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* packet, uint32_t padded) noexcept nogil:
+    """An authenticated packet: source, filter, destination."""
+    cdef plane_t* plane = inb.plane
+    cdef packet_info_t info
+    cdef bint jailed
+    cdef int verdict
+    if parse_c(packet, padded, &info) != FAST_OK:
+        count_c(plane, inb.worker, IN_MALFORMED, 1)
+        return
+    if lpm_lookup_c(plane.routes, info.src, info.version) != peer:
+        count_c(plane, inb.worker, IN_SOURCE, 1)
+        return
+    if info.proto == PROTO_TSMP:
+        event_c(plane, inb.worker, EV_TSMP, peer, 0, packet, info.total_bytes)
+        return
+    if _is_watched_echo(plane, &info):
+        event_c(plane, inb.worker, EV_ECHO, peer, 0, packet, info.total_bytes)
+        return
+    jailed = fast_load32(&slot.jailed) != 0
+    verdict = filter_in_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
+                          plane.shield_flows if jailed else plane.flows, &info)
+    if verdict != FILTER_ACCEPT:
+        count_c(plane, inb.worker, IN_FILTERED, 1)
+        if (verdict == FILTER_DROP_RULES and info.proto == PROTO_TCP
+                and (info.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN):
+            _denied(inb, peer, packet, info.total_bytes)
+        return
+    if not inbound_deliver_c(inb, packet, info.total_bytes):
+        event_c(plane, inb.worker, EV_LOCAL, peer, 0, packet, info.total_bytes)
+
+
+cdef void _promote(inbound_t* inb, peer_t* slot, session_t* session) noexcept nogil:
+    cdef session_t* dropped[2]
+    cdef int n = peer_promote_c(slot, session, dropped)
+    if n < 0:
+        return
+    if n:
+        drop_session_c(inb.plane, dropped[0])
+    event_c(inb.plane, inb.worker, EV_CONFIRMED, session.peer, session.local_index, NULL, 0)
+
+
+cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n, uint8_t* plain) noexcept nogil:
+    """1 when the datagram was a transport message, good or bad."""
+    cdef plane_t* plane = inb.plane
+    cdef session_t* session = inb.session
+    cdef peer_t* slot
+    cdef uint32_t index = 0
+    cdef uint64_t counter = 0
+    cdef uint64_t age
+    if not transport_parse_c(message, n, &index, &counter):
+        return 0
+    if session == NULL or inb.index != index:
+        session = session_find_c(<session_table_t*> fast_loadp(&plane.sessions), index)
+        inb.session = session
+        inb.index = index
+    slot = peer_find_c(&plane.peers, session.peer) if session != NULL else NULL
+    if slot == NULL or fast_load32(&session.dead):
+        count_c(plane, inb.worker, IN_NO_SESSION, 1)
+        return 1
+    age = inb.now - session.created if inb.now > session.created else 0
+    if age >= REJECT_AFTER_NS:
+        count_c(plane, inb.worker, IN_EXPIRED, 1)
+        return 1
+    if inb.aead.open(inb.aead_context, plain, message + TRANSPORT_HEADER_BYTES, n - TRANSPORT_HEADER_BYTES, counter,
+                     session.receive_key) != 0:
+        count_c(plane, inb.worker, IN_FORGED, 1)
+        return 1
+    if not session_accept_c(session, counter):
+        count_c(plane, inb.worker, IN_REPLAYED, 1)
+        return 1
+    if fast_loadp(&slot.next) == session:
+        _promote(inb, slot, session)
+    _account(inb, session.peer, slot, n, n > TRANSPORT_OVERHEAD_BYTES)
+    if session.initiator and age >= REKEY_ON_RECEIVE_NS:
+        event_rekey_c(plane, inb.worker, session)
+    if n > TRANSPORT_OVERHEAD_BYTES:
+        _plain(inb, session.peer, slot, plain, n - TRANSPORT_OVERHEAD_BYTES)
+    return 1
+
+
+cdef void _punt_datagram(inbound_t* inb, const uint8_t* data, uint32_t n, const udp_address_t* source) noexcept nogil:
+    cdef record_t record
+    cdef const uint8_t* raw = NULL
+    cdef uint16_t port = 0
+    cdef uint32_t bytes_
+    memset(&record, 0, sizeof(record))
+    bytes_ = udp_address_bytes_c(source, &raw, &port)
+    if bytes_ == 0:
+        return
+    record.kind = EV_DATAGRAM
+    record.subject = -1
+    record.port = port
+    record.address_bytes = <uint8_t> bytes_
+    memcpy(record.address, raw, bytes_)
+    ring_put_c(inb.plane.workers[inb.worker].ring, &record, NULL, 0, data, n)
+
+
+cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_t segment,
+                              const udp_address_t* source) noexcept nogil:
+    """One read of the socket: datagrams of segment bytes, the last one shorter; opened in place."""
+    cdef uint32_t offset = 0, part
+    if segment == 0:
+        count_c(inb.plane, inb.worker, IN_TRUNCATED, 1)
+        return
+    while offset < n:
+        part = segment if n - offset > segment else n - offset
+        if part < RUNT:
+            count_c(inb.plane, inb.worker, IN_RUNT, 1)
+        elif not inbound_transport_c(inb, data + offset, part, data + offset + TRANSPORT_HEADER_BYTES):
+            _punt_datagram(inb, data + offset, part, source)
+        offset += part

@@ -1,0 +1,1 @@
+"""Outbound packet path; C API only, see outbound.pxd."""

@@ -1,0 +1,65 @@
+"""Peer slots of the data plane: sessions, path, traffic."""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from meshd._fast.relayqueue cimport relay_queue_t
+from meshd._fast.session cimport session_t
+from meshd._fast.udpio cimport udp_address_t
+
+cdef enum:
+    PEER_CHUNK = 256
+    PEER_CHUNKS = 256               # WireGuard's limit of 65536 peers
+
+cdef struct path_t:
+    udp_address_t address           # name_bytes 0 = no UDP path
+    uint64_t trusted_until          # ns
+    relay_queue_t* relay            # NULL = none
+
+cdef struct peer_t:
+    uint8_t public_key[32]
+    uint32_t in_use
+    uint32_t generation             # tells events of a former owner of the slot apart
+    uint32_t jailed
+    uint32_t active                 # EV_ACTIVE was sent
+    uint32_t lock                   # of the three session pointers
+    uint32_t path_lock
+    path_t path
+    void* previous                  # session_t*
+    void* current
+    void* next
+    uint64_t pad0[8]
+    # outbound
+    uint64_t tx_bytes
+    uint64_t tx_packets
+    uint64_t last_tx
+    uint64_t last_tx_data
+    uint64_t staged_since           # start of the second in which `staged` were punted
+    uint64_t staged
+    uint64_t send_error_at
+    uint64_t pad1[9]
+    # inbound
+    uint64_t rx_bytes
+    uint64_t rx_packets
+    uint64_t last_rx
+    uint64_t last_rx_data
+    uint64_t owed_since             # first data received since our last packet
+    uint64_t unanswered_since       # first data sent since the peer's last packet
+    uint64_t pad2[8]
+
+cdef struct peer_table_t:
+    void* chunks[256]               # peer_t*, published
+
+cdef peer_t* peer_slot_c(peer_table_t* table, uint32_t index) noexcept nogil
+cdef peer_t* peer_find_c(const peer_table_t* table, int32_t index) noexcept nogil
+cdef void peer_table_free_c(peer_table_t* table) noexcept nogil
+
+cdef void peer_set_path_c(peer_t* peer, const path_t* path) noexcept nogil
+cdef void peer_get_path_c(peer_t* peer, path_t* path) noexcept nogil
+
+cdef void peer_sent_c(peer_t* peer, uint64_t now, uint64_t packets, uint64_t n, int data) noexcept nogil
+cdef void peer_received_c(peer_t* peer, uint64_t now, uint64_t packets, uint64_t n, int data) noexcept nogil
+
+# Rotation, WireGuard paper 6.1 and 6.3. Sessions that fall out come back in dropped (room for 2), their number is returned.
+cdef int peer_install_c(peer_t* peer, session_t* session, int current, session_t** dropped) noexcept nogil
+cdef int peer_promote_c(peer_t* peer, session_t* session, session_t** dropped) noexcept nogil
+cdef int peer_forget_c(peer_t* peer, const session_t* session) noexcept nogil

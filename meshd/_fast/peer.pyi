@@ -1,0 +1,1 @@
+"""Peer slots of the data plane; C API only, see peer.pxd."""

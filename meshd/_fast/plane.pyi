@@ -1,0 +1,181 @@
+"""The data plane: packets between TUN and UDP on threads of their own, everything else as events.
+
+One sender thread per TUN queue and one receiver thread for the UDP sockets route, filter, seal and open
+packets without the interpreter. What they cannot decide (handshakes, path messages, packets without a session)
+comes up through ``drain``. All methods are for one thread, the event loop's. Times are seconds of
+CLOCK_MONOTONIC, addresses packed (4 or 16 bytes). Methods that take a peer raise KeyError when there is none.
+
+Events are tuples that start with one of the EV_ numbers:
+
+==============  =======================  ==========================================================================
+EV_DATAGRAM     address, port, data      UDP datagram that is no WireGuard transport message
+EV_STAGED       peer, data               outbound packet without usable session: virtio-net header (10 bytes) and
+                                         packet; at most 128 a second per peer
+EV_ACTIVE       peer                     first authenticated packet either way since add_peer or clear_active
+EV_REKEY        peer, local index        the session wants a successor (age, counter); once per session
+EV_CONFIRMED    peer, local index        first authenticated packet on a "next" session, which is "current" now
+EV_TSMP         peer, packet             inbound packet of IP protocol 99
+EV_SERVICE      packet                   outbound packet to a service address, checksums complete
+EV_LOCAL        peer, packet             inbound packet while there is no TUN
+EV_RELAY        relay                    take_relayed(relay) has frames; once until they are taken
+EV_DENIED       peer, packet             inbound TCP SYN that the filter refused; at most 10 a second
+EV_SEND_ERROR   peer, errno              EHOSTUNREACH or ENETUNREACH on sending; at most one a second per peer
+EV_ECHO         peer, packet             ICMP echo reply with a watched identifier
+==============  =======================  ==========================================================================
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, final
+
+from meshd._fast.filter import Filter
+
+EV_DATAGRAM: int
+EV_STAGED: int
+EV_ACTIVE: int
+EV_REKEY: int
+EV_CONFIRMED: int
+EV_TSMP: int
+EV_SERVICE: int
+EV_LOCAL: int
+EV_RELAY: int
+EV_DENIED: int
+EV_SEND_ERROR: int
+EV_ECHO: int
+
+class PeerState(NamedTuple):
+    """Traffic of one peer. Bytes and packets are those of authenticated messages, keepalives included."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    last_tx_data: float
+    """When the last data packet was sent; 0 = never, here and below."""
+    last_rx_data: float
+    last_tx: float
+    last_rx: float
+    owed_since: float
+    """First data packet received since our last packet of any kind; 0 = we owe nothing."""
+    unanswered_since: float
+    """First data packet sent since the peer's last packet of any kind; 0 = all answered."""
+    session_created: float
+    current_local_index: int
+
+@final
+class Plane:
+    """See the module. File descriptors stay their opener's; they must outlive ``stop``."""
+
+    def __init__(
+        self,
+        *,
+        tun_fds: Sequence[int],
+        udp4_fd: int,
+        udp6_fd: int,
+        mtu: int = 1280,
+        vnet_header: bool = True,
+        ring_bytes: int = 1048576,
+    ) -> None:
+        """tun_fds: one per queue, non-blocking; empty in userspace mode, where inbound packets are EV_LOCAL.
+
+        vnet_header: reads and writes of the TUN start with a virtio-net header. ring_bytes: events waiting
+        per thread. A file descriptor of -1 means none. Until set_filter nothing inbound is accepted.
+        """
+
+    @property
+    def event_fd(self) -> int:
+        """eventfd, readable when drain has something."""
+
+    def start(self) -> None:
+        """Start the threads. RuntimeError when they run."""
+
+    def stop(self) -> None:
+        """End the threads and wait for them; start may follow."""
+
+    def set_udp(self, udp4_fd: int, udp6_fd: int) -> None:
+        """Change sockets. On return nobody uses the old ones, which may then be closed."""
+
+    def set_offload(self, *, udp_gso: bool = True, equal_tail: bool = True) -> None:
+        """udp_gso False: one datagram per send. equal_tail False: never end a segmented send with a segment of
+        the same size as the others, which Linux 7.0 to 7.1.4 corrupts."""
+
+    def add_peer(self, node_public: bytes) -> int:
+        """A slot for a peer: a small number, used again after remove_peer."""
+
+    def remove_peer(self, peer: int) -> None:
+        """Drop the peer with its sessions and routes; its events that still wait are dropped, too."""
+
+    def add_route(self, peer: int, address: bytes, bits: int) -> None:
+        """Packets from and to this prefix belong to the peer; it is taken from whoever had it."""
+
+    def remove_route(self, address: bytes, bits: int) -> None:
+        """Forget exactly this prefix; an unknown one is ignored."""
+
+    def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None:
+        """How datagrams reach the peer. Until trusted_until by UDP only; afterwards by UDP and the relay (0 = none).
+
+        Without an address by the relay alone.
+        """
+
+    def install_session(
+        self,
+        peer: int,
+        *,
+        slot: Literal["current", "next"],
+        local_index: int,
+        remote_index: int,
+        send_key: bytes,
+        receive_key: bytes,
+        created: float,
+        initiator: bool,
+        send_counter: int = 0,
+    ) -> None:
+        """A new keypair, rotated as WireGuard does: the initiator's becomes current at once, the responder's waits
+        as next until the first packet on it. ValueError when local_index is in use. send_counter: messages already
+        sent with it.
+        """
+
+    def remove_session(self, local_index: int) -> None:
+        """End one session; its keys are wiped. An unknown one is ignored."""
+
+    def clear_sessions(self, peer: int) -> None:
+        """End all sessions of a peer."""
+
+    def set_filter(self, program: Filter) -> None:
+        """What peers may send us; flows that were let in by the old program go on."""
+
+    def set_jailed(self, peer: int, jailed: bool) -> None:
+        """Accept from this peer only what a node with shields up would."""
+
+    def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
+        """Outbound packets to these (at most 8) become EV_SERVICE."""
+
+    def watch_echo(self, identifier: int) -> None:
+        """ICMP echo replies with this identifier (u16) become EV_ECHO."""
+
+    def send_keepalive(self, peer: int) -> bool:
+        """Send an empty message; False without usable session."""
+
+    def send_staged(self, peer: int, packets: list[bytes]) -> int:
+        """Send packets as EV_STAGED delivered them; how many found a usable session."""
+
+    def send_packet(self, peer: int, packet: bytes) -> bool:
+        """Send one IP packet, unfiltered; False without usable session, when it is the caller's to keep."""
+
+    def deliver(self, packet: bytes) -> bool:
+        """Give the host one IP packet, unfiltered; False when there is no TUN."""
+
+    def open_from(self, packets: list[bytes]) -> list[bytes]:
+        """Take datagrams that came through a relay; returns those that are no transport messages."""
+
+    def take_relayed(self, relay: int) -> bytes:
+        """Everything that waits for a relay, as SendPacket frames (DERP protocol)."""
+
+    def peer_state(self, peer: int) -> PeerState: ...
+    def clear_active(self, peer: int) -> None:
+        """Let the next packet raise EV_ACTIVE again."""
+
+    def counters(self) -> dict[str, int]:
+        """Dropped packets by reason (out_, in_), events_lost, and system calls made."""
+
+    def drain(self, limit: int = 256) -> list[tuple[Any, ...]]:
+        """At most limit events (more by one per relay); event_fd stays readable while there are others."""

@@ -1,0 +1,114 @@
+"""What packet threads and the event loop share: the state of one data plane."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from meshd._fast.epoch cimport EPOCH_READERS, epoch_t
+from meshd._fast.flow cimport flow_table_t
+from meshd._fast.lpm cimport lpm_t
+from meshd._fast.peer cimport peer_t, peer_table_t
+from meshd._fast.ring cimport doorbell_t, record_t, ring_t
+from meshd._fast.ruleset cimport filter_t
+from meshd._fast.session cimport session_t
+
+cdef enum:
+    MAX_QUEUES = 16
+    LOOP_WORKER = 18            # the slot of what the loop thread itself does
+    RECEIVER_WORKER = 17
+    WORKERS = 19                # senders, receiver, loop
+    MAX_SERVICES = 8
+
+cdef enum:
+    EV_DATAGRAM = 1
+    EV_STAGED = 2
+    EV_ACTIVE = 3
+    EV_REKEY = 4
+    EV_CONFIRMED = 5
+    EV_TSMP = 6
+    EV_SERVICE = 7
+    EV_LOCAL = 8
+    EV_RELAY = 9                # not in the rings: found in the relay queues
+    EV_DENIED = 10
+    EV_SEND_ERROR = 11
+    EV_ECHO = 12
+
+cdef enum counter_t:            # the names are in planestate.pyx, in this order
+    OUT_MALFORMED
+    OUT_FILTERED
+    OUT_NO_ROUTE
+    OUT_STAGED_LIMIT
+    OUT_TOO_BIG
+    OUT_NO_PATH
+    OUT_NO_SOCKET
+    OUT_SOCKET_FULL
+    OUT_REFUSED
+    OUT_UNREACHABLE
+    OUT_SOCKET_ERROR
+    OUT_RELAY_FULL
+    OUT_GSO_OFF
+    IN_RUNT
+    IN_TRUNCATED
+    IN_NO_SESSION
+    IN_EXPIRED
+    IN_FORGED
+    IN_REPLAYED
+    IN_MALFORMED
+    IN_SOURCE
+    IN_FILTERED
+    IN_NO_DEVICE
+    IN_DEVICE_ERROR
+    IN_GRO_OFF
+    IN_SOCKET_ERROR
+    TUN_READS
+    TUN_WRITES
+    UDP_WRITES
+    UDP_READS
+    COUNTERS
+
+cdef struct worker_t:           # one per thread, written by that thread only
+    uint64_t counts[32]
+    ring_t* ring
+
+cdef struct services_t:
+    uint32_t count
+    uint8_t bytes[8]            # 4 or 16
+    uint8_t addresses[8][16]
+
+cdef struct plane_t:
+    int tun_fds[16]
+    int tun_count
+    int vnet
+    uint32_t mtu
+    uint32_t udp4               # fd, as unsigned for the atomics; 0xffffffff = none
+    uint32_t udp6
+    uint32_t udp_mode4          # UDP_GSO, UDP_TAIL
+    uint32_t udp_mode6
+    uint32_t udp_changes        # set_udp was called so often
+    uint32_t udp_adopted        # and the receiver has caught up with this one
+    int stop_fd
+    int wake_fd                 # tells the receiver of new sockets
+    uint32_t stopping
+    uint32_t denied_lock
+    uint64_t denied_since       # start of the second in which `denied` were reported
+    uint64_t denied
+    doorbell_t bell
+    epoch_t epoch
+    peer_table_t peers
+    void* sessions              # session_table_t*, published
+    void* dead                  # session_t* list of what promotions dropped
+    void* filter                # const filter_t*, published
+    void* shield                # the same without rules, for jailed peers
+    void* services              # services_t*, published
+    lpm_t* routes
+    flow_table_t* flows
+    flow_table_t* shield_flows
+    uint64_t echo[1024]         # bitmap of ICMP identifiers whose replies are ours
+    worker_t workers[19]
+
+cdef inline void count_c(plane_t* plane, uint32_t worker, uint32_t counter, uint64_t n) noexcept nogil:
+    plane.workers[worker].counts[counter] += n
+
+cdef int event_c(plane_t* plane, uint32_t worker, uint16_t kind, int32_t peer, uint32_t value,
+                 const uint8_t* data, uint32_t n) noexcept nogil
+cdef void event_active_c(plane_t* plane, uint32_t worker, int32_t index, peer_t* peer) noexcept nogil
+cdef void event_rekey_c(plane_t* plane, uint32_t worker, session_t* session) noexcept nogil
+cdef void drop_session_c(plane_t* plane, session_t* session) noexcept nogil

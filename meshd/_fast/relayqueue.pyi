@@ -1,0 +1,1 @@
+"""Datagrams waiting for relays; C API only, see relayqueue.pxd."""

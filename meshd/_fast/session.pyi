@@ -1,0 +1,1 @@
+"""WireGuard sessions and their index table; C API only, see session.pxd."""

@@ -1,0 +1,1 @@
+"""Loops of the packet threads; C API only, see worker.pxd."""

@@ -1,0 +1,176 @@
+"""Loops of the packet threads; the contract is in worker.pxd."""
+# freethreading: one loop per thread; what they share is plane_t.
+
+from libc.errno cimport EBADF, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from meshd._fast.atomics cimport fast_load32, fast_now, fast_store32
+from meshd._fast.epoch cimport epoch_enter_c, epoch_leave_c, epoch_reader_t
+from meshd._fast.inbound cimport inbound_begin_c, inbound_datagrams_c, inbound_flush_c
+from meshd._fast.outbound cimport outbound_flush_c, outbound_packet_c
+from meshd._fast.planestate cimport (
+    IN_SOCKET_ERROR,
+    OUT_MALFORMED,
+    RECEIVER_WORKER,
+    TUN_READS,
+    UDP_READS,
+    count_c,
+    plane_t,
+)
+from meshd._fast.segment cimport VNET_BYTES, vnet_header_t
+from meshd._fast.tunio cimport TUN_READ_BYTES, tun_read_c
+from meshd._fast.udpio cimport udp_receive_c, udp_segment_c
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int n, int timeout_ms)
+    int EPOLL_CLOEXEC
+    int EPOLL_CTL_ADD
+    int EPOLL_CTL_DEL
+    uint32_t EPOLLIN
+
+cdef extern from "<unistd.h>" nogil:
+    int c_close "close"(int fd)
+    ssize_t c_read "read"(int fd, void* data, size_t n)
+
+cdef enum:
+    READS_PER_BATCH = 64        # how long a busy thread goes without letting the owner free memory
+
+
+cdef inline void _watch(int epoll, int fd) noexcept nogil:
+    cdef epoll_event event
+    if fd >= 0:
+        memset(&event, 0, sizeof(event))
+        event.events = EPOLLIN
+        event.data.fd = fd
+        epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event)
+
+
+cdef inline void _unwatch(int epoll, int fd) noexcept nogil:
+    cdef epoll_event event
+    if fd >= 0:
+        epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event)
+
+
+cdef int _tun_batch(outbound_t* out, int fd, vnet_header_t* none) noexcept nogil:
+    """Read and send until the TUN is empty or the batch is full: 1 = there may be more, 0 = empty, -1 = gone."""
+    cdef int header = VNET_BYTES if out.plane.vnet else 0
+    cdef int got = 0, i
+    for i in range(READS_PER_BATCH):
+        got = tun_read_c(fd, out.input, TUN_READ_BYTES)
+        if got <= 0:
+            break
+        count_c(out.plane, out.worker, TUN_READS, 1)
+        if got <= header:
+            count_c(out.plane, out.worker, OUT_MALFORMED, 1)
+            continue
+        outbound_packet_c(out, <vnet_header_t*> out.input if header else none, out.input + header,
+                          <uint32_t> (got - header))
+    outbound_flush_c(out)
+    return 1 if got > 0 else (0 if got == 0 else -1)
+
+
+cdef void sender_run_c(outbound_t* out, int queue) noexcept nogil:
+    """Carry packets of one TUN queue to the peers."""
+    cdef plane_t* plane = out.plane
+    cdef epoch_reader_t* reader = &plane.epoch.readers[out.worker]
+    cdef int fd = plane.tun_fds[queue]
+    cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
+    cdef vnet_header_t none
+    cdef epoll_event event
+    cdef int more
+    if epoll < 0:
+        return
+    memset(&none, 0, sizeof(none))
+    _watch(epoll, fd)
+    _watch(epoll, plane.stop_fd)
+    while not fast_load32(&plane.stopping):
+        if epoll_wait(epoll, &event, 1, -1) < 0 and errno != EINTR:
+            break
+        more = 1
+        while more > 0 and not fast_load32(&plane.stopping):
+            epoch_enter_c(reader)
+            out.now = fast_now()
+            more = _tun_batch(out, fd, &none)
+            epoch_leave_c(reader)
+        if more < 0:
+            # The interface was deleted: nothing will ever come, only the order to stop.
+            _unwatch(epoll, fd)
+    c_close(epoll)
+
+
+cdef int _udp_batch(inbound_t* inb, udp_reader_t* reader, int fd) noexcept nogil:
+    """One read of a socket and what is in it: datagrams read, 0 = none, -errno."""
+    cdef int i, got = udp_receive_c(reader, fd)
+    if got <= 0:
+        return got
+    count_c(inb.plane, inb.worker, UDP_READS, 1)
+    inbound_begin_c(inb)
+    for i in range(got):
+        inbound_datagrams_c(inb, <uint8_t*> reader.iov[i].iov_base, reader.messages[i].msg_len,
+                            udp_segment_c(reader, i), &reader.from_[i])
+    inbound_flush_c(inb)
+    return got
+
+
+cdef void _drain_socket(inbound_t* inb, udp_reader_t* reader, int epoll, int fd) noexcept nogil:
+    cdef epoch_reader_t* ticks = &inb.plane.epoch.readers[inb.worker]
+    cdef int got, i
+    for i in range(READS_PER_BATCH):
+        epoch_enter_c(ticks)
+        inb.now = fast_now()
+        got = _udp_batch(inb, reader, fd)
+        epoch_leave_c(ticks)
+        if got < 0:
+            count_c(inb.plane, inb.worker, IN_SOCKET_ERROR, 1)
+            if got == -EBADF:
+                _unwatch(epoll, fd)
+        if got <= 0:
+            return
+
+
+cdef void _adopt_sockets(plane_t* plane, int epoll, int* fds) noexcept nogil:
+    cdef uint64_t count
+    cdef uint32_t change
+    c_read(plane.wake_fd, &count, 8)
+    change = fast_load32(&plane.udp_changes)
+    _unwatch(epoll, fds[0])
+    _unwatch(epoll, fds[1])
+    fds[0] = <int> fast_load32(&plane.udp4)
+    fds[1] = <int> fast_load32(&plane.udp6)
+    _watch(epoll, fds[0])
+    _watch(epoll, fds[1])
+    fast_store32(&plane.udp_adopted, change)
+
+
+cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
+    """Carry datagrams of both sockets to the TUN, and what is not WireGuard data to the loop."""
+    cdef plane_t* plane = inb.plane
+    cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
+    cdef epoll_event events[4]
+    cdef int fds[2]
+    cdef int ready, i, fd
+    if epoll < 0:
+        return
+    fds[0] = fds[1] = -1
+    _watch(epoll, plane.stop_fd)
+    _watch(epoll, plane.wake_fd)
+    _adopt_sockets(plane, epoll, fds)
+    while not fast_load32(&plane.stopping):
+        ready = epoll_wait(epoll, events, 4, -1)
+        if ready < 0 and errno != EINTR:
+            break
+        for i in range(ready):
+            fd = events[i].data.fd
+            if fd == plane.wake_fd:
+                _adopt_sockets(plane, epoll, fds)
+            elif fd == fds[0] or fd == fds[1]:
+                _drain_socket(inb, reader, epoll, fd)
+    c_close(epoll)
