@@ -13,7 +13,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from meshd.base.errors import WireError
 from meshd.base.keys import MachinePrivate, MachinePublic
@@ -30,6 +30,9 @@ from meshd.wire.control import (
 )
 from meshd.wire.mapframe import encode_map_frame
 from meshd.wire.noise import Responder
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class Fault(Enum):
@@ -112,6 +115,7 @@ class FakeControl:
     fault: Fault = Fault.NONE
     answer_register: Callable[[RegisterRequest], RegisterAnswer] = welcome
     map_status: int = 200
+    tls: ssl.SSLContext | None = None
     key: MachinePrivate = field(default_factory=MachinePrivate.generate)
     published_key: MachinePublic | None = None
     """What GET /key says, when it is not the truth."""
@@ -134,7 +138,8 @@ class FakeControl:
         return {"Node": node_json(1, request.node_key), "PacketFilter": [], "Domain": "mesh.test"}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self.tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -145,7 +150,7 @@ class FakeControl:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def push(self, message: Mapping[str, Any] | bytes) -> None:
         """Send on every open map stream."""
@@ -253,6 +258,9 @@ class _Connection(asyncio.Protocol):
             self._noise.data_received(data)
             return
         self._buffer += data
+        if not self._buffer[:1].isalpha():  # a TLS hello, for example
+            self._transport.abort()
+            return
         head, blank, rest = self._buffer.partition(b"\r\n\r\n")
         if not blank:
             return

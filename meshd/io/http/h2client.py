@@ -233,18 +233,19 @@ class H2Client:
 
     async def _read(self) -> None:
         try:
-            first = b""
-            while len(first) < _FRAME_HEADER and (data := await self._stream.read()):
-                first += data
-            if len(first) >= _FRAME_HEADER and first[3] != _SETTINGS_FRAME:
-                raise ConnectionError("HTTP/2: the server speaks something else")
-            data = first
-            while data:
+            first: bytes | None = b""
+            while data := await self._stream.read():
+                if first is not None:
+                    first += data
+                    if len(first) < _FRAME_HEADER:
+                        continue
+                    if first[3] != _SETTINGS_FRAME:
+                        raise ConnectionError("HTTP/2: the server speaks something else")
+                    data, first = first, None
                 for event in self._h2.receive_data(data):
                     self._event(event)
                 self._flush()
                 await self._stream.drain()
-                data = await self._stream.read()
             self._lost(ConnectionError("the server closed the connection"))
         except h2.exceptions.ProtocolError as error:
             self._flush()
