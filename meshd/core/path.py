@@ -183,6 +183,12 @@ class PathSet:
         return bool(self.last_send) and now - self.last_send <= SESSION_ACTIVE_S
 
     @property
+    def published(self) -> SetPath:
+        """The last ``SetPath``."""
+        assert self._published is not None
+        return self._published
+
+    @property
     def heartbeating(self) -> bool:
         """Whether the session runs: from ``traffic_sent`` until ``WentIdle``."""
         return bool(self._heartbeat_at)

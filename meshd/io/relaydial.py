@@ -11,12 +11,15 @@ from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.core.relaymap import RelayNode, RelayRegion
 from meshd.io.mark import mark_socket
+from meshd.io.proxy import Proxy, proxy_for
 from meshd.io.streams import SocketStream
 from meshd.io.tls import CertificateCheck
 from meshd.io.tlsstream import TlsStream
 
 NODE_TIMEOUT_S = 1.5
 V4_DELAY_S = 0.200  # the head start of IPv6 when it is known to work
+PROXY_TIMEOUT_S = 5.0  # a proxy has to connect as well
+MAX_PROXY_ANSWER_BYTES = 16 * 1024
 LATENCY_PATH = "/derp/latency-check"
 
 
@@ -37,11 +40,12 @@ async def dial_region(region: RelayRegion, *, prefer_v6: bool = False, mark: boo
     failure: Exception | None = None
     for node in region.derp_nodes:
         try:
-            async with asyncio.timeout(NODE_TIMEOUT_S):
+            proxied = proxy_for("https", node.host, node.derp_port) is not None
+            async with asyncio.timeout(PROXY_TIMEOUT_S if proxied else NODE_TIMEOUT_S):
                 return Dialled(await _dial_node(node, prefer_v6, mark), node)
         except (OSError, MeshdError) as error:  # TimeoutError is an OSError
             failure = error
-    reason = "no server to connect to" if failure is None else str(failure) or "no answer in time"
+    reason = "no server to connect to" if failure is None else _reason(failure)
     raise MeshdError(f"relay {region.code or region.id} cannot be reached: {reason}", code="relay-unreachable")
 
 
@@ -95,6 +99,9 @@ async def resolve(node: RelayNode, family: int) -> IPAddress | None:
 
 
 async def _dial_node(node: RelayNode, prefer_v6: bool, mark: bool) -> socket.socket:
+    proxy = proxy_for("https", node.host, node.derp_port)
+    if proxy is not None:
+        return await _connect_through(proxy, node, mark)
     attempts = {
         asyncio.ensure_future(_connect(node, family, V4_DELAY_S if prefer_v6 and family == 4 else 0.0, mark))
         for family in (4, 6)
@@ -135,6 +142,10 @@ async def _connect(node: RelayNode, family: int, delay_s: float, mark: bool) -> 
     address = await resolve(node, family)
     if address is None:
         raise _NoAddressError(f"{node.host} has no IPv{family} address")
+    return await _open(address, node.derp_port, mark)
+
+
+async def _open(address: IPAddress, port: int, mark: bool) -> socket.socket:
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6, socket.SOCK_STREAM)
     try:
@@ -142,11 +153,45 @@ async def _connect(node: RelayNode, family: int, delay_s: float, mark: bool) -> 
         if mark:
             mark_socket(sock, address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, (str(address), node.derp_port))
+        await loop.sock_connect(sock, (str(address), port))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _connect_through(proxy: Proxy, node: RelayNode, mark: bool) -> socket.socket:
+    """A tunnel made by an HTTP proxy (RFC 9110 9.3.6). Nothing follows its answer until we speak."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    target = f"[{node.host}]:{node.derp_port}" if ":" in node.host else f"{node.host}:{node.derp_port}"
+    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if proxy.authorization:
+        head += f"Proxy-Authorization: {proxy.authorization}\r\n"
+    sock = await _open(parse_ip(str(found[0][4][0])), proxy.port, mark)
+    try:
+        await loop.sock_sendall(sock, (head + "\r\n").encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = await loop.sock_recv(sock, 4096)
+            if not data or len(answer) > MAX_PROXY_ANSWER_BYTES:
+                raise ConnectionError("the proxy gave no answer")
+            answer += data
+        status = answer[: answer.index(b"\r\n")].split(b" ")
+        if len(status) < 2 or not status[1].startswith(b"2"):
+            raise ConnectionError(f"the proxy refused: {b' '.join(status[1:]).decode('ascii', 'replace')}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error)
 
 
 def _of_family(address: IPAddress, family: int) -> IPAddress | None:

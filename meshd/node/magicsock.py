@@ -159,7 +159,11 @@ class MagicSock:
         if private is None:
             self._cancel_restun()
             self._prober.abort()
+            self._told = None
+            self._endpoints.untold()
             return
+        if self._home.region:
+            self._tell_control(self._prober.history.last or Report())
         self._endpoints.schedule()
         if self._relays.regions:
             self._prober.start()

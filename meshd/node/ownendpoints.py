@@ -104,6 +104,11 @@ class OwnEndpoints:
             self._published = frozenset(self.current)
             self._publish(list(self.current))
 
+    def untold(self) -> None:
+        """Whoever is told next knows nothing yet."""
+        self._cancel()
+        self._published = None
+
     def close(self) -> None:
         self._cancel()
 

@@ -131,9 +131,7 @@ class PeerPaths:
     def _place(self) -> None:
         unplaced, self._unplaced = self._unplaced, []
         for peer in unplaced:
-            if not peer.removed:
-                peer.index = self._peer_index(peer.key)
-                self.turn(peer)
+            self.turn(peer)
 
     # -- running the machines ------------------------------------------------------------------------
 
@@ -142,6 +140,10 @@ class PeerPaths:
         if peer.removed:
             return
         path = peer.path
+        if peer.index is None:
+            peer.index = self._peer_index(peer.key)
+            if peer.index is not None:
+                self._publish(peer, path.published)
         while effects := path.drain():
             for effect in effects:
                 self._execute(peer, effect)
@@ -190,9 +192,7 @@ class PeerPaths:
             peer.was_direct = path.address
             log.info("path", extra=kv(peer=peer.key, addr=path.address or "", derp=path.relay))
         if peer.index is None:
-            peer.index = self._peer_index(peer.key)
-            if peer.index is None:
-                return
+            return
         packed = path.address.ip.packed if path.address is not None else None
         port = path.address.port if path.address is not None else 0
         self._plane.set_path(peer.index, packed, port, path.trusted_until, path.relay)

@@ -209,6 +209,22 @@ def test_magicsock_new_key_reconnects_to_the_relay(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_after_logout_control_is_told_everything_again(tmp_path):
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host()
+        await until(lambda: a.endpoints and a.netinfo and a.netinfo[-1].working_udp)
+        a.magic.set_private_key(None)
+        a.endpoints = []
+        a.netinfo.clear()
+        a.magic.set_private_key(a.private)
+        a.magic.set_derp_map(mesh.derp_map())
+        await until(lambda: a.endpoints and a.netinfo)
+        assert a.netinfo[-1].preferred_derp == 900
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_wrong_pin_is_refused(tmp_path):
     async def scenario(mesh):
         relay = await mesh.relay(900)
