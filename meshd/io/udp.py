@@ -16,7 +16,6 @@ from meshd.io.mark import mark_socket
 
 BUFFER_BYTES = 7 << 20  # what a 10 Gbit/s burst needs while a worker is descheduled
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux
-UDP_GRO = 104  # Linux
 
 
 @dataclass(slots=True)
@@ -84,17 +83,6 @@ def open_udp_sockets(port: int, *, mark: bool = True, host_v4: str = "", host_v6
             else None,
         )
     return UdpSockets(v4, v6)
-
-
-def enable_gro(sock: socket.socket) -> bool:
-    """Let the kernel hand over several datagrams of one flow at once (Linux 5.0)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-    except OSError:
-        return False
-    return True
 
 
 def _open(

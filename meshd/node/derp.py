@@ -181,6 +181,7 @@ class RelayLinks:
             self.health.pop(region, None)
             was_open = link.is_open
             link.close()
+            self._events.take_relayed(region)  # frames left behind would never be announced again
             if was_open:
                 self._events.relay_changed(region, False)
 
