@@ -29,6 +29,10 @@ cdef struct aead_backend_t:
     int (*open)(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                 const uint8_t* key32) noexcept nogil
 
+cdef class Cipher:
+    cdef const aead_backend_t* backend
+    cdef void* ctx
+
 # The back end chosen at import by MESHD_AEAD or measurement, or later by aead.select(). Never NULL.
 cdef const aead_backend_t* default_backend_c() noexcept nogil
 

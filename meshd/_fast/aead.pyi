@@ -1,8 +1,9 @@
 """ChaCha20-Poly1305 (RFC 8439) with WireGuard's counter nonces, behind a small table of back ends.
 
 "sodium" is libsodium, always present. "openssl" is the system's libcrypto, opened at run time when there is one.
-"auto" sends each packet to the faster of the two for its size, by a measurement of about 1 ms. The environment variable
-MESHD_AEAD names the back end at import (default "auto"); an unknown or absent one makes the import fail with ValueError.
+"auto" sends each packet to the faster of the two for its size, by a measurement of about 1 ms. The environment
+variable MESHD_AEAD names the back end at import (default "auto"); naming one that is not available makes the import
+fail with ValueError.
 
 The nonce is four zero bytes and the counter as little-endian u64. There is no associated data.
 """

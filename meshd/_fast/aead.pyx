@@ -41,9 +41,6 @@ cdef enum:
     MEASURE_REPEATS = 24
     MEASURE_LIMIT_NS = 10_000_000     # the choice must not be felt at start
 
-cdef struct auto_ctx_t:
-    void* openssl
-
 # Packets of at least this many plaintext bytes go to libcrypto, shorter ones to libsodium.
 cdef size_t auto_limit = 512
 cdef char sodium_token = 1            # libsodium needs no context; a non-NULL stand-in keeps NULL for failure
@@ -158,11 +155,11 @@ cdef size_t measure(uint8_t* buffer, void* openssl) noexcept nogil:
     cdef uint8_t[32] key
     cdef uint64_t best_sodium, best_openssl, took, started = now_ns()
     cdef size_t limit = <size_t>-1
-    cdef int i, round_
+    cdef int i, _
     memset(key, 0x5a, sizeof(key))
     for i in range(MEASURE_SIZES):
         best_sodium = best_openssl = <uint64_t>-1
-        for round_ in range(MEASURE_ROUNDS):
+        for _ in range(MEASURE_ROUNDS):
             took = time_seal(&sodium_backend, NULL, buffer, sizes[i], key)
             best_sodium = min(best_sodium, took)
             took = time_seal(&openssl_backend, openssl, buffer, sizes[i], key)
@@ -226,9 +223,6 @@ def select(str name not None):
 
 cdef class Cipher:
     """One back end with its context."""
-
-    cdef const aead_backend_t* backend
-    cdef void* ctx
 
     def __cinit__(self, name=None):
         cdef bytes wanted

@@ -6,7 +6,8 @@ their order does not matter. The order of checks is that of Tailscale's filter, 
 1. empty: accepted. Not an IP packet: dropped. Untrustworthy transport header: dropped. Destination multicast, or
    link-local other than 169.254.169.254: dropped. Later fragment: accepted.
 2. destination outside the local networks: dropped.
-3. ICMP of the packet's family: echo replies and errors are accepted, others where any rule joins source and destination.
+3. ICMP of the packet's family: echo replies and errors are accepted, others where any rule joins source and
+   destination.
 4. TCP: accepted unless it is a pure SYN, which needs a rule.
 5. UDP and SCTP: accepted for a known flow, else a rule is needed.
 6. TSMP (99): accepted.
@@ -15,8 +16,8 @@ their order does not matter. The order of checks is that of Tailscale's filter, 
 A packet to a peer passes step 1 and is accepted; UDP and SCTP are remembered.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import final
+from collections.abc import Iterable
+from typing import TypeAlias, final
 
 from _typeshed import ReadableBuffer
 
@@ -33,9 +34,9 @@ DROP_RULES: int
 RESULT_NAMES: tuple[str, ...]
 """Names of the results, by number."""
 
-type _Source = tuple[bytes, bytes]
-type _Destination = tuple[bytes, bytes, int, int]
-type _Rule = tuple[Sequence[_Source], Sequence[_Destination], Sequence[int]]
+_Source: TypeAlias = tuple[bytes, bytes]
+_Destination: TypeAlias = tuple[bytes, bytes, int, int]
+_Rule: TypeAlias = tuple[Iterable[_Source], Iterable[_Destination], Iterable[int]]
 
 @final
 class Filter:

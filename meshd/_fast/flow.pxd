@@ -1,8 +1,8 @@
 """C API of the flow table: the reverse flows of what this node sent over UDP and SCTP.
 
-Set-associative with least-recently-used replacement per set. Look-ups take no lock, and write only when another flow was
-inserted since the last use, so any number of threads can share one table. It outlives filter programs: a new one goes on
-with the same table.
+Set-associative with least-recently-used replacement per set. Look-ups take no lock, and write only when another flow
+was inserted since the last use, so any number of threads can share one table. It outlives filter programs: a new one
+goes on with the same table.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -4,7 +4,7 @@ Made for the many small sums that routes and filters need; ipaddress is an order
 addresses are IPv6 here.
 """
 
-from typing import Self, final
+from typing import final
 
 @final
 class Prefix:
@@ -38,7 +38,7 @@ class Prefix:
     def is_host(self) -> bool:
         """Whether it is a single address."""
 
-    def __contains__(self, address: bytes) -> bool:
+    def __contains__(self, address: bytes, /) -> bool:
         """Whether a packed address is in the prefix."""
 
     def contains(self, other: Prefix) -> bool:
@@ -53,7 +53,8 @@ class Prefix:
     def subtract(self, other: Prefix) -> list[Prefix]:
         """The fewest prefixes that make up this one without `other`, in order."""
 
-    def __lt__(self, other: Self) -> bool: ...
+    def __lt__(self, other: Prefix, /) -> bool: ...
+    def __gt__(self, other: Prefix, /) -> bool: ...
     def __hash__(self) -> int: ...
 
 def summarize(first: bytes, last: bytes, /) -> list[Prefix]:

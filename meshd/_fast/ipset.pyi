@@ -15,7 +15,7 @@ class IPSet:
         ValueError for ranges that are reversed or join two families.
         """
 
-    def __contains__(self, address: bytes) -> bool:
+    def __contains__(self, address: bytes, /) -> bool:
         """Whether a packed address is in the set; logarithmic in the number of ranges."""
 
     def covers(self, prefix: Prefix) -> bool:
@@ -24,15 +24,18 @@ class IPSet:
     def overlaps(self, prefix: Prefix) -> bool:
         """Whether at least one address of the prefix is in the set."""
 
-    def __or__(self, other: IPSet) -> IPSet:
+    def __or__(self, other: IPSet, /) -> IPSet:
         """The addresses in either."""
 
-    def __sub__(self, other: IPSet) -> IPSet:
+    def __sub__(self, other: IPSet, /) -> IPSet:
         """The addresses in this one but not in the other."""
 
-    def __and__(self, other: IPSet) -> IPSet:
+    def __and__(self, other: IPSet, /) -> IPSet:
         """The addresses in both."""
 
+    def __ror__(self, other: IPSet, /) -> IPSet: ...
+    def __rsub__(self, other: IPSet, /) -> IPSet: ...
+    def __rand__(self, other: IPSet, /) -> IPSet: ...
     def __bool__(self) -> bool: ...
     def __hash__(self) -> int: ...
     def ranges(self) -> list[tuple[bytes, bytes]]:

@@ -78,6 +78,9 @@ cdef struct lpm_t:
     lpm_retired_t* retired
     size_t retired_count
 
+cdef class PrefixMap:
+    cdef lpm_t* c
+
 cdef lpm_t* lpm_new_c() noexcept nogil
 cdef void lpm_free_c(lpm_t* map) noexcept nogil                 # NULL is fine; frees the retired list as well
 

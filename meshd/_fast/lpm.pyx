@@ -2,7 +2,6 @@
 # freethreading: a map has one writer at a time (PrefixMap does not lock); lookups may run beside it.
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 cdef extern from "address.h" nogil:
     uint32_t load_be32(const uint8_t* p)
@@ -108,7 +107,7 @@ cdef inline void hosts4_place(lpm_hosts4_t* table, uint64_t word) noexcept nogil
 
 
 cdef int bits_for(size_t live) noexcept nogil:
-    """Table size for `live` entries: between 3/8 and 3/4 full after a rebuild is avoided for a while."""
+    """Size of a rebuilt table: at most half full, so that the next rebuild is a quarter of its slots away."""
     cdef int bits = HOSTS_MIN_BITS
     while (<size_t>1 << bits) < live * 2:
         bits += 1
@@ -630,8 +629,6 @@ cdef int check_bits(int family, int bits) except -1:
 
 cdef class PrefixMap:
     """Longest-prefix map from prefixes of both families to small integers."""
-
-    cdef lpm_t* c
 
     def __cinit__(self):
         self.c = lpm_new_c()

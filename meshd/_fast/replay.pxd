@@ -18,6 +18,10 @@ cdef struct replay_t:
     uint64_t bitmap[128]
 
 
+cdef class Window:
+    cdef replay_t c
+
+
 # 1 when the counter is new and inside the window, and marks it; 0 otherwise. Call after authentication only.
 cdef inline int replay_accept_c(replay_t* window, uint64_t counter) noexcept nogil:
     cdef uint64_t block, gap, i, bit

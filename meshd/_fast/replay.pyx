@@ -8,8 +8,6 @@ REJECT_AFTER_MESSAGES = REPLAY_REJECT_AFTER
 cdef class Window:
     """Counters seen on one receiving session."""
 
-    cdef replay_t c
-
     def accept(self, uint64_t counter, /):
         """Whether the counter is new and inside the window; marks it as seen."""
         return replay_accept_c(&self.c, counter) != 0

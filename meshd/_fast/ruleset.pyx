@@ -10,12 +10,13 @@ from meshd._fast.lpm cimport lpm_free_c, lpm_insert_c, lpm_new_c
 
 cdef enum:
     PAIRS_LIMIT = 1 << 18               # entries of the pair table: 1 MiB, some ten ms to compile
-    MASK_BITS_LIMIT = 1 << 27           # prefixes times rules while compiling: 16 MiB of bitmaps
+    MASK_BITS_LIMIT = 1 << 27           # prefixes times bits of their masks while compiling: 16 MiB
 
-PORT_PROTOCOLS = (6, 17, 132)
+cdef tuple PORT_PROTOCOLS = (6, 17, 132)
 
-# While compiling, a class is a bitmap in a Python int: of rules for sources, of targets for destinations. A target is
-# one (rule, first port, last port); what a source class may reach at a destination class is the targets in common.
+# While compiling, a class is a bitmap in a Python int: of source lists for sources (rules often share one), of targets
+# for destinations. A target is one (source list, protocols, first port, last port); what a source class may reach at a
+# destination class is the targets in common.
 
 
 cdef inline int width_of(int family):
@@ -75,23 +76,18 @@ cdef lpm_t* load_map(dict masks, dict values) except NULL:
 
 
 cdef list check_rules(rules):
-    """The rules as (sources, targets, protocols), every item checked."""
+    """The rules as (sources, targets, protocols) with ports and protocols checked."""
     cdef list out = []
-    cdef ip_range_t r
     for sources, targets, protocols in rules:
-        sources = list(sources)
-        targets = list(targets)
+        targets = tuple(targets)
         protocols = frozenset(protocols)
-        for first, last in sources:
-            range_from(&r, first, last)
-        for first, last, low, high in targets:
-            range_from(&r, first, last)
+        for _, _, low, high in targets:
             if not 0 <= low <= high <= 0xffff:
                 raise ValueError(f"ports {low}-{high} are not a range")
         for proto in protocols:
             if not 0 <= proto <= 255:
                 raise ValueError(f"protocol {proto} does not exist")
-        out.append((sources, targets, protocols))
+        out.append((tuple(sources), targets, protocols))
     return out
 
 
@@ -140,24 +136,24 @@ cdef list load_destinations(filter_t* program, dict masks):
     return list(classes)
 
 
-cdef bint load_pairs(filter_t* program, list rules, dict sources, list destinations, dict targets) except -1:
+cdef bint load_pairs(filter_t* program, dict sources, list destinations, list targets) except -1:
     """Fills the source map, the pair table and the verdicts; False when the table would be too large."""
-    cdef dict classes = {}, numbers = {}
-    cdef list reach = [0] * len(rules), masks = []
+    cdef dict classes = {}, numbers = {}, reach = {}
+    cdef list masks = []
     cdef uint32_t* pairs
     cdef size_t at = 0
     for mask in sources.values():
         classes.setdefault(mask, len(classes))
     if len(classes) * len(destinations) > PAIRS_LIMIT:
         return False
-    for (rule, _, _), bit in targets.items():
-        reach[rule] |= 1 << bit
+    for bit, target in enumerate(targets):
+        reach[target[0]] = reach.get(target[0], 0) | 1 << bit
     pairs = <uint32_t*>zeroed(program, len(classes) * len(destinations), sizeof(uint32_t))
     program.pairs = pairs
     for mask in classes:
         reachable = 0
-        for rule in bit_numbers(mask):
-            reachable |= reach[rule]
+        for group in bit_numbers(mask):
+            reachable |= reach.get(group, 0)
         for wanted in destinations:
             common = wanted & reachable
             if common:
@@ -170,11 +166,11 @@ cdef bint load_pairs(filter_t* program, list rules, dict sources, list destinati
     program.sources = load_map(sources, classes)
     program.source_classes = len(classes)
     program.bytes_n += program.sources.bytes
-    load_verdicts(program, rules, masks, list(targets))
+    load_verdicts(program, masks, targets)
     return True
 
 
-cdef int load_verdicts(filter_t* program, list rules, list masks, list targets) except -1:
+cdef int load_verdicts(filter_t* program, list masks, list targets) except -1:
     cdef list ports = []
     cdef filter_verdict_t* verdict
     cdef int kind
@@ -186,8 +182,8 @@ cdef int load_verdicts(filter_t* program, list rules, list masks, list targets) 
         at += 1
         spans = ([], [], [])
         for bit in bit_numbers(mask):
-            rule, low, high = targets[bit]
-            for proto in rules[rule][2]:
+            _, protocols, low, high = targets[bit]
+            for proto in protocols:
                 if low == 0 and high == 0xffff:
                     set_protocol(verdict.whole, proto)
                 elif proto in PORT_PROTOCOLS:
@@ -213,6 +209,12 @@ cdef int load_rules(filter_t* program, list rules) except -1:
     cdef filter_rule_t* entry
     cdef filter_target_t* target
     cdef int family
+    cdef ip_range_t r
+    for sources, targets, _ in rules:
+        for first, last in sources:
+            range_from(&r, first, last)
+        for first, last, _, _ in targets:
+            range_from(&r, first, last)
     program.rules = <filter_rule_t*>zeroed(program, 2 * len(rules), sizeof(filter_rule_t))
     program.source_ranges = <ip_range_t*>zeroed(program, sources_n, sizeof(ip_range_t))
     program.targets = <filter_target_t*>zeroed(program, targets_n, sizeof(filter_target_t))
@@ -244,23 +246,31 @@ cdef int load_rules(filter_t* program, list rules) except -1:
 
 cdef int build(filter_t* program, list rules, local) except -1:
     cdef dict sources = {}, destinations = {}
-    cdef dict targets = {}              # (rule, first port, last port) -> bit number
+    cdef dict groups = {}               # source list -> bit number
+    cdef dict targets = {}              # (source list's number, protocols, first port, last port) -> bit number
     cdef list classes
     cdef Prefix prefix
-    cdef bint linear = sum(len(rule[0]) + len(rule[1]) for rule in rules) * len(rules) > MASK_BITS_LIMIT
+    cdef bint linear
+    for spans, wanted, protocols in rules:
+        group = groups.setdefault(spans, len(groups))
+        for _, _, low, high in wanted:
+            targets.setdefault((group, protocols, low, high), len(targets))
+    linear = (sum(map(len, groups)) * len(groups)
+              + sum(len(rule[1]) for rule in rules) * len(targets) > MASK_BITS_LIMIT)
     if not linear:
-        for number, (spans, wanted, _) in enumerate(rules):
+        for spans, group in groups.items():
             for first, last in spans:
-                add_range(sources, first, last, 1 << number)
+                add_range(sources, first, last, 1 << group)
+        for spans, wanted, protocols in rules:
+            group = groups[spans]
             for first, last, low, high in wanted:
-                bit = targets.setdefault((number, low, high), len(targets))
-                add_range(destinations, first, last, 2 << bit)
-    # Bit 0 marks local destinations. Masks are nested, so rules for wider and narrower prefixes keep it right.
+                # Bit 0 marks local destinations.
+                add_range(destinations, first, last, 2 << targets[group, protocols, low, high])
     for address, bits in local:
         prefix = Prefix.masked(address, bits)
         add_range(destinations, prefix.address, prefix.last, 1)
     classes = load_destinations(program, nested_masks(destinations))
-    if linear or not load_pairs(program, rules, nested_masks(sources), classes, targets):
+    if linear or not load_pairs(program, nested_masks(sources), classes, list(targets)):
         load_rules(program, rules)
     return 0
 

@@ -125,11 +125,16 @@ def plan_filter(
         return FilterProgram(local=networks)
     compiled: list[CompiledRule] = []
     refused: list[str] = []
+    # Rules name the same groups of hosts over and over.
+    known: dict[tuple[str, ...], tuple[AddressRange, ...]] = {}
     for number, rule in enumerate(rules):
         if rule.src_bits or any(destination.bits is not None for destination in rule.dst_ports):
             # Fields of a form this capability version does not have: their meaning is unknown, so nothing is let in.
             return FilterProgram(local=networks, refused=(f"rule {number}: SrcBits or Bits, whole filter refused",))
-        sources = tuple(_sources(rule, number, cap_sources, refused))
+        names = tuple(rule.src_ips)
+        sources = known.get(names)
+        if sources is None:
+            sources = known[names] = tuple(_sources(names, number, cap_sources, refused))
         destinations = tuple(_destinations(rule, number, refused))
         if sources and destinations:
             protocols = tuple(n for n in rule.ip_proto if 0 <= n <= 255) if rule.ip_proto else DEFAULT_PROTOCOLS
@@ -186,9 +191,9 @@ def _guest_network(default: Prefix, attached: Iterable[IPPrefix], host_addresses
 
 
 def _sources(
-    rule: Rule, number: int, cap_sources: Callable[[str], Iterable[IPPrefix]], refused: list[str]
+    names: Iterable[str], number: int, cap_sources: Callable[[str], Iterable[IPPrefix]], refused: list[str]
 ) -> Iterator[AddressRange]:
-    for text in rule.src_ips:
+    for text in names:
         if text.startswith("cap:"):
             if text == "cap:":
                 refused.append(f"rule {number}: source without capability name")

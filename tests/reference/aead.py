@@ -16,7 +16,12 @@ def _quarter(s: list[int], a: int, b: int, c: int, d: int) -> None:
 
 
 def chacha20_block(key: bytes, block: int, nonce: bytes) -> bytes:
-    start = [*struct.unpack("<4I", b"expand 32-byte k"), *struct.unpack("<8I", key), block, *struct.unpack("<3I", nonce)]
+    start = [
+        *struct.unpack("<4I", b"expand 32-byte k"),
+        *struct.unpack("<8I", key),
+        block,
+        *struct.unpack("<3I", nonce),
+    ]
     s = start.copy()
     for _ in range(10):
         for i in range(4):

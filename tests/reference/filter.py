@@ -62,9 +62,7 @@ class Filter:
         return self._match(info, lambda protos, first, last: info.proto in protos and (first, last) == (0, 0xFFFF))
 
     def _match_port(self, info: PacketInfo) -> bool:
-        return self._match(
-            info, lambda protos, first, last: info.proto in protos and first <= info.dst_port <= last
-        )
+        return self._match(info, lambda protos, first, last: info.proto in protos and first <= info.dst_port <= last)
 
     def _match(self, info: PacketInfo, allowed: Callable[[Sequence[int], int, int], bool]) -> bool:
         return any(

@@ -40,7 +40,7 @@ def icmp(kind: int, code: int = 0, ident: int = 7) -> bytes:
 
 @st.composite
 def packets(draw: st.DrawFn) -> bytes:
-    """Mostly well-formed packets of every protocol the parser knows; sometimes one byte is wrong or bytes are missing."""
+    """Mostly well-formed packets of every protocol the parser knows; some with a wrong byte or bytes missing."""
     proto = draw(st.sampled_from([1, 2, 6, 17, 58, 99, 132, 44, 0, 255]))
     ports = st.integers(0, 0xFFFF)
     body = draw(

@@ -244,7 +244,9 @@ def test_transport_padding_stops_at_the_mtu(n: int, mtu: int, padded: int) -> No
     assert len(aead.Cipher().seal_transport(bytes(n), 1, 1, KEY, mtu)) == padded + 32
 
 
-@pytest.mark.parametrize("data", [b"", b"\4", b"\4\0\0\0" + bytes(27), b"\1\0\0\0" + bytes(60), b"\4\1\0\0" + bytes(60)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\4", b"\4\0\0\0" + bytes(27), b"\1\0\0\0" + bytes(60), b"\4\1\0\0" + bytes(60)]
+)
 def test_transport_wrong_shape_rejected(cipher: aead.Cipher, data: bytes) -> None:
     assert cipher.open_transport(data, KEY) is None
 

@@ -18,7 +18,9 @@ PREFIX = st.one_of(
     st.tuples(ADDRESS4, st.one_of(st.integers(0, 32), st.just(32))),
     st.tuples(ADDRESS6, st.one_of(st.integers(0, 128), st.just(128))),
 )
-STEPS = st.lists(st.tuples(st.sampled_from(["insert", "insert", "remove"]), PREFIX, st.integers(0, 2**31 - 2)), max_size=80)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["insert", "insert", "remove"]), PREFIX, st.integers(0, 2**31 - 2)), max_size=80
+)
 
 
 def ip4(text: str) -> bytes:
@@ -26,9 +28,7 @@ def ip4(text: str) -> bytes:
 
 
 @given(STEPS, st.lists(st.one_of(ADDRESS4, ADDRESS6), max_size=20))
-def test_map_any_changes_agree_with_twin(
-    steps: list[tuple[str, tuple[bytes, int], int]], probes: list[bytes]
-) -> None:
+def test_map_any_changes_agree_with_twin(steps: list[tuple[str, tuple[bytes, int], int]], probes: list[bytes]) -> None:
     fast, twin = PrefixMap(), reference.PrefixMap()
     touched = [address for _, (address, _), _ in steps]
     for verb, (address, bits), value in steps:

@@ -12,9 +12,20 @@ from meshd._fast import packet as fast
 from tests.reference import packet as reference
 from tests.unit.fast.packets import ipv4, ipv6, packets, tcp, udp
 
-FIELDS = (
-    "version proto src dst l4_offset total_bytes tcp_flags icmp_type icmp_code icmp_id src_port dst_port".split()
-)
+FIELDS = [
+    "version",
+    "proto",
+    "src",
+    "dst",
+    "l4_offset",
+    "total_bytes",
+    "tcp_flags",
+    "icmp_type",
+    "icmp_code",
+    "icmp_id",
+    "src_port",
+    "dst_port",
+]
 
 
 def assert_same(data: bytes) -> None:
@@ -65,9 +76,7 @@ def test_parse_malformed_header_raises_with_reason(data: bytes, reason: str) -> 
         fast.parse(data)
 
 
-@pytest.mark.parametrize(
-    ("proto", "size"), [(6, 19), (17, 7), (132, 11), (1, 3)], ids=["tcp", "udp", "sctp", "icmp"]
-)
+@pytest.mark.parametrize(("proto", "size"), [(6, 19), (17, 7), (132, 11), (1, 3)], ids=["tcp", "udp", "sctp", "icmp"])
 def test_parse_short_transport_header_gives_unknown(proto: int, size: int) -> None:
     assert fast.parse(ipv4(proto, bytes(size))).proto == 0
     assert fast.parse(ipv4(proto, bytes(size + 1))).proto == proto
