@@ -10,7 +10,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import count
 
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
@@ -22,7 +21,7 @@ from meshd.core.derpclient import PacketsReceived, PeerGone
 from meshd.core.endpoints import Endpoint, local_candidates
 from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
-from meshd.core.path import MAX_PING_BYTES, PING_TIMEOUT_S, PathChange
+from meshd.core.path import PathChange
 from meshd.core.relayadapter import net_info, relay_map
 from meshd.core.relaymap import RelayMap, RelayRegion
 from meshd.io.interfaces import local_addresses as read_local_addresses
@@ -30,6 +29,7 @@ from meshd.io.relaydial import measure_https
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.node.callqueue import CallQueue
 from meshd.node.derp import RelayLinks
+from meshd.node.discoping import DiscoPings
 from meshd.node.netprobe import NetProber
 from meshd.node.ownendpoints import OwnEndpoints
 from meshd.node.pathtypes import PathPeer, PathPlane, PathStatus, PingOutcome
@@ -40,7 +40,6 @@ from meshd.wire.control import DERPMap, NetInfo
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
 RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
-PING_RESEND_S = (0.25, 0.5, 1.0, 1.5)  # seconds from one try of a ping to the next
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 log = get_logger(__name__)
@@ -110,8 +109,7 @@ class MagicSock:
         self._paths = PeerPaths(plane, loop, clock, self, random=random, peer_index=peer_index)
         self._calls = CallQueue(loop, self._endpoints, self._send_call, self._prober.start)
         self._restun: asyncio.TimerHandle | None = None
-        self._pings: dict[int, asyncio.Future[PingOutcome]] = {}
-        self._tokens = count(1)
+        self._pings = DiscoPings(loop, clock, self._paths)
         self._told: tuple[object, ...] | None = None
         self._known_addresses = local_candidates(local_addresses())
 
@@ -285,27 +283,7 @@ class MagicSock:
         peer = self._paths.get(key)
         if peer is None:
             raise MeshdError("no such peer", code="not_found")
-        if size > MAX_PING_BYTES:
-            raise MeshdError(f"a ping has at most {MAX_PING_BYTES} bytes", code="invalid")
-        if peer.path.disco_key.is_zero:
-            raise MeshdError("the peer does not speak the path discovery protocol", code="unsupported")
-        token = next(self._tokens)
-        future: asyncio.Future[PingOutcome] = self._loop.create_future()
-        self._pings[token] = future
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                for patience in (*PING_RESEND_S, PING_TIMEOUT_S):
-                    # Again when nothing came: the peer's addresses or our relay may have appeared meanwhile.
-                    peer.path.command_ping(token, size, self._clock.monotonic())
-                    self._paths.turn(peer)
-                    await asyncio.wait((future,), timeout=patience)
-                    if future.done():
-                        return future.result()
-        except TimeoutError:
-            return None
-        finally:
-            del self._pings[token]
-        return None
+        return await self._pings.ping(peer, size)
 
     async def netcheck(self) -> Report:
         """A full network check now."""
@@ -366,8 +344,7 @@ class MagicSock:
         self._endpoints.close()
         self._paths.close()
         self._links.close()
-        for future in self._pings.values():
-            future.cancel()
+        self._pings.close()
         self.sockets.close()
 
     # -- effects of paths (PathOwner) ----------------------------------------------------------------
@@ -390,9 +367,10 @@ class MagicSock:
         self._calls.ask(peer)
 
     def path_answered(self, token: int, latency_s: float, address: AddrPort | None, relay: int) -> None:
-        future = self._pings.get(token)
-        if future is not None and not future.done():
-            future.set_result(PingOutcome(latency_s, address, relay))
+        self._pings.answered(token, PingOutcome(latency_s, address, relay))
+
+    def path_direct(self, peer: PeerPath, address: AddrPort) -> None:
+        self._pings.became_direct(peer, address)
 
     def path_idle(self) -> None:
         if not self._paths.active:

@@ -34,6 +34,8 @@ class PathOwner(Protocol):
 
     def path_answered(self, token: int, latency_s: float, address: AddrPort | None, relay: int) -> None: ...
 
+    def path_direct(self, peer: PeerPath, address: AddrPort) -> None: ...
+
     def path_idle(self) -> None: ...
 
     def path_relay(self, home: int, heard: int) -> int: ...
@@ -42,7 +44,7 @@ class PathOwner(Protocol):
 class PeerPath:
     """One peer: its path machine, its place in the data plane, the region it was last heard on."""
 
-    __slots__ = ("heard", "index", "key", "path", "removed", "spec", "was_direct")
+    __slots__ = ("heard", "index", "key", "path", "ping_held_at", "removed", "spec", "was_direct")
 
     def __init__(self, spec: PathPeer, path: PathSet) -> None:
         self.key = spec.node_key
@@ -50,6 +52,7 @@ class PeerPath:
         self.path = path
         self.index: int | None = None
         self.heard = 0
+        self.ping_held_at = 0.0
         self.removed = False
         self.was_direct: AddrPort | None = None
 
@@ -191,6 +194,8 @@ class PeerPaths:
         if path.address != peer.was_direct:
             peer.was_direct = path.address
             log.info("path", extra=kv(peer=peer.key, addr=path.address or "", derp=path.relay))
+            if path.address is not None:
+                self._owner.path_direct(peer, path.address)
         if peer.index is None:
             return
         packed = path.address.ip.packed if path.address is not None else None

@@ -211,3 +211,48 @@ def test_paths_both_directly_attached_prefer_the_private_address(internet):
     a.send(b, b"hello")
     sim.run(2.0)
     assert a.direct(b).ip == b.local
+
+
+def timed_ping(sim, a, b):
+    started = sim.clock.monotonic()
+    outcome = sim.loop.run(a.magic.ping(b.key))
+    return outcome, sim.clock.monotonic() - started
+
+
+@pytest.mark.parametrize("kind", EASY)
+def test_paths_first_ping_already_answers_direct(internet, kind):
+    sim = internet()
+    a, b = sim.pair(behind(kind), behind(kind))
+    outcome, took = timed_ping(sim, a, b)
+    assert outcome.address is not None
+    assert took < 0.5
+
+
+def test_paths_ping_by_relay_waits_for_a_direct_one_only_once(internet):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {"udp": False})
+    first, first_took = timed_ping(sim, a, b)
+    second, second_took = timed_ping(sim, a, b)
+    assert first.relay == second.relay == 900
+    assert first.latency_s == pytest.approx(0.1)
+    assert first_took == pytest.approx(0.35)
+    assert second_took == pytest.approx(0.1)
+
+
+def test_paths_ping_is_sent_again_when_lost(internet):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {"udp": False})
+    a.links.up = False
+    sim.clock.call_later(0.6, setattr, a.links, "up", True)
+    outcome, took = timed_ping(sim, a, b)
+    assert outcome.relay == 900
+    assert took < 1.5
+
+
+def test_paths_ping_without_answer_ends_after_5_s(internet):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {"udp": False})
+    b.links.up = False
+    outcome, took = timed_ping(sim, a, b)
+    assert outcome is None
+    assert took == pytest.approx(5.0)
