@@ -38,6 +38,7 @@ NO_TRUSTED_CLOCK_BEFORE = 1673373066.0  # 2023-01-10: a clock behind this was ne
 MAX_SLEEP = 300.0  # s; the server may ask for a pause, not for silence
 MAX_USER_PROFILES = 100_000
 MAX_HEALTH = 64
+MAX_FILTER_NAMES = 1024  # a tailnet has one or two
 
 _PATH_FIELDS = ("endpoints", "home_derp", "disco_key", "online", "last_seen", "cap", "key_expiry")
 
@@ -61,6 +62,7 @@ class MapSession:
         """Seconds to add to our clock to get the server's; 0 while they agree."""
         self._admission: Admission | None = None
         self._filters = NamedFilters()
+        self._filter_names: set[str] = set()  # all that were ever named on this stream
         self._rules: tuple[FilterRule, ...] = ()
         self._unsigned: set[int] = set()
         self._first = True
@@ -148,6 +150,10 @@ class MapSession:
             change.exit_code = debug.exit
 
     def _parse(self, response: MapResponse) -> _Parsed:
+        names = response.packet_filters.keys() | (set() if self._first else self._filter_names)
+        if len(names) > MAX_FILTER_NAMES:
+            raise WireError(f"the server named more than {MAX_FILTER_NAMES} packet filters")
+        self._filter_names = set(names)
         replace = self._first or bool(response.peers)
         sources = list(response.peers)
         patches: list[PeerChange] = []

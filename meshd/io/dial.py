@@ -37,6 +37,9 @@ async def dial_tcp(host: str, port: int) -> SocketStream:
     except OSError as error:
         sock.close()
         raise unreachable(host, port, error) from None
+    except BaseException:
+        sock.close()
+        raise
     return stream
 
 
@@ -67,12 +70,21 @@ async def _connect(family: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         mark_socket(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _keep_alive(sock)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice a peer that vanished: some requests wait for days, with nothing to send."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def first_success(attempts: Sequence[Coroutine[Any, Any, T]], delay: float) -> T:

@@ -34,6 +34,7 @@ from meshd.wire.control import ClientVersion, Hostinfo, MapRequest, NetInfo, Reg
 
 log = get_logger(__name__)
 
+REGISTER_TIMEOUT = 60.0  # s; a follow-up, which waits for a person, has no limit
 LOGOUT_TIMEOUT = 10.0  # s that a logout waits for the server
 
 
@@ -214,6 +215,14 @@ class ControlClient:
         async def run() -> None:
             try:
                 await work
+            except Exception as error:
+                log.error("control_task_failed", extra=kv(reason=repr(error)), exc_info=error)
+                fault = MeshdError(f"internal error while talking to the coordination server: {error}")
+                now = self._clock.monotonic()
+                self._session.register_failed(number, fault, now)
+                self._session.map_failed(number, fault, now)
+                self._session.update_failed(number, now)
+                self._driver.turn()
             finally:
                 del self._tasks[number]
 
@@ -228,8 +237,14 @@ class ControlClient:
         self._on_status(status)
 
     async def _register(self, number: int, request: RegisterRequest) -> None:
+        limit = None if request.followup else REGISTER_TIMEOUT
         try:
-            answer = await controlcalls.register(await self._link.connection(), request)
+            async with asyncio.timeout(limit):
+                answer = await controlcalls.register(await self._link.connection(), request)
+        except TimeoutError:
+            self._link.close()
+            silent = MeshdError("the coordination server does not answer the login", code="control-silent")
+            self._session.register_failed(number, silent, self._clock.monotonic())
         except controlcalls.StatusError as error:
             now, wall = self._clock.monotonic(), self._clock.wall()
             wait = parse_retry_after(error.retry_after, wall)

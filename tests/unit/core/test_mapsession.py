@@ -313,3 +313,12 @@ def test_netmap_lookups() -> None:
     assert netmap.node_by_name("n1") is netmap.self_node
     assert netmap.node_by_name("") is None
     assert netmap.user_of(netmap.peers[2]).login_name == "u@x"  # type: ignore[union-attr]
+
+
+def test_mapsession_filter_names_are_bounded() -> None:
+    session = joined()
+    with pytest.raises(WireError, match="packet filters"):
+        for n in range(2000):
+            send(session, PacketFilters={f"f{n}": []})
+    session.begin_stream()
+    assert send(session, Node=own(), PacketFilters={"a": ALLOW_ALL}).filter_changed

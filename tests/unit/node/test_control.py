@@ -16,7 +16,7 @@ from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.io.systemclock import SystemClock
 from meshd.node.control import ControlClient
-from meshd.testing.fakecontrol import FakeControl, Fault, Refusal, node_json, welcome
+from meshd.testing.fakecontrol import FakeControl, Refusal, node_json, welcome
 from meshd.wire.control import Hostinfo, NetInfo, PingResponse, RegisterRequest, RegisterResponse
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -356,5 +356,24 @@ def test_control_client_garbage_url_is_refused_at_once() -> None:
     run(main)
 
 
-def test_control_client_fault_none_is_the_default() -> None:
-    assert FakeControl().fault is Fault.NONE
+def test_control_client_own_fault_is_reported_and_retried() -> None:
+    """A bug in the client itself must not leave it hanging."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            link = node.client._link
+            working = link.connection
+
+            async def broken() -> Any:
+                link.connection = working  # type: ignore[method-assign]
+                raise ZeroDivisionError("planted")
+
+            link.connection = broken  # type: ignore[method-assign]
+            node.client.login()
+            status = await node.until(lambda s: s.error)
+            assert "planted" in status.error.message  # type: ignore[union-attr]
+            await node.until(lambda s: s.netmap)
+            await node.client.shutdown()
+
+    run(main)
