@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from meshd._fast.plane import (
+    EV_ACTIVE,
+    EV_CONFIRMED,
+    EV_DATAGRAM,
+    EV_DENIED,
+    EV_ECHO,
+    EV_LOCAL,
+    EV_REKEY,
+    EV_RELAY,
+    EV_SEND_ERROR,
+    EV_SERVICE,
+    EV_STAGED,
+    EV_TSMP,
+)
 
 if TYPE_CHECKING:
     from meshd._fast.filter import Filter
 
-EV_DATAGRAM: Final = 1
-EV_STAGED: Final = 2
-EV_ACTIVE: Final = 3
-EV_REKEY: Final = 4
-EV_CONFIRMED: Final = 5
-EV_TSMP: Final = 6
-EV_SERVICE: Final = 7
-EV_LOCAL: Final = 8
-EV_RELAY: Final = 9
-EV_DENIED: Final = 10
-EV_SEND_ERROR: Final = 11
-EV_ECHO: Final = 12
+if TYPE_CHECKING:
+    from meshd._fast.filter import Filter
+
+
+__all__ = [
+    "EV_ACTIVE",
+    "EV_CONFIRMED",
+    "EV_DATAGRAM",
+    "EV_DENIED",
+    "EV_ECHO",
+    "EV_LOCAL",
+    "EV_REKEY",
+    "EV_RELAY",
+    "EV_SEND_ERROR",
+    "EV_SERVICE",
+    "EV_STAGED",
+    "EV_TSMP",
+    "DataPlane",
+    "PeerCounters",
+]
 
 
 class PeerCounters(Protocol):

@@ -1,0 +1,148 @@
+"""Two engines on real data planes in userspace mode, over loopback sockets: no root needed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+import uvloop
+
+from meshd._fast.filter import Filter
+from meshd._fast.plane import Plane
+from meshd.base.addr import host_prefix, parse_ip
+from meshd.base.keys import NodePrivate
+from meshd.io.systemclock import SystemClock
+from meshd.node.engine import Engine
+from meshd.node.enginepeer import EngineHooks, PeerConfig
+from meshd.wire.ippacket import UDPDatagram, decode_ip, decode_udp, encode_ip, encode_udp
+
+V4, V6 = (bytes(4), b"\xff" * 4), (bytes(16), b"\xff" * 16)
+ALLOW_ALL = Filter([([net], [(*net, 0, 65535)], [1, 6, 17, 58]) for net in (V4, V6)], [(bytes(4), 0), (bytes(16), 0)])
+
+
+class Node:
+    def __init__(self, loop, number):
+        self.addresses = (parse_ip(f"100.64.0.{number}"), parse_ip(f"fd7a:115c:a1e0::{number}"))
+        self.private = NodePrivate.generate()
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.bind(("127.0.0.1", 0))
+        self.plane = Plane(tun_fds=[], udp4_fd=self.socket.fileno(), udp6_fd=-1)
+        self.inbox = asyncio.Queue()
+        self.handed_on = asyncio.Queue()
+        self.engine = Engine(
+            self.plane,
+            loop,
+            SystemClock(),
+            lambda key, data: self.socket.sendto(data, self.peer.socket.getsockname()),
+            hooks=EngineHooks(
+                local=lambda key, packet: self.inbox.put_nowait(packet),
+                datagram=lambda address, port, data: self.handed_on.put_nowait(data),
+            ),
+        )
+        self.engine.set_private_key(self.private)
+        self.engine.set_own_addresses(self.addresses)
+        self.engine.set_filter(ALLOW_ALL)
+
+    @property
+    def key(self):
+        return self.private.public()
+
+    def know(self, peer):
+        self.peer = peer
+        self.engine.update_peer(PeerConfig(peer.key, tuple(map(host_prefix, peer.addresses))))
+        index = self.engine.peer_index(peer.key)
+        self.plane.set_path(index, parse_ip("127.0.0.1").packed, peer.socket.getsockname()[1], 1e18, 0)
+
+    def close(self):
+        self.engine.close()
+        self.plane.stop()
+        self.socket.close()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request):
+    loop = request.param()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair(loop):
+    nodes = [Node(loop, number) for number in (1, 2)]
+    for node, peer in (nodes, nodes[::-1]):
+        node.know(peer)
+        node.plane.start()
+    yield nodes
+    for node in nodes:
+        node.close()
+
+
+def _run(loop, awaitable):
+    return loop.run_until_complete(asyncio.wait_for(awaitable, 10))
+
+
+def _bytes(node, peer):
+    status = node.engine.peer_status(peer.key)
+    return status.rx_bytes, status.tx_bytes
+
+
+def test_engine_pings_over_real_planes(loop, pair):
+    a, b = pair
+    assert _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0])) is not None
+    for address in b.addresses:
+        assert _run(loop, a.engine.ping_icmp(b.key, address)) is not None
+    for address in a.addresses:
+        assert _run(loop, b.engine.ping_icmp(a.key, address)) is not None
+    for _ in range(1000):  # a packet is counted just after it was handed on
+        if _bytes(a, b) == _bytes(b, a)[::-1]:
+            break
+        loop.run_until_complete(asyncio.sleep(0.001))
+    assert _bytes(a, b) == _bytes(b, a)[::-1]
+    assert a.engine.peer_status(b.key).last_handshake is not None
+    assert b.engine.peer_status(a.key).last_handshake is not None
+
+
+def test_engine_both_sides_start_at_once(loop, pair):
+    a, b = pair
+
+    async def both():
+        return await asyncio.gather(
+            a.engine.ping_tsmp(b.key, b.addresses[0]), b.engine.ping_tsmp(a.key, a.addresses[0])
+        )
+
+    assert all(_run(loop, both()))
+
+
+def test_engine_hands_local_packets_and_strange_datagrams_on(loop, pair):
+    a, b = pair
+    _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0]))
+    packet = encode_udp(a.addresses[0], b.addresses[0], UDPDatagram(1, 2, b"hello"))
+    a.plane.send_packet(a.engine.peer_index(b.key), packet)
+    assert decode_udp(decode_ip(_run(loop, b.inbox.get()))).data == b"hello"
+    strange = b"this is no WireGuard message at all"
+    a.socket.sendto(strange, b.socket.getsockname())
+    assert _run(loop, b.handed_on.get()) == strange
+
+
+def test_engine_denied_connection_is_answered_with_a_reject(loop, pair):
+    a, b = pair
+    b.engine.set_filter(Filter([], [(b.addresses[0].packed, 32)]), shields_up=True)
+    _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0]))
+    notes = asyncio.Queue()
+    a.engine.pings.tsmp_received = lambda peer, packet: notes.put_nowait(decode_ip(packet).payload)
+    syn = bytes.fromhex("04d201bb0000000000000000500200000000") + bytes(2)
+    a.plane.send_packet(a.engine.peer_index(b.key), encode_ip(a.addresses[0], b.addresses[0], 6, syn))
+    assert _run(loop, notes.get()) == bytes.fromhex("21065304d201bb")
+
+
+def test_engine_changed_key_ends_the_old_session(loop, pair):
+    a, b = pair
+    _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0]))
+    old, a.private = a.key, NodePrivate.generate()
+    a.engine.set_private_key(a.private)
+    b.engine.remove_peer(old)
+    b.know(a)
+    assert _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0])) is not None
+    assert b.engine.peer_status(old) is None
