@@ -8,21 +8,16 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
-from meshd.base.keys import DiscoPrivate, MachinePrivate
-from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
-from meshd.io.systemclock import SystemClock
-from meshd.node.control import ControlClient
-from meshd.node.hostinfo import build_hostinfo
+from meshd.core.controlstatus import ControlStatus, LoginFlags
 from meshd.wire.control import ENDPOINT_STUN, NetInfo
+from tests.interop.controlnode import ControlNode, run
 
 pytestmark = [
     pytest.mark.interop,
@@ -105,60 +100,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headscale]:
     headscale.stop()
 
 
-@dataclass
-class Node:
-    """A control client and everything it reported."""
-
-    server: Headscale
-    hostname: str
-    auth_key: str = ""
-    machine: MachinePrivate = field(default_factory=MachinePrivate.generate)
-    persist: Persist = field(default_factory=Persist)
-    reports: list[ControlStatus] = field(default_factory=list)
-
-    def open(self) -> ControlClient:
-        self.changed = asyncio.Event()
-        self.client = ControlClient(
-            server_url=self.server.url,
-            machine_private=self.machine,
-            persist=self.persist,
-            hostinfo=build_hostinfo(self.hostname),
-            disco_public=DiscoPrivate.generate().public(),
-            clock=SystemClock(),
-            on_status=self.note,
-            auth_key=self.auth_key,
-        )
-        return self.client
-
-    def note(self, status: ControlStatus) -> None:
-        self.reports.append(status)
-        if status.persist is not None:
-            self.persist = status.persist
-        self.changed.set()
-
-    async def until(self, done: Callable[[ControlStatus], object], seconds: float = 15) -> ControlStatus:
-        async with asyncio.timeout(seconds):
-            seen = 0
-            while True:
-                for status in self.reports[seen:]:
-                    seen += 1
-                    if done(status):
-                        return status
-                self.changed.clear()
-                await self.changed.wait()
-
-
-def run(main: Callable[[], object]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
 def test_control_client_auth_key_joins_and_sees_peers(server: Headscale) -> None:
     """LK-01, LK-06, NM-02: log in, get a map, tell endpoints and home region, see each other, log out."""
 
     async def main() -> None:
         key = server.auth_key("--reusable")
-        first, second = Node(server, "one", key), Node(server, "two", key)
+        first, second = ControlNode(server.url, "one", key), ControlNode(server.url, "two", key)
         first.open().login()
         await first.until(lambda s: s.netmap)
         assert first.client.netmap is not None
@@ -196,7 +143,7 @@ def test_control_client_restart_keeps_its_node(server: Headscale) -> None:
     """SM-10: a new process with the stored keys is the same node, without any auth key."""
 
     async def main() -> None:
-        node = Node(server, "again", server.auth_key())
+        node = ControlNode(server.url, "again", server.auth_key())
         node.open().login()
         before = await node.until(lambda s: s.netmap)
         await node.client.shutdown()
@@ -214,7 +161,7 @@ def test_control_client_wrong_auth_key_is_told_and_not_stored(server: Headscale)
     """LK-20: the server's words reach the user."""
 
     async def main() -> None:
-        node = Node(server, "wrong", "hskey-auth-000000000000-" + "0" * 64)
+        node = ControlNode(server.url, "wrong", "hskey-auth-000000000000-" + "0" * 64)
         node.open().login()
         status = await node.until(lambda s: s.error)
         assert isinstance(status.error, MeshdError)
@@ -229,7 +176,7 @@ def test_control_client_interactive_login_waits_for_approval(server: Headscale) 
     """LK-02: the URL is reported, the follow-up ends when the admin approves."""
 
     async def main() -> None:
-        node = Node(server, "person")
+        node = ControlNode(server.url, "person")
         node.open().login(LoginFlags.INTERACTIVE)
         status = await node.until(lambda s: s.auth_url)
         assert not status.can_continue
@@ -246,7 +193,7 @@ def test_control_client_server_restart_keeps_the_netmap(server: Headscale) -> No
     """NM-02: the old map stays while the server is away; the stream comes back by itself."""
 
     async def main() -> None:
-        node = Node(server, "stays", server.auth_key())
+        node = ControlNode(server.url, "stays", server.auth_key())
         node.open().login()
         await node.until(lambda s: s.netmap)
         await asyncio.to_thread(server.stop)

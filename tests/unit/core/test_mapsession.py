@@ -318,7 +318,6 @@ def test_netmap_lookups() -> None:
 def test_mapsession_filter_names_are_bounded() -> None:
     session = joined()
     with pytest.raises(WireError, match="packet filters"):
-        for n in range(2000):
-            send(session, PacketFilters={f"f{n}": []})
+        send(session, PacketFilters={f"f{n}": [] for n in range(2000)})
     session.begin_stream()
     assert send(session, Node=own(), PacketFilters={"a": ALLOW_ALL}).filter_changed
