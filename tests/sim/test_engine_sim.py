@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from ipaddress import IPv4Network
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from meshd._fast.filter import Filter
 from meshd.base.keys import NodePublic
 from meshd.base.ranges import SERVICE_V4
+from meshd.core.cookie import CookieJar
 from meshd.node.dataplane import EV_CONFIRMED
 from meshd.node.enginepeer import PeerConfig
 from meshd.testing.fakeplane import REJECT_AFTER_MESSAGES
@@ -509,3 +511,29 @@ def _carry(node, peer, relay):
         assert (kind, frames[5:37]) == (4, peer.key.raw)
         assert peer.plane.open_from([frames[37 : 5 + size]]) == []
         frames = frames[5 + size :]
+
+
+def test_engine_mutated_handshakes_with_valid_mac1_are_counted_and_dropped(pair):
+    """Whoever knows our public key can get this far."""
+    simulation, a, b = pair
+    captured = []
+    simulation.net.tap = lambda source, to, data: bool(captured.append(data))
+    a.say(b, b"x")
+    simulation.run(0.1)
+    simulation.net.tap = None
+    rng = random.Random(5)
+    jar = CookieJar(b.key.raw)
+    initiation, response = captured[0], b"\2\0\0\0" + rng.randbytes(88)
+    for _ in range(300):
+        for message in (initiation, response):
+            mutated = bytearray(message)
+            for _ in range(rng.randint(1, 4)):
+                mutated[rng.randrange(4, len(mutated))] = rng.randrange(256)
+            b.engine.receive(jar.sign(bytes(mutated), 0.0), a.socket.address)
+        simulation.run(0.01)
+    counters = b.engine.counters()
+    assert set(counters) <= {"initiation_forged", "initiation_replayed", "response_unexpected"}
+    assert counters["initiation_forged"] > 250
+    assert counters["response_unexpected"] == 300
+    simulation.run(6)
+    assert b.heard() == [b"x"]
