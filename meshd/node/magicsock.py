@@ -377,10 +377,11 @@ class MagicSock:
             self._cancel_restun()
 
     def path_relay(self, home: int, heard: int) -> int:
-        """A peer's home region, or the one it was heard on when only that is connected."""
+        """A peer's home region, or the one it was heard on when only that is connected. Of a peer that is so
+        new that its home is not known yet, our own home is the best guess."""
         if home and (not heard or self._links.is_open(home) or not self._links.is_open(heard)):
             return home
-        return heard
+        return heard or home or self._home.region
 
     def _send_call(self, peer: PeerPath) -> None:
         self._paths.send_message(peer, disco.CallMeMaybe(self._endpoints.addresses), None)
@@ -437,6 +438,7 @@ class MagicSock:
         log.info("home_relay", extra=kv(derp=region))
         self._prober.history.home = region
         self._links.set_home(region)
+        self._paths.own_home_changed()
         self._tell_control(report or self._prober.history.last or Report())
 
     def _tell_control(self, report: Report) -> None:

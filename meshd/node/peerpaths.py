@@ -291,6 +291,12 @@ class PeerPaths:
                 self._elsewhere.discard(peer)
             self._reroute(peer)
 
+    def own_home_changed(self) -> None:
+        """Our home stands in for the home of peers that have none."""
+        for peer in self._peers.values():
+            if not peer.spec.home_relay:
+                self._reroute(peer)
+
     def reset_all(self) -> None:
         """Every proven path is void."""
         now = self._clock.monotonic()

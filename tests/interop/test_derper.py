@@ -163,9 +163,10 @@ def test_derper_peer_gone_forgets_the_route(derper):
         a.know(b, home=0)
         b.know(a)
         await b.magic.ping(a.key)
-        await until(lambda: a.magic.status(b.key).relay == 900)
+        known = a.magic._paths.get(b.key)
+        await until(lambda: known.heard == 900)
         b.magic.set_private_key(None)
-        await until(lambda: a.magic.status(b.key).relay == 0)
+        await until(lambda: known.heard == 0)
 
     run(derper, scenario, deaf=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.node.pathtypes import PathPeer
 from meshd.testing.memorynet import Link, NatKind
 from tests.sim.pathsim import PathSimulation
 
@@ -223,6 +224,17 @@ def timed_ping(sim, a, b):
 def test_paths_first_ping_already_answers_direct(internet, kind):
     sim = internet()
     a, b = sim.pair(behind(kind), behind(kind))
+    outcome, took = timed_ping(sim, a, b)
+    assert outcome.address is not None
+    assert took < 0.5
+
+
+def test_paths_new_peer_is_direct_before_its_addresses_are_known(internet):
+    """Control has told its keys only: our own relay is tried, and the call brings its pings."""
+    sim = internet()
+    a, b = sim.pair(behind(NatKind.PORT_RESTRICTED), behind(NatKind.PORT_RESTRICTED))
+    a.magic.remove_peer(b.key)
+    a.magic.update_peer(PathPeer(b.key, b.magic.disco_public, 0, ()))
     outcome, took = timed_ping(sim, a, b)
     assert outcome.address is not None
     assert took < 0.5
