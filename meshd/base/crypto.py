@@ -142,3 +142,11 @@ def box_open(shared: bytes, nonce: bytes, boxed: bytes) -> bytes | None:
 def same(a: bytes, b: bytes) -> bool:
     """Equality in constant time."""
     return compare_digest(a, b)
+
+
+def ed25519_sign(private: bytes, message: bytes) -> bytes:
+    """The 64-byte signature (RFC 8032) by a private key of 64 bytes, seed then public key."""
+    if len(private) != 64:
+        raise ValueError("an Ed25519 private key has 64 bytes")
+    signature: bytes = _na.crypto_sign_detached(message, private)
+    return signature

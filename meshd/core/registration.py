@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
-from meshd.base.errors import MeshdError
+from meshd.base.errors import MeshdError, WireError
 from meshd.base.gotime import ZERO_TIME, format_time
-from meshd.base.keys import LockPrivate, NodePrivate, Random
+from meshd.base.keys import LockPrivate, NodePrivate, NodePublic, Random
 from meshd.core.controlstatus import LoginFlags, Persist
+from meshd.core.nodekeysigning import sign_by_credential, sign_rotation
 from meshd.wire.control import (
     ZERO_LOCK_KEY,
     ZERO_NODE_KEY,
@@ -19,6 +20,7 @@ from meshd.wire.control import (
     RegisterResponse,
     UserProfile,
 )
+from meshd.wire.nodekeysignature import WrappedAuthKey, decode_node_key_signature, unwrap_auth_key
 
 LOGOUT_EXPIRY = 123.0  # unix seconds; any time in the past says "forget this key"
 RETRY_AFTER_LONGEST = 3600.0  # s; a server that says more is not believed
@@ -39,12 +41,13 @@ class Registration:
 
     def __init__(self, persist: Persist, auth_key: str, version: int, random: Random) -> None:
         self.persist = persist
-        self.auth_key = auth_key
+        self.auth_key, self._wrapped = _unwrapped(auth_key)
         self._version = version
         self._random = random
         self._trial: NodePrivate | None = None
         self._old: NodePrivate | None = None
         self._fresh = False
+        self._old_signature = b""
 
     def __repr__(self) -> str:
         return f"Registration(fresh={self._fresh})"
@@ -53,6 +56,7 @@ class Registration:
         """Choose the key: a new one when asked or when there is none, else the one that we have."""
         current = self.persist.node_private
         self._fresh = new_key or current is None
+        self._old_signature = b""
         if self._fresh:
             self._trial, self._old = NodePrivate.generate(self._random), current
         else:
@@ -69,6 +73,7 @@ class Registration:
             old_node_key=ZERO_NODE_KEY if self._old is None else self._old.public().text(),
             followup=followup,
             ephemeral=bool(flags & LoginFlags.EPHEMERAL),
+            signature=self._signature(self._trial.public()),
         )
 
     def expiry_request(self, hostinfo: Hostinfo, expiry: float) -> RegisterRequest | None:
@@ -92,6 +97,7 @@ class Registration:
         expiry: str = ZERO_TIME,
         followup: str = "",
         ephemeral: bool = False,
+        signature: bytes | None = None,
     ) -> RegisterRequest:
         lock = self.persist.lock_private
         return RegisterRequest(
@@ -103,8 +109,28 @@ class Registration:
             followup=followup,
             hostinfo=hostinfo,
             ephemeral=ephemeral,
+            node_key_signature=signature,
             nl_key=ZERO_LOCK_KEY if lock is None else lock.public().text(),
         )
+
+    def _signature(self, node_key: NodePublic) -> bytes | None:
+        """Tailnet lock's signature of the key that is being tried, if we can make one."""
+        lock = self.persist.lock_private
+        if self._old_signature and lock is not None:
+            return sign_rotation(lock, node_key, self._old_signature)
+        return sign_by_credential(self._wrapped, node_key) if self._wrapped is not None else None
+
+    def _sign_anew(self, old: bytes) -> tuple[Verdict, MeshdError | None]:
+        """The server wants the signature of our former key carried over to a new one: LK-10."""
+        if self._old_signature:
+            return Verdict.REFUSED, _lock_error("the coordination server does not accept this node's signature")
+        try:
+            decode_node_key_signature(old)
+        except WireError as error:
+            return Verdict.REFUSED, _lock_error(f"the coordination server sent an unusable signature: {error}")
+        self.start(new_key=True)
+        self._old_signature = old
+        return Verdict.ROTATE, None
 
     def note_stable_id(self, stable_id: str) -> Persist:
         """Keep the id that the server gave this node."""
@@ -116,11 +142,7 @@ class Registration:
         if answer.error:
             return Verdict.REFUSED, refused(answer.error)
         if answer.node_key_signature:
-            return Verdict.REFUSED, MeshdError(
-                "this network uses tailnet lock, and meshd cannot sign its new key",
-                code="auth-lock",
-                hint="Sign this node from a machine that holds a trusted key, or turn tailnet lock off.",
-            )
+            return self._sign_anew(answer.node_key_signature)
         if answer.node_key_expired:
             if self._fresh:
                 return Verdict.REFUSED, MeshdError(
@@ -139,6 +161,20 @@ class Registration:
         self.persist = replace(self.persist, node_private=self._trial, old_node_private=self._old, user_profile=profile)
         self._trial = None
         return Verdict.SUCCESS, None
+
+
+def _unwrapped(auth_key: str) -> tuple[str, WrappedAuthKey | None]:
+    """The key as the server knows it, and what a tailnet lock wrapped around it: LK-06."""
+    try:
+        wrapped = unwrap_auth_key(auth_key)
+    except WireError as error:
+        raise MeshdError(str(error), code="auth-key", hint="Copy the whole auth key, or make a new one.") from None
+    return (auth_key, None) if wrapped is None else (wrapped.auth_key, wrapped)
+
+
+def _lock_error(message: str) -> MeshdError:
+    hint = "This network uses tailnet lock: sign this node from a machine that holds a trusted key."
+    return MeshdError(message, code="auth-lock", hint=hint)
 
 
 def refused(text: str) -> MeshdError:
