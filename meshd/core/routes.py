@@ -61,9 +61,13 @@ class RouteTable:
         self._count: Counter[IPPrefix] = Counter()
         self._single_v4 = 0
         self._single_v6 = 0
+        self.generation = 0
+        """Grows with every prefix that appears or disappears."""
 
     def set_peer(self, key: bytes, prefixes: tuple[IPPrefix, ...]) -> None:
         """Replace what the peer of this node key carries; an empty tuple removes it."""
+        if self._by_peer.get(key, ()) == prefixes:
+            return
         for prefix in self._by_peer.pop(key, ()):
             self._add(prefix, -1)
         if prefixes:
@@ -75,12 +79,15 @@ class RouteTable:
         self._by_peer.clear()
         self._count.clear()
         self._single_v4 = self._single_v6 = 0
+        self.generation += 1
 
     def _add(self, prefix: IPPrefix, step: int) -> None:
         before = self._count[prefix]
         self._count[prefix] = before + step
         if before + step == 0:
             del self._count[prefix]
+        if before == 0 or before + step == 0:
+            self.generation += 1
         if (before == 0) != (before + step == 0) and _single_tailscale(prefix):
             if prefix.version == 4:
                 self._single_v4 += step

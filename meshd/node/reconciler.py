@@ -53,6 +53,7 @@ class Reconciler:
         self._mtu = mtu
         self._report = report
         self._routes = RouteTable()
+        self._routed = -1
         self._present: dict[int, NodePublic] = {}
         self._basis: tuple[object, ...] = ()
         self._applied: RouterConfig | None = None
@@ -85,7 +86,7 @@ class Reconciler:
                 self._put(node, prefs)
         if everything or change is None or change.filter_changed or change.self_changed or _may_alter_filter(change):
             self._filter(netmap, prefs)
-        if everything or change is None or change.self_changed or change.added or change.changed or change.removed:
+        if everything or change is None or change.self_changed or self._routes.generation != self._routed:
             self.route(netmap, prefs)
 
     def stop(self) -> None:
@@ -164,6 +165,7 @@ class Reconciler:
 
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""
+        self._routed = self._routes.generation
         self._set_router(
             router_config(
                 netmap.self_node.addresses,

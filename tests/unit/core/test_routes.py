@@ -74,3 +74,13 @@ def test_router_config_exit_node_captures_both_families_and_the_lan() -> None:
     assert config.throws == {net("127.0.0.0/8")}
     allowed = router_config(OWN, frozenset({net("0.0.0.0/0")}), attached, exit_node=True, lan_access=True)
     assert net("192.168.1.0/24") in allowed.throws
+
+
+def test_route_table_generation_grows_only_when_routes_differ() -> None:
+    table = RouteTable()
+    table.set_peer(b"a", OWN)
+    first = table.generation
+    table.set_peer(b"a", OWN)
+    assert table.generation == first
+    table.set_peer(b"b", (net("100.64.0.3/32"),))
+    assert table.generation > first
