@@ -300,12 +300,17 @@ class MagicSock:
     # -- the network changed -------------------------------------------------------------------------
 
     def link_changed(self) -> None:
-        """Interfaces or routes changed. When our addresses are others, sockets are opened anew (keeping
-        their port), proven paths are forgotten, and everything is measured again."""
+        """Interfaces or routes changed, so everything is measured again.
+
+        When an address of ours is gone, sockets are opened anew (keeping their port) and proven paths are
+        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them.
+        """
         before, self._known_addresses = self._known_addresses, local_candidates(self._local_addresses())
-        if before != self._known_addresses:
+        if set(before) - set(self._known_addresses):
             self.rebind()
         elif self._private is not None:
+            if before != self._known_addresses:
+                self._endpoints.schedule()
             self._prober.start()
 
     def restun(self) -> None:
