@@ -98,7 +98,8 @@ class PeerPaths:
         disco_key = spec.disco_key or DiscoPublic.zero()
         if peer is None:
             lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * (len(self._peers) + 1))))
-            path = PathSet(spec.node_key, disco_key, spec.endpoints, spec.home_relay, self._random, change_limit=lines)
+            relay = self._owner.path_relay(spec.home_relay, 0)
+            path = PathSet(spec.node_key, disco_key, spec.endpoints, relay, self._random, change_limit=lines)
             peer = self._peers[spec.node_key.raw] = PeerPath(spec, path)
             self.disco.peers.add(disco_key, peer)
             if not self._unplaced:
