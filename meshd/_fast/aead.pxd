@@ -36,7 +36,7 @@ cdef class Cipher:
 # The back end chosen at import by MESHD_AEAD or measurement, or later by aead.select(). Never NULL.
 cdef const aead_backend_t* default_backend_c() noexcept nogil
 
-# By name ("auto", "sodium", "openssl"), NULL when not available.
+# By name ("auto", "sodium", "openssl", "split"), NULL when not available.
 cdef const aead_backend_t* find_backend_c(const char* name) noexcept nogil
 
 

@@ -1,7 +1,8 @@
 """ChaCha20-Poly1305 (RFC 8439) with WireGuard's counter nonces, behind a small table of back ends.
 
-"sodium" is libsodium, always present. "openssl" is the system's libcrypto, opened at run time when there is one.
-"auto" sends each packet to the faster of the two for its size, by a measurement of about 1 ms. The environment
+"sodium" is libsodium, always present. "openssl" is the system's libcrypto, opened at run time when there is one;
+"split" joins libcrypto's ChaCha20 and Poly1305 in a way that suits packets better (OpenSSL 3). "auto" sends large
+packets to the faster of the two and small ones to libsodium, by a measurement of about 1 ms. The environment
 variable MESHD_AEAD names the back end at import (default "auto"); naming one that is not available makes the import
 fail with ValueError.
 
@@ -15,8 +16,8 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 def available() -> tuple[str, ...]:
     """Names that select() takes on this machine."""
 
-def selected() -> tuple[str, int | None]:
-    """The back end in use, and the first plaintext size in bytes that libcrypto handles (None: never)."""
+def selected() -> tuple[str, str, int]:
+    """The back end in use; for "auto" with the back end of large packets and the plaintext size they begin at."""
 
 def select(name: str) -> None:
     """Chooses the back end for ciphers and workers made from now on; "auto" measures again.

@@ -27,6 +27,15 @@ cdef extern from "aead_openssl.h" nogil:
     int openssl_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                      const uint8_t* key) noexcept
 
+cdef extern from "aead_split.h" nogil:
+    int split_load()
+    void* split_ctx_new() noexcept
+    void split_ctx_free(void* ctx) noexcept
+    int split_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
+                   const uint8_t* key) noexcept
+    int split_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
+                   const uint8_t* key) noexcept
+
 cdef extern from "time.h" nogil:
     ctypedef long time_t
     cdef struct timespec:
@@ -35,13 +44,18 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int clock, timespec* at)
     int CLOCK_MONOTONIC
 
+cdef struct auto_ctx_t:
+    const aead_backend_t* large
+    void* inner                       # context of `large`
+    size_t limit
+
 cdef enum:
     MEASURE_SIZES = 6
     MEASURE_ROUNDS = 5
     MEASURE_REPEATS = 24
     MEASURE_LIMIT_NS = 10_000_000     # the choice must not be felt at start
 
-# Packets of at least this many plaintext bytes go to libcrypto, shorter ones to libsodium.
+# Packets of at least this many plaintext bytes go to the libcrypto back end, shorter ones to libsodium.
 cdef size_t auto_limit = 512
 cdef char sodium_token = 1            # libsodium needs no context; a non-NULL stand-in keeps NULL for failure
 
@@ -78,18 +92,39 @@ cdef int sodium_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, u
         out, NULL, sealed, n, sealed + n, NULL, 0, nonce, key32)
 
 
+cdef void* auto_ctx_new() noexcept nogil:
+    cdef auto_ctx_t* ctx = <auto_ctx_t*>malloc(sizeof(auto_ctx_t))
+    if ctx == NULL:
+        return NULL
+    ctx.large = auto_large
+    ctx.limit = auto_limit
+    ctx.inner = ctx.large.ctx_new()
+    if ctx.inner == NULL:
+        free(ctx)
+        return NULL
+    return ctx
+
+
+cdef void auto_ctx_free(void* ctx) noexcept nogil:
+    if ctx != NULL:
+        (<auto_ctx_t*>ctx).large.ctx_free((<auto_ctx_t*>ctx).inner)
+        free(ctx)
+
+
 cdef int auto_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                    const uint8_t* key32) noexcept nogil:
-    if n >= auto_limit:
-        return openssl_seal(ctx, out, plain, n, counter, key32)
-    return sodium_seal(ctx, out, plain, n, counter, key32)
+    cdef auto_ctx_t* own = <auto_ctx_t*>ctx
+    if n >= own.limit:
+        return own.large.seal(own.inner, out, plain, n, counter, key32)
+    return sodium_seal(NULL, out, plain, n, counter, key32)
 
 
 cdef int auto_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                    const uint8_t* key32) noexcept nogil:
-    if n >= auto_limit + AEAD_TAG_BYTES:
-        return openssl_open(ctx, out, sealed, n, counter, key32)
-    return sodium_open(ctx, out, sealed, n, counter, key32)
+    cdef auto_ctx_t* own = <auto_ctx_t*>ctx
+    if n >= own.limit + AEAD_TAG_BYTES:
+        return own.large.open(own.inner, out, sealed, n, counter, key32)
+    return sodium_open(NULL, out, sealed, n, counter, key32)
 
 
 cdef aead_backend_t sodium_backend
@@ -106,16 +141,25 @@ openssl_backend.ctx_free = openssl_ctx_free
 openssl_backend.seal = openssl_seal
 openssl_backend.open = openssl_open
 
+cdef aead_backend_t split_backend
+split_backend.name = "split"
+split_backend.ctx_new = split_ctx_new
+split_backend.ctx_free = split_ctx_free
+split_backend.seal = split_seal
+split_backend.open = split_open
+
 # libcrypto has the faster kernels but a fixed cost of some hundred ns per packet; each takes what it is best at.
 cdef aead_backend_t auto_backend
 auto_backend.name = "auto"
-auto_backend.ctx_new = openssl_ctx_new
-auto_backend.ctx_free = openssl_ctx_free
+auto_backend.ctx_new = auto_ctx_new
+auto_backend.ctx_free = auto_ctx_free
 auto_backend.seal = auto_seal
 auto_backend.open = auto_open
 
 cdef const aead_backend_t* chosen = &sodium_backend
+cdef const aead_backend_t* auto_large = &openssl_backend
 cdef bint openssl_present = False
+cdef bint split_present = False
 
 
 cdef const aead_backend_t* default_backend_c() noexcept nogil:
@@ -129,6 +173,8 @@ cdef const aead_backend_t* find_backend_c(const char* name) noexcept nogil:
         return NULL
     if strcmp(name, "openssl") == 0:
         return &openssl_backend
+    if strcmp(name, "split") == 0 and split_present:
+        return &split_backend
     if strcmp(name, "auto") == 0:
         return &auto_backend
     return NULL
@@ -149,76 +195,94 @@ cdef uint64_t time_seal(const aead_backend_t* backend, void* ctx, uint8_t* buffe
     return now_ns() - start
 
 
-cdef size_t measure(uint8_t* buffer, void* openssl) noexcept nogil:
-    """The smallest size from which libcrypto is faster at this and every greater size, SIZE_MAX for never."""
-    cdef size_t* sizes = [1280, 1024, 512, 256, 128, 64]
+cdef uint64_t best_seal(const aead_backend_t* backend, void* ctx, uint8_t* buffer, size_t n) noexcept nogil:
+    cdef uint64_t best = <uint64_t>-1
     cdef uint8_t[32] key
-    cdef uint64_t best_sodium, best_openssl, took, started = now_ns()
-    cdef size_t limit = <size_t>-1
-    cdef int i, _
+    cdef int _
     memset(key, 0x5a, sizeof(key))
+    for _ in range(MEASURE_ROUNDS):
+        best = min(best, time_seal(backend, ctx, buffer, n, key))
+    return best
+
+
+cdef size_t find_limit(const aead_backend_t* large, void* ctx, uint8_t* buffer) noexcept nogil:
+    """The smallest size from which `large` is faster at this and every greater size, SIZE_MAX for never."""
+    cdef size_t* sizes = [1280, 1024, 512, 256, 128, 64]
+    cdef size_t limit = <size_t>-1
+    cdef uint64_t started = now_ns()
+    cdef int i
     for i in range(MEASURE_SIZES):
-        best_sodium = best_openssl = <uint64_t>-1
-        for _ in range(MEASURE_ROUNDS):
-            took = time_seal(&sodium_backend, NULL, buffer, sizes[i], key)
-            best_sodium = min(best_sodium, took)
-            took = time_seal(&openssl_backend, openssl, buffer, sizes[i], key)
-            best_openssl = min(best_openssl, took)
-        if best_openssl >= best_sodium:
+        if best_seal(large, ctx, buffer, sizes[i]) >= best_seal(&sodium_backend, NULL, buffer, sizes[i]):
             break
         limit = sizes[i]
         if now_ns() - started > MEASURE_LIMIT_NS / 2:
             break
-    return 0 if limit == 64 else limit
+    return limit
 
 
-cdef bint choose_auto() except -1:
-    """Measures once and sets `chosen` to the fastest; False when libcrypto is missing."""
-    global auto_limit, chosen
+cdef int choose_auto() except -1:
+    """Measures and sets `chosen` to the fastest; about 1 ms."""
+    global auto_large, auto_limit, chosen
     cdef uint8_t* buffer
-    cdef void* openssl
+    cdef void* openssl = NULL
+    cdef void* split = NULL
     chosen = &sodium_backend
     if not openssl_present:
-        return False
+        return 0
     buffer = <uint8_t*>malloc(2048)
     openssl = openssl_ctx_new()
-    if buffer == NULL or openssl == NULL:
+    if split_present:
+        split = split_ctx_new()
+    if buffer == NULL or openssl == NULL or (split_present and split == NULL):
         free(buffer)
-        if openssl != NULL:
-            openssl_ctx_free(openssl)
+        openssl_ctx_free(openssl)
+        split_ctx_free(split)
         raise MemoryError
-    memset(buffer, 0, 2048)
     with nogil:
-        auto_limit = measure(buffer, openssl)
+        memset(buffer, 0, 2048)
+        if split_present and (best_seal(&split_backend, split, buffer, 1280)
+                              < best_seal(&openssl_backend, openssl, buffer, 1280)):
+            auto_large = &split_backend
+            auto_limit = find_limit(auto_large, split, buffer)
+        else:
+            auto_large = &openssl_backend
+            auto_limit = find_limit(auto_large, openssl, buffer)
     free(buffer)
     openssl_ctx_free(openssl)
+    split_ctx_free(split)
     if auto_limit != <size_t>-1:
         chosen = &auto_backend
-    return True
+    return 0
 
 
 def available():
     """Names that select() takes on this machine."""
-    return ("auto", "sodium", "openssl") if openssl_present else ("auto", "sodium")
+    cdef tuple names = ("auto", "sodium")
+    if openssl_present:
+        names += ("openssl",)
+    if split_present:
+        names += ("split",)
+    return names
 
 
 def selected():
-    """The back end in use, as (name, first plaintext size that libcrypto handles or None)."""
-    cdef const char* name = chosen.name
+    """The back end in use; for "auto" with the back end of large packets and the size at which they begin."""
     if chosen == &auto_backend:
-        return "auto", auto_limit
-    return name.decode(), 0 if chosen == &openssl_backend else None
+        return "auto", auto_large.name.decode(), auto_limit
+    return chosen.name.decode(), chosen.name.decode(), 0
 
 
 def select(str name not None):
     """Chooses the back end for contexts made from now on."""
     global chosen
+    cdef bytes wanted
     if name == "auto":
         choose_auto()
         return
     if name not in available():
         raise ValueError(f"AEAD back end {name!r} is not available (have: {', '.join(available())})")
-    chosen = &openssl_backend if name == "openssl" else &sodium_backend
+    wanted = name.encode()
+    chosen = find_backend_c(wanted)
 
 
 cdef class Cipher:
@@ -344,4 +408,5 @@ def open_into(out, sealed, counter, key):
 if sodium_init() < 0:
     raise ImportError("libsodium cannot be initialised (no random source?)")
 openssl_present = openssl_load() != 0
+split_present = openssl_present and split_load() != 0
 select(os.environ.get("MESHD_AEAD", "auto") or "auto")

@@ -22,7 +22,8 @@ VECTORS = json.loads(Path("tests/vectors/wireguard.json").read_text())
 KEY = bytes(range(0x80, 0xA0))
 
 # Sizes around the block, the tag, the SIMD widths and the usual MTUs.
-SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1279, 1280, 1420, 8192]
+SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1279, 1280, 1420]
+SIZES += [2047, 2048, 2049, 2111, 2112, 2113, 4096, 8192]
 COUNTERS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 2**13 - 2, 2**64 - 1]
 KEYS = [bytes(32), b"\xff" * 32, KEY, b"\x01" + bytes(31)]
 
@@ -265,6 +266,7 @@ def test_select_each_back_end_used_by_module_functions(name: str) -> None:
     try:
         aead.select(name)
         assert aead.selected()[0] in ({"auto", "sodium"} if name == "auto" else {name})
+        assert aead.Cipher().name == aead.selected()[0]
         out = bytearray(1300 + 16)
         assert aead.seal_into(out, bytes(1300), 3, KEY) == 1316
         assert bytes(out) == reference.seal(KEY, 3, bytes(1300))
