@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.base.errors import WireError
 from meshd.core.mapsession import MapSession
 from meshd.core.netmap import Netmap
-from tests.unit.core.mapworld import OWN_KEY, key, node, own, send
+from tests.unit.core.mapworld import OWN_KEY, WALL, key, node, own, send
 
 IDS = st.integers(2, 7)
 # Few keys and addresses, so that peers quarrel over them; 1 is ours.
@@ -138,3 +139,69 @@ def test_mapsession_second_stream_equals_a_first_one(one: list[dict[str, Any]], 
     assert session.netmap is not None
     assert fresh.netmap is not None
     assert picture(session.netmap) == picture(fresh.netmap)
+
+
+def _mutate(value: Any, draw: Any) -> Any:
+    """The value with one part of it replaced by something unexpected."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 3)):
+        name = draw(st.sampled_from(sorted(value)))
+        return {**value, name: _mutate(value[name], draw)}
+    if isinstance(value, list) and value and draw(st.integers(0, 3)):
+        at = draw(st.integers(0, len(value) - 1))
+        return [*value[:at], _mutate(value[at], draw), *value[at + 1 :]]
+    return draw(ODDITIES)
+
+
+ODDITIES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from(
+        [0, -1, 2**63 - 1, 2**70, 5.0, "", [], {}, "*", "::", "1::2::3/128", "0.0.0.0/0", "::ffff:1.2.3.4/128"]
+    ),
+    st.sampled_from(
+        ["[fe80::1%x]:1", "1.2.3.4:0", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-01-01T00:00:00-23:59"]
+    ),
+    st.text(max_size=5),
+    st.just([None]),
+)
+EVERYTHING = {
+    "Node": own(KeyExpiry="2030-01-01T00:00:00Z", CapMap={"a": [1]}),
+    "Peers": [node(2, Endpoints=["192.0.2.1:1"], DERP="127.3.3.40:1", Hostinfo={"OS": "linux"}, Tags=["tag:a"])],
+    "PeersChangedPatch": [
+        {"NodeID": 2, "Endpoints": ["192.0.2.1:1"], "Key": key(3), "LastSeen": "2026-01-01T00:00:00Z"}
+    ],
+    "PeersRemoved": [3],
+    "OnlineChange": {"2": True},
+    "PeerSeenChange": {"2": True},
+    "PacketFilters": {"base": [{"SrcIPs": ["*"], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 1}}]}]},
+    "PacketFilter": [],
+    "DERPMap": {
+        "Regions": {"1": {"RegionID": 1, "Nodes": [{"Name": "1a"}]}},
+        "HomeParams": {"RegionScore": {"1": 1.0}},
+    },
+    "DNSConfig": {"Routes": {"x": []}, "ExtraRecords": [{"Name": "a", "Value": "1.2.3.4"}]},
+    "UserProfiles": [{"ID": 1, "LoginName": "u"}],
+    "TKAInfo": {"Head": "A"},
+    "Debug": {"SleepSeconds": 1.5, "Exit": 1},
+    "ControlTime": "2026-01-01T00:00:00Z",
+    "PingRequest": {"URL": "https://x", "Payload": "aGk="},
+    "Health": ["x"],
+    "SSHPolicy": {"rules": []},
+}
+
+
+@given(st.data())
+def test_mapsession_odd_messages_are_taken_or_refused_whole(data: st.DataObject) -> None:
+    """Whatever a server sends: a change, or WireError and the netmap as it was."""
+    session = MapSession()
+    send(session, Node=own(), Peers=[node(2), node(4)])
+    for _ in range(3):
+        odd = _mutate(dict(EVERYTHING), data.draw)
+        assert session.netmap is not None
+        before = picture(session.netmap)
+        before = (before[0], dict(before[1]), dict(before[2]), dict(before[3]), dict(before[4]), before[5])
+        try:
+            send(session, **odd) if isinstance(odd, dict) else None
+        except WireError:
+            assert picture(session.netmap) == before
+        session.expire(WALL + 1e9)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import MachinePrivate
@@ -61,7 +61,7 @@ def test_control_link_untrusted_certificate_stops_the_key_fetch(certificate: Pat
             assert caught.value.hint is not None
             assert control.key_requests == 0
 
-    asyncio.run(main())
+    uvloop.run(main())
 
 
 def test_control_link_trusted_certificate_brings_a_connection(
@@ -79,7 +79,7 @@ def test_control_link_trusted_certificate_brings_a_connection(
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setattr(tls, "_contexts", {})
-    asyncio.run(main())
+    uvloop.run(main())
 
 
 def test_control_link_key_known_ignores_the_certificate(certificate: Path) -> None:
@@ -92,7 +92,7 @@ def test_control_link_key_known_ignores_the_certificate(certificate: Path) -> No
             assert (await link.connection()).usable
             link.close()
 
-    asyncio.run(main())
+    uvloop.run(main())
 
 
 def test_control_link_https_url_of_a_plain_server_is_a_clear_error() -> None:
@@ -102,4 +102,4 @@ def test_control_link_https_url_of_a_plain_server_is_a_clear_error() -> None:
             with pytest.raises(MeshdError, match="no TLS connection"):
                 await link.connection()
 
-    asyncio.run(main())
+    uvloop.run(main())
