@@ -232,7 +232,7 @@ def test_paths_first_ping_already_answers_direct(internet, kind):
 def test_paths_new_peer_is_direct_before_its_addresses_are_known(internet):
     """Control has told its keys only: our own relay is tried, and the call brings its pings."""
     sim = internet()
-    a, b = sim.pair(behind(NatKind.PORT_RESTRICTED), behind(NatKind.PORT_RESTRICTED))
+    a, b = sim.pair({}, behind(NatKind.PORT_RESTRICTED))
     a.magic.remove_peer(b.key)
     a.magic.update_peer(PathPeer(b.key, b.magic.disco_public, 0, ()))
     outcome, took = timed_ping(sim, a, b)
