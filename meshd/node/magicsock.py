@@ -40,6 +40,7 @@ from meshd.wire.control import DERPMap, NetInfo
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
 RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
+MAX_REGIONS_EVER = 250  # the data plane keeps a queue per region for as long as it lives
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 log = get_logger(__name__)
@@ -110,6 +111,7 @@ class MagicSock:
         self._calls = CallQueue(loop, self._endpoints, self._send_call, self._prober.start)
         self._restun: asyncio.TimerHandle | None = None
         self._pings = DiscoPings(loop, clock, self._paths)
+        self._regions_used: set[int] = set()
         self._told: tuple[object, ...] | None = None
         self._known_addresses = local_candidates(local_addresses())
 
@@ -174,7 +176,9 @@ class MagicSock:
         self._relays = relays
         self._links.set_map(relays)
         self._prober.set_map(relays)
-        if self._home.map_changed(relays):
+        home_changed = self._home.map_changed(relays)
+        self._paths.relays_changed()
+        if home_changed:
             self._home_changed()
         self._endpoints.schedule()
         if self._private is not None:
@@ -384,9 +388,20 @@ class MagicSock:
     def path_relay(self, home: int, heard: int) -> int:
         """A peer's home region, or the one it was heard on when only that is connected. Of a peer that is so
         new that its home is not known yet, our own home is the best guess."""
+        home = self._admitted(home)
         if home and (not heard or self._links.is_open(home) or not self._links.is_open(heard)):
             return home
-        return heard or home or self._home.region
+        return heard or self._admitted(self._home.region)
+
+    def _admitted(self, region: int) -> int:
+        """The region, or 0 when it does not exist or would be one too many."""
+        if region not in self._relays.regions:
+            return 0
+        if region not in self._regions_used:
+            if len(self._regions_used) >= MAX_REGIONS_EVER:
+                return 0
+            self._regions_used.add(region)
+        return region
 
     def _send_call(self, peer: PeerPath) -> None:
         self._paths.send_message(peer, disco.CallMeMaybe(self._endpoints.addresses), None)
@@ -414,7 +429,7 @@ class MagicSock:
         self._on_relays()
 
     def take_relayed(self, region: int) -> bytes:
-        return self._plane.take_relayed(region)
+        return self._plane.take_relayed(region) if region in self._regions_used else b""
 
     # -- network check (ProbeEvents) -----------------------------------------------------------------
 
@@ -443,7 +458,7 @@ class MagicSock:
         log.info("home_relay", extra=kv(derp=region))
         self._prober.history.home = region
         self._links.set_home(region)
-        self._paths.own_home_changed()
+        self._paths.relays_changed()
         self._tell_control(report or self._prober.history.last or Report())
 
     def _tell_control(self, report: Report) -> None:

@@ -292,11 +292,10 @@ class PeerPaths:
                 self._elsewhere.discard(peer)
             self._reroute(peer)
 
-    def own_home_changed(self) -> None:
-        """Our home stands in for the home of peers that have none."""
+    def relays_changed(self) -> None:
+        """The relay map or our own home is another one."""
         for peer in self._peers.values():
-            if not peer.spec.home_relay:
-                self._reroute(peer)
+            self._reroute(peer)
 
     def reset_all(self) -> None:
         """Every proven path is void."""

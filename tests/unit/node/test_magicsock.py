@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.endpoints import EndpointKind
-from meshd.wire.control import DERPMap
+from meshd.node.magicsock import PathPeer
+from meshd.wire.control import DERPMap, DERPNode, DERPRegion
 from tests.unit.node.pathhost import PathHost, until
 from tests.unit.node.relayhost import RelayHost
 
@@ -299,5 +301,23 @@ def test_magicsock_garbage_is_counted_not_raised(tmp_path):
         for data in (magic + bytes(100), magic + b.magic.disco_public.raw + bytes(60), magic, b"\x07", b"", b"\0" * 30):
             a.magic.receive_datagram(b"\x7f\0\0\1", 9, data)
         assert a.magic.disco_drops() == {"unknown_sender": 1, "forged": 1}
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_relay_regions_are_bounded(tmp_path):
+    """Control may send another map every second: the data plane has room for so many regions and no more."""
+
+    async def scenario(mesh):
+        a = mesh.host()
+        node = DERPNode(name="x", region_id=1, host_name="127.0.0.1", ipv4="127.0.0.1", derp_port=9, stun_port=-1)
+        peer = PathPeer(NodePrivate.generate().public(), None, 0, ())
+        for number in range(1, 400):
+            a.magic.set_derp_map(DERPMap(regions={number: DERPRegion(region_id=number, nodes=(node,))}))
+            a.magic.update_peer(replace(peer, home_relay=number))
+        assert a.magic.status(peer.node_key).relay == 0
+        assert len(a.magic._regions_used) == 250
+        a.magic.update_peer(replace(peer, home_relay=2**31))
+        assert a.magic.status(peer.node_key).relay == 0
 
     run(tmp_path, scenario)
