@@ -187,8 +187,8 @@ class Registry:
 
     async def set_expiry(self, node: NodeRecord, expiry: float | None) -> None:
         node.expiry = expiry
-        await self.save(node)
         self.expiry_passed(node)
+        await self.save(node)
 
     def expiry_passed(self, node: NodeRecord) -> None:
         """Tell everybody that the state of the node's key is another one now."""
@@ -206,14 +206,14 @@ class Registry:
         node.tags = tuple(tags)
         if node.tags:
             node.expiry = None
-        await self.save(node)
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
+        await self.save(node)
 
     async def approve_routes(self, node: NodeRecord, routes: Iterable[str]) -> None:
         node.approved_routes = tuple(routes)
-        await self.save(node)
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
+        await self.save(node)
 
     async def approve_by_policy(self) -> None:
         """Approve what a new policy approves by itself; nothing is taken back."""

@@ -39,6 +39,8 @@ log = get_logger(__name__)
 DATABASE_NAME = "coord.db"
 LOCK_NAME = "lock"
 MAX_CONNECTIONS = 16384
+CLOSE_GRACE_S = 0.5
+"""Time for the last bytes of an orderly stop to leave."""
 JOIN_KEY_NOTE = "join line"
 JOIN_KEY_LIFETIME_S = 24 * 3600.0
 """The key in the printed line is for today's machines; lasting ones are made with `authkeys create`."""
@@ -153,6 +155,8 @@ class CoordService:
             self._control.close()
         if self._relay is not None:
             self._relay.close()
+        if self._listener is not None:
+            await self._listener.close_connections(CLOSE_GRACE_S)
         if self._presence is not None:
             self._presence.close()
         if self._stun is not None:

@@ -22,6 +22,7 @@ TLS_HANDSHAKE_TIMEOUT_S = 10.0
 ACCEPT_BATCH = 64
 """Connections accepted per turn of the loop, so that a flood cannot starve it."""
 BACKLOG = 1024
+CLOSE_POLL_S = 0.01
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
@@ -45,6 +46,7 @@ class SniffingListener:
         self._sockets: list[socket.socket] = []
         self._sniffing: dict[socket.socket, asyncio.TimerHandle] = {}
         self._starting: set[asyncio.Task[None]] = set()
+        self._transports: set[asyncio.Transport] = set()
         self._connections = 0
         self._loop = asyncio.get_running_loop()
         self.refused = 0
@@ -86,6 +88,17 @@ class SniffingListener:
             self._drop(connection)
         for task in self._starting:
             task.cancel()
+
+    async def close_connections(self, grace_s: float) -> None:
+        """End the connections that run: what they have written may still leave within `grace_s`."""
+        for transport in list(self._transports):
+            transport.close()
+        deadline = self._loop.time() + grace_s
+        while self._transports and self._loop.time() < deadline:
+            await asyncio.sleep(CLOSE_POLL_S)
+        for transport in list(self._transports):
+            transport.abort()
+        await asyncio.sleep(0)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -130,20 +143,26 @@ class SniffingListener:
 
     async def _start(self, connection: socket.socket, encrypted: bool) -> None:
         released = False
+        started: asyncio.Transport | None = None
 
         def release() -> None:
             nonlocal released
             if not released:
                 released = True
                 self._connections -= 1
+                if started is not None:
+                    self._transports.discard(started)
 
         try:
-            await self._loop.connect_accepted_socket(
+            transport, _ = await self._loop.connect_accepted_socket(
                 lambda: self._factory(encrypted, release),
                 connection,
                 ssl=self._tls if encrypted else None,
                 ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S if encrypted else None,
             )
+            started = transport
+            if not released:
+                self._transports.add(started)
         except (TimeoutError, OSError) as error:
             log.debug("handshake_failed", extra=kv(reason=str(error)))
             connection.close()

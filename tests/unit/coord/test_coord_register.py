@@ -1,0 +1,272 @@
+"""Registering machines with a server over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from meshd.base.gotime import format_time, parse_time
+from meshd.base.keys import NodePrivate
+from meshd.coord.records import TAGGED_USER_ID
+from meshd.testing.controlmachine import ControlMachine, RequestFailed, fetch_key
+
+
+def test_register_with_key_gets_owner_and_authorization(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine("web")
+        answer = await machine.register(coord.join_key)
+        assert (answer.error, answer.auth_url, answer.machine_authorized) == ("", "", True)
+        assert (answer.user.id, answer.login.login_name) == (1, "default")
+        (node,) = coord.service.network.nodes.values()
+        assert (node.name, node.v4, node.v6) == ("web", "100.64.0.1", "fd7a:115c:a1e0::1")
+
+    run_coord(scenario)
+
+
+@pytest.mark.parametrize("key", ["nonsense", "mesh-auth-000000000000-" + "0" * 64, "mesh-auth-é"])
+def test_register_with_unknown_key_is_refused_with_text(run_coord, key):
+    async def scenario(coord):
+        machine = await coord.machine()
+        answer = await machine.register(key)
+        assert answer.error == "invalid auth key"
+        assert not coord.service.network.nodes
+
+    run_coord(scenario)
+
+
+def test_register_hundred_machines_with_one_off_key_lets_exactly_one_in(run_coord):
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create", reusable=False)
+        machines = [await coord.machine(f"m{i}") for i in range(100)]
+        answers = await asyncio.gather(*(machine.register(key["key"]) for machine in machines))
+        assert sorted(answer.error for answer in answers).count("") == 1
+        assert {answer.error for answer in answers} == {"", "auth key was already used"}
+        assert len(coord.service.network.nodes) == 1
+
+    run_coord(scenario)
+
+
+def test_register_used_one_off_key_again_by_the_same_node_key_succeeds(run_coord):
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create")
+        machine = await coord.machine()
+        assert not (await machine.register(key["key"])).error
+        again = await coord.machine(like=machine)
+        assert not (await again.register(key["key"])).error
+        assert len(coord.service.network.nodes) == 1
+
+    run_coord(scenario)
+
+
+def test_register_same_machine_in_parallel_makes_one_node(run_coord):
+    async def scenario(coord):
+        first = await coord.machine()
+        others = [await coord.machine(like=first) for _ in range(10)]
+        answers = await asyncio.gather(*(m.register(coord.join_key) for m in (first, *others)))
+        assert {answer.error for answer in answers} == {""}
+        assert len(coord.service.network.nodes) == 1
+
+    run_coord(scenario)
+
+
+def test_register_revoked_and_expired_keys_say_so(run_coord):
+    async def scenario(coord):
+        revoked = await coord.admin("authkeys.create", reusable=True)
+        await coord.admin("authkeys.revoke", id=revoked["id"])
+        expired = await coord.admin("authkeys.create", reusable=True, expiry_s=-1)
+        machine = await coord.machine()
+        assert (await machine.register(revoked["key"])).error == "auth key was revoked"
+        assert (await machine.register(expired["key"])).error == "auth key has expired"
+
+    run_coord(scenario)
+
+
+def test_register_tagged_key_gives_tags_and_no_expiry(run_coord):
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create", tags=["tag:web"])
+        machine = await coord.machine()
+        answer = await machine.register(key["key"])
+        assert answer.user.id == TAGGED_USER_ID
+        (node,) = coord.service.network.nodes.values()
+        assert (node.tags, node.expiry) == (("tag:web",), None)
+
+    run_coord(scenario, node_key_lifetime_s=3600.0)
+
+
+def test_register_wished_tags_without_policy_are_refused(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        machine.hostinfo = type(machine.hostinfo)(hostname="a", request_tags=("tag:web",))
+        answer = await machine.register(coord.join_key)
+        assert "tag:web" in answer.error
+
+    run_coord(scenario)
+
+
+def test_register_foreign_machine_cannot_claim_a_node_key(run_coord):
+    async def scenario(coord):
+        owner = await coord.joined()
+        thief = await coord.machine()
+        thief.node = owner.node
+        assert (await thief.register(coord.join_key)).error == "node exists with a different machine key"
+        with pytest.raises(RequestFailed) as caught:
+            await thief.stream()
+        assert caught.value.status == 404
+
+    run_coord(scenario)
+
+
+def test_register_rotation_keeps_id_name_and_addresses(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined("keep")
+        (before,) = coord.service.network.nodes.values()
+        was = (before.id, before.name, before.v4, before.v6)
+        old = machine.node.public().text()
+        machine.node = NodePrivate.generate()
+        assert not (await machine.register(coord.join_key, old_node_key=old)).error
+        (after,) = coord.service.network.nodes.values()
+        assert (after.id, after.name, after.v4, after.v6) == was
+        assert after.node_key == machine.node.public().text()
+        assert old not in coord.service.network.by_node_key
+
+    run_coord(scenario)
+
+
+def test_register_expired_node_is_told_to_make_a_new_key(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined()
+        await coord.admin("nodes.expire", node="1")
+        assert (await machine.register(coord.join_key)).node_key_expired
+        old = machine.node.public().text()
+        machine.node = NodePrivate.generate()
+        assert not (await machine.register(coord.join_key, old_node_key=old)).error
+        (node,) = coord.service.network.nodes.values()
+        assert not node.expired(time.time())
+
+    run_coord(scenario)
+
+
+def test_register_logout_expires_the_node_and_deletes_an_ephemeral_one(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined("lasting")
+        key = await coord.admin("authkeys.create", ephemeral=True)
+        fleeting = await coord.machine("fleeting")
+        await fleeting.register(key["key"])
+        for each in (machine, fleeting):
+            await each.register(expiry="1970-01-01T00:02:03Z")
+        (node,) = coord.service.network.nodes.values()
+        assert node.name == "lasting"
+        assert node.expired(time.time())
+
+    run_coord(scenario)
+
+
+def test_register_expiry_can_be_shortened_and_not_extended(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined()
+        (node,) = coord.service.network.nodes.values()
+        sooner = time.time() + 100
+        assert not (await machine.register(expiry=format_time(sooner))).error
+        assert node.expiry == pytest.approx(sooner)
+        assert (await machine.register(expiry=format_time(sooner + 900))).error == "extending key is not allowed"
+        assert parse_time(format_time(node.expiry)) == pytest.approx(sooner)
+
+    run_coord(scenario, node_key_lifetime_s=3600.0)
+
+
+def test_register_interactive_waits_until_approved(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine("laptop")
+        asked = await machine.register()
+        assert asked.auth_url.startswith("http://127.0.0.1:8080/register/")
+        waiting = asyncio.create_task(machine.register(followup=asked.auth_url))
+        (entry,) = await coord.admin("nodes.pending")
+        assert entry["hostname"] == "laptop"
+        node = await coord.admin("nodes.approve", id=asked.auth_url)
+        answer = await waiting
+        assert (answer.error, answer.auth_url, answer.machine_authorized) == ("", "", True)
+        assert node["name"] == "laptop"
+        assert await coord.admin("nodes.pending") == []
+
+    run_coord(scenario)
+
+
+def test_register_interactive_refused_machine_is_told(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        asked = await machine.register()
+        waiting = asyncio.create_task(machine.register(followup=asked.auth_url))
+        await asyncio.sleep(0)
+        await coord.admin("nodes.refuse", id=asked.auth_url)
+        assert "refused" in (await waiting).error
+
+    run_coord(scenario)
+
+
+def test_register_followup_unknown_gets_a_new_address(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        answer = await machine.register(followup="http://127.0.0.1:8080/register/0123")
+        assert answer.auth_url
+        assert not answer.error
+
+    run_coord(scenario)
+
+
+def test_register_followup_repeated_after_approval_succeeds(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        asked = await machine.register()
+        await coord.admin("nodes.approve", id=asked.auth_url)
+        assert (await machine.register(followup=asked.auth_url)).machine_authorized
+
+    run_coord(scenario)
+
+
+def test_register_too_many_waiting_machines_of_one_address_is_answered_with_429(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        for _ in range(64):
+            machine.node = NodePrivate.generate()
+            assert (await machine.register()).auth_url
+        machine.node = NodePrivate.generate()
+        with pytest.raises(RequestFailed) as caught:
+            await machine.register()
+        assert caught.value.status == 429
+
+    run_coord(scenario)
+
+
+def test_register_old_client_version_is_refused(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        with pytest.raises(RequestFailed) as caught:
+            await machine.register(coord.join_key, version=60)
+        assert caught.value.status == 400
+        old = ControlMachine()
+        with pytest.raises(RequestFailed) as caught:
+            await old.connect("127.0.0.1", coord.port, await fetch_key("127.0.0.1", coord.port), version=60)
+        assert "too old" in str(caught.value)
+
+    run_coord(scenario)
+
+
+def test_register_hang_up_in_the_middle_leaves_memory_and_disk_equal(run_coord):
+    async def scenario(coord):
+        from meshd.coord import store
+        from meshd.wire.control import RegisterAuth, RegisterRequest, encode
+
+        machine = await coord.machine()
+        request = RegisterRequest(
+            version=113, node_key=machine.node.public().text(), auth=RegisterAuth(auth_key=coord.join_key)
+        )
+        machine.send("/machine/register", encode(request))
+        await machine.close()
+        again = await coord.machine(like=machine)
+        assert not (await again.register(coord.join_key)).error
+        stored = await coord.service._database.run(store.load_nodes)
+        assert [node.id for node in stored] == list(coord.service.network.nodes)
+
+    run_coord(scenario)
