@@ -100,7 +100,7 @@ class Reference:
 
 
 def picture(netmap: Netmap) -> tuple[Any, ...]:
-    refused = {n: (r.name, r.reason) for n, r in netmap.refused.items()}
+    refused = {n: r.name for n, r in netmap.refused.items()}  # of several reasons any may be the one shown
     return netmap.self_node, netmap.peers, netmap.by_key, netmap.by_ip, netmap.by_name, refused
 
 
