@@ -143,6 +143,7 @@ class RunningNode:
             reconciler=self._reconciler,
             make_control=self._make_control,
             describe_host=self._describe_host,
+            disco_key=lambda: magicsock.disco_public,
             is_live=self._is_live,
             service_status=self._notifier.status,
         )

@@ -15,7 +15,7 @@ import msgspec
 from meshd.base.addr import AddrPort
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
-from meshd.base.keys import LockPrivate, MachinePrivate, NodePrivate
+from meshd.base.keys import DiscoPublic, LockPrivate, MachinePrivate, NodePrivate
 from meshd.base.log import get_logger, kv
 from meshd.base.version import long_version
 from meshd.core import prefs as prefs_module
@@ -54,6 +54,7 @@ class Control(Protocol):
     def update_hostinfo(self, hostinfo: Hostinfo) -> None: ...
     def update_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None: ...
     def update_netinfo(self, net_info: NetInfo) -> None: ...
+    def update_disco_key(self, disco_public: DiscoPublic) -> None: ...
     async def set_expiry_sooner(self, expiry: float) -> None: ...
     async def shutdown(self) -> None: ...
 
@@ -91,6 +92,7 @@ class Backend:
         reconciler: Reconciler,
         make_control: ControlFactory,
         describe_host: Callable[[Prefs], Hostinfo],
+        disco_key: Callable[[], DiscoPublic],
         is_live: Live,
         service_status: Callable[[str], None],
     ) -> None:
@@ -100,6 +102,7 @@ class Backend:
         self.reconciler = reconciler
         self._make_control = make_control
         self._describe_host = describe_host
+        self._disco_key = disco_key
         self._is_live = is_live
         self._service_status = service_status
         self.bus = NotifyBus()
@@ -442,10 +445,10 @@ class Backend:
         self.bus.send({"State": int(state)})
         if state is State.NEEDS_LOGIN:
             self._blocked = self.key_expired()
-            self.reconciler.stop()
+            self._stop_data_plane()
             self._service_status(f"Needs login: {self.auth_url}")
         elif state is State.STOPPED:
-            self.reconciler.stop()
+            self._stop_data_plane()
             self._service_status("Stopped; run 'mesh up' to log in")
         elif state in (State.STARTING, State.NEEDS_MACHINE_AUTH):
             self._blocked = False
@@ -454,6 +457,12 @@ class Backend:
         elif state is State.RUNNING and self.netmap is not None:
             addresses = " ".join(str(ip) for ip in self.netmap.self_node.ips)
             self._service_status(f"Connected; {self.prefs.persist().user_profile.login_name}; {addresses}")
+
+    def _stop_data_plane(self) -> None:
+        """Peers learn from the new disco key that our sessions are gone, and begin anew when we are back."""
+        self.reconciler.stop()
+        if self._control is not None:
+            self._control.update_disco_key(self._disco_key())
 
     def _update_pause(self) -> None:
         """SM-05: a node that is stopped on purpose does not talk to control."""

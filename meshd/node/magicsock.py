@@ -119,7 +119,7 @@ class MagicSock:
 
     @property
     def disco_public(self) -> DiscoPublic:
-        """The key of this process, to be told to control."""
+        """Names this process, and this stretch of having a private key, to peers; control must be told."""
         return self._paths.disco.public
 
     @property
@@ -157,6 +157,7 @@ class MagicSock:
         self._paths.own_key = private.public().raw if private is not None else None
         self._links.set_key(private)
         if private is None:
+            self._paths.renew_disco()
             self._cancel_restun()
             self._prober.abort()
             self._told = None
@@ -442,6 +443,7 @@ class MagicSock:
         self._calls.address_found()
 
     def check_finished(self, report: Report, started: float) -> None:
+        self._links.prefer_v6 = report.ipv6
         if self._home.checked(report.preferred_derp, control_connected=self.control_connected):
             self._home_changed(report)
         self._endpoints.checked(report)

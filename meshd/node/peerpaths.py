@@ -92,6 +92,11 @@ class PeerPaths:
         """The peer with this 32-byte node key."""
         return self._peers.get(key)
 
+    def renew_disco(self) -> None:
+        """Take a new disco key, once every peer was removed: it tells them that our sessions are gone."""
+        if len(self.disco.peers) == 0:
+            self.disco = DiscoChannel(self._random)
+
     def update(self, spec: PathPeer) -> None:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)

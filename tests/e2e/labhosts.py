@@ -126,16 +126,16 @@ class Lab:
 class Coordinator:
     """A mesh-coord on the host ``net``."""
 
-    def __init__(self, lab: Lab, *flags: str) -> None:
+    def __init__(self, lab: Lab, *flags: str, url: str = COORD_URL) -> None:
         self.lab = lab
         self.directory = lab.directory / "coord"
         self._flags = flags
-        self.url = COORD_URL
+        self.url = url
         self.process = self._start()
         self.auth_key = self._auth_key()
 
     def _start(self) -> Process:
-        listen = COORD_URL.removeprefix("http://")
+        listen = self.url.removeprefix("http://")
         return self.lab.start(
             "net", "coord.log", program("mesh-coord"), "serve", "--state-dir", str(self.directory),
             "--listen", listen, "--url", self.url, *self._flags,
@@ -176,6 +176,7 @@ class Node:
         self.start()
 
     def start(self) -> None:
+        self.socket.unlink(missing_ok=True)  # of one that was killed
         self.process = self.lab.start(
             self.host, f"{self.name}.log", program("meshd"), f"--statedir={self.directory}",
             f"--socket={self.socket}", "--port=41641", *self.flags,

@@ -13,7 +13,7 @@ import pytest
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
-from meshd.base.keys import NodePrivate
+from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePrivate
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
@@ -53,6 +53,9 @@ class ControlDouble:
     def update_netinfo(self, net_info: NetInfo) -> None:
         self.calls.append("netinfo")
 
+    def update_disco_key(self, disco_public: DiscoPublic) -> None:
+        self.calls.append("disco key")
+
     async def set_expiry_sooner(self, expiry: float) -> None:
         self.calls.append(f"expire {expiry}")
 
@@ -91,6 +94,7 @@ class Fixture:
             reconciler=self.reconciler,  # type: ignore[arg-type]
             make_control=self.make_control,
             describe_host=lambda prefs: Hostinfo(hostname=prefs.hostname),
+            disco_key=lambda: DISCO,
             is_live=lambda: self.live,
             service_status=self.service.append,
         )
@@ -129,6 +133,7 @@ def netmap(key: NodePrivate, **changes: Any) -> Netmap:
 
 
 KEY = NodePrivate.generate()
+DISCO = DiscoPrivate.generate().public()
 PERSIST = Persist(node_private=KEY, user_profile=UserProfile(id=1, login_name="u"), stable_id="1")
 
 
@@ -278,6 +283,7 @@ def test_backend_down_stops_and_pauses_up_goes_on() -> None:
         assert made.backend.state is State.STOPPED
         assert made.reconciler.calls[-1] == "stop"
         assert made.control.paused
+        assert made.control.calls[-1] == "disco key"
         made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
         assert made.backend.state is State.RUNNING
         assert not made.control.paused

@@ -1,0 +1,53 @@
+"""Traffic between hosts as users cause it: pings of the kernel, files over HTTP with their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+from tests.e2e.labhosts import Lab, Process, wait_until
+
+PORT = 8000
+
+
+def lost_percent(lab: Lab, host: str, target: str, count: int = 5, *flags: str) -> float:
+    """How much of a ping by the host's kernel was lost; 100 without a route."""
+    done = lab.run(host, "ping", "-c", str(count), "-i", "0.1", "-W", "2", *flags, target, check=False)
+    found = re.search(r"([\d.]+)% packet loss", done.stdout)
+    return float(found[1]) if found else 100.0
+
+
+def wait_reachable(lab: Lab, host: str, target: str, seconds: float = 20) -> None:
+    """Until a ping of the kernel loses nothing."""
+    wait_until(lambda: lost_percent(lab, host, target, 2) == 0, seconds, f"{host} to reach {target}")
+
+
+def bracketed(address: str) -> str:
+    """An address as URLs want it."""
+    return f"[{address}]" if ":" in address else address
+
+
+class FileServer:
+    """A web server on a host with one file of random bytes."""
+
+    def __init__(self, lab: Lab, host: str, size: int, address: str = "::") -> None:
+        self.directory: Path = lab.directory / f"www-{host}-{size}"
+        self.directory.mkdir(exist_ok=True)
+        body = os.urandom(size)
+        (self.directory / "file").write_bytes(body)
+        self.digest = hashlib.sha256(body).hexdigest()
+        self.process: Process = lab.start(
+            host, f"www-{host}.log", sys.executable, "-u", "-m", "http.server", str(PORT),
+            "--bind", address, "--directory", str(self.directory),
+        )  # fmt: skip
+        wait_until(lambda: "Serving" in self.process.output or not self.process.running, 10, "the web server")
+        assert self.process.running, self.process.output
+
+
+def fetched_digest(lab: Lab, host: str, address: str, seconds: int = 30) -> str:
+    """SHA-256 of the file that the server at ``address`` has, fetched by ``host``; of nothing when that failed."""
+    command = f"curl -sSfg --max-time {seconds} http://{bracketed(address)}:{PORT}/file | sha256sum"
+    return lab.run(host, "sh", "-c", command, seconds=seconds + 10).stdout.split()[0]
