@@ -83,18 +83,6 @@ class ServeOptions:
     """Made at the first start."""
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """`ADDR:PORT`, `[V6]:PORT` or `:PORT`; MeshdError otherwise."""
-    host, separator, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        separator = ""
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise MeshdError(f"--listen {text!r} is not of the form ADDRESS:PORT", code="usage")
-    return host, int(port)
-
-
 def check_domain(text: str) -> str:
     """A DNS suffix in lower case without dots at its ends; MeshdError when it is not one."""
     domain = text.strip(".").lower()

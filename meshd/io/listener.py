@@ -22,7 +22,6 @@ TLS_HANDSHAKE_TIMEOUT_S = 10.0
 ACCEPT_BATCH = 64
 """Connections accepted per turn of the loop, so that a flood cannot starve it."""
 BACKLOG = 1024
-CLOSE_POLL_S = 0.01
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
@@ -47,6 +46,8 @@ class SniffingListener:
         self._sniffing: dict[socket.socket, asyncio.TimerHandle] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.Transport] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
         self._connections = 0
         self._loop = asyncio.get_running_loop()
         self.refused = 0
@@ -93,9 +94,11 @@ class SniffingListener:
         """End the connections that run: what they have written may still leave within `grace_s`."""
         for transport in list(self._transports):
             transport.close()
-        deadline = self._loop.time() + grace_s
-        while self._transports and self._loop.time() < deadline:
-            await asyncio.sleep(CLOSE_POLL_S)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._all_gone.wait()
+        except TimeoutError:
+            log.debug("connections_cut_off", extra=kv(count=len(self._transports)))
         for transport in list(self._transports):
             transport.abort()
         await asyncio.sleep(0)
@@ -152,6 +155,8 @@ class SniffingListener:
                 self._connections -= 1
                 if started is not None:
                     self._transports.discard(started)
+                    if not self._transports:
+                        self._all_gone.set()
 
         try:
             transport, _ = await self._loop.connect_accepted_socket(
@@ -163,6 +168,7 @@ class SniffingListener:
             started = transport
             if not released:
                 self._transports.add(started)
+                self._all_gone.clear()
         except (TimeoutError, OSError) as error:
             log.debug("handshake_failed", extra=kv(reason=str(error)))
             connection.close()

@@ -55,8 +55,9 @@ def serve(
     verbose: bool,
 ) -> None:
     """Run the server. Prints one line that joins a machine; logs go to stderr."""
-    from meshd.coord.options import PublicAddress, ServeOptions, check_domain, parse_listen
+    from meshd.coord.options import PublicAddress, ServeOptions, check_domain
     from meshd.coord.serve import run
+    from meshd.io.listenaddress import parse_listen
 
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key belong together")
@@ -68,7 +69,7 @@ def serve(
     run(
         ServeOptions(
             state_dir=state_dir,
-            listen_host="" if host == "*" else host,
+            listen_host=host,
             listen_port=port,
             address=PublicAddress.parse(url),
             stun_port=stun_port,
