@@ -58,6 +58,8 @@ class RelayLinks:
         self._links: dict[int, RelayLink] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+        self.prefer_v6 = False
+        """Give IPv6 a head start when dialling, because it is known to work."""
         self.health: dict[int, str] = {}
         """Problems that relays report about us, by region."""
 

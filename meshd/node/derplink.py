@@ -28,7 +28,9 @@ _log = get_logger(__name__)
 
 
 class LinkOwner(Protocol):
-    """Where a link reports to."""
+    """Where a link reports to, and what it asks."""
+
+    prefer_v6: bool
 
     def link_packets(self, region: int, packets: derpclient.PacketsReceived) -> None: ...
 
@@ -181,7 +183,7 @@ class RelayLink:
 
     async def _connect(self) -> asyncio.Future[str]:
         """Returns when the connection carries packets or broke; the future ends with the reason of its loss."""
-        dialled = await dial_region(self.region, mark=self._mark)
+        dialled = await dial_region(self.region, prefer_v6=self._owner.prefer_v6, mark=self._mark)
         try:
             return await self._secure(dialled)
         except BaseException:
