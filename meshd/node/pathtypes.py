@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,4 +60,4 @@ class PathPlane(Protocol):
 
     def take_relayed(self, relay: int) -> bytes: ...
 
-    def open_from(self, packets: Sequence[bytes]) -> list[bytes]: ...
+    def open_from(self, packets: list[bytes]) -> list[bytes]: ...
