@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 USERSPACE = "userspace-networking"
+_MAX_NAME = 15  # bytes of an interface name (IFNAMSIZ - 1)
 
 
 class HostPart:
@@ -114,6 +115,8 @@ def _open_tun(
 ) -> None:
     if not sys.platform.startswith("linux"):
         raise MeshdError(f"tunnel interfaces are not supported on {sys.platform}", code="unsupported")
+    if not 0 < len(name.encode()) <= _MAX_NAME or "/" in name or not name.isprintable() or " " in name:
+        raise MeshdError(f"{name!r} is no interface name: 1 to {_MAX_NAME} characters without / or space", code="usage")
     from meshd.host.linux.journal import Journal
     from meshd.host.linux.monitor import NetworkMonitor
     from meshd.host.linux.router import TABLE, LinuxRouter
