@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from meshd._fast.plane import Plane
-from meshd.base.addr import AddrPort
+from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.base.keys import MachinePrivate
 from meshd.base.log import get_logger, kv
@@ -37,7 +37,7 @@ from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.service import NodeService
 from meshd.node.store import open_store
-from meshd.wire.control import Hostinfo
+from meshd.wire.control import Hostinfo, PingResponse, decode
 
 log = get_logger(__name__)
 
@@ -211,7 +211,24 @@ class RunningNode:
             clock=self._clock,
             on_status=on_status,
             auth_key=auth_key,
+            on_ping=self._ping_for_control,
+            on_browse=lambda url: self._backend.browse(url),
+            on_exit=self._exit_asked,
         )
+
+    async def _ping_for_control(self, kind: str, address: str) -> PingResponse:
+        """A ping that the coordination server asks for (control's PingRequest)."""
+        try:
+            target = parse_ip(address)
+        except ValueError:
+            raise MeshdError(f"{address!r} is not an address", code="invalid") from None
+        found = await self._service.ping(target, kind, 0)
+        return decode(PingResponse, msgspec.json.encode({"Type": kind, **found}))
+
+    def _exit_asked(self, code: int) -> None:
+        """The server may end nodes that it knows to be broken."""
+        log.warning("exit_asked_by_control", extra=kv(code=code))
+        self._stop()
 
     def _describe_host(self, prefs: Prefs) -> Hostinfo:
         userspace = self._host.router is None

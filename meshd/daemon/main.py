@@ -49,7 +49,7 @@ def main() -> int:
         log.error("meshd_failed", extra=kv(reason=error.message))
         print(f"meshd: {error}", file=sys.stderr)
         return EXIT_USAGE if error.code == "usage" else EXIT_FAILED
-    except Exception as error:  # noqa: BLE001 (a bug: the log has all of it, the user a sentence)
+    except Exception as error:  # a bug: the log has all of it, the user a sentence
         log.critical("internal_error", exc_info=flags.verbose > 0, extra=kv(what=type(error).__name__, reason=error))
         print("meshd: internal error; please report it with the log of meshd --verbose=1", file=sys.stderr)
         return EXIT_FAILED

@@ -323,7 +323,7 @@ class Backend:
         if status.netmap is not None and (status.change is not None or self.netmap is None):
             self._set_netmap(status.netmap, status.change)
         if status.auth_url and status.auth_url != before.auth_url:
-            self._browse(status.auth_url)
+            self.browse(status.auth_url)
         self.decide()
 
     def _note_error(self, status: ControlStatus) -> None:
@@ -353,7 +353,7 @@ class Backend:
         if prefs != before:
             self._send_prefs()
 
-    def _browse(self, url: str) -> None:
+    def browse(self, url: str) -> None:
         """LK-03, LK-04: show a login page, unless no browser should open it."""
         scheme_ok = url.startswith("https://") or (
             url.startswith("http://") and self.prefs.effective_control_url().startswith("http://")
