@@ -25,7 +25,7 @@ cdef struct run_t:              # datagrams in a row in the arena, all for one p
     uint32_t segment            # size of all but the last
     uint32_t count
     int32_t peer
-    uint32_t closed             # the last one is shorter: nothing may follow
+    uint32_t closed             # nothing may follow, because the last one is shorter or for another reason
     peer_t* slot
     path_t path
 

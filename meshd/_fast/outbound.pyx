@@ -181,13 +181,25 @@ cdef inline uint8_t* _place(outbound_t* out, int32_t index, peer_t* slot, uint32
     return at
 
 
+cdef inline void _keep_whole(outbound_t* out, uint32_t count, uint32_t n) noexcept nogil:
+    """Begin a new run where the open one has no room for all of a super packet.
+
+    What is sent in one piece is received, merged and handed to the host in one piece.
+    """
+    cdef run_t* run
+    if out.run_count:
+        run = &out.runs[out.run_count - 1]
+        if run.count + count > UDP_MAX_SEGMENTS or run.bytes + n > UDP_MAX_BYTES:
+            run.closed = 1
+
+
 cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t* vnet, const uint8_t* packet,
                             uint32_t n) noexcept nogil:
     cdef segment_plan_t plan
     cdef session_t* session
     cdef peer_t* slot = peer_find_c(&out.plane.peers, index)
     cdef uint64_t counter, total = 0
-    cdef uint32_t i, length, padded, count = 1
+    cdef uint32_t i, length = 0, padded, count = 1
     cdef uint8_t* at
     if slot == NULL:
         return OUT_DROPPED
@@ -203,6 +215,8 @@ cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t*
     session = <session_t*> fast_loadp(&slot.current)
     if not session_usable_c(session, out.now) or not session_reserve_c(session, count, &counter):
         return OUT_NO_SESSION
+    if count > 1:
+        _keep_whole(out, count, count * (padded_c(length, out.plane.mtu) + TRANSPORT_OVERHEAD_BYTES))
     for i in range(count):
         length = padded = 0
         if n:

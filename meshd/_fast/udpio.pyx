@@ -302,7 +302,7 @@ def gro_size(list control not None) -> int:
     cdef size_t at = 0
     cdef bytes area = b"".join([
         (16 + len(data)).to_bytes(8, "little") + level.to_bytes(4, "little") + kind.to_bytes(4, "little")
-        + data + bytes(-len(data) % 8)
+        + data + bytes((8 - len(data) % 8) % 8)
         for level, kind, data in control
     ])
     cdef char* raw = area

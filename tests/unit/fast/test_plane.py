@@ -1,0 +1,528 @@
+"""Two data planes over loopback: packets both ways, sessions, paths, events."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from meshd._fast import segment
+from meshd._fast.aead import Cipher
+from meshd._fast.filter import Filter
+from meshd._fast.plane import (
+    EV_ACTIVE,
+    EV_CONFIRMED,
+    EV_DATAGRAM,
+    EV_DENIED,
+    EV_ECHO,
+    EV_LOCAL,
+    EV_REKEY,
+    EV_RELAY,
+    EV_SERVICE,
+    EV_STAGED,
+    EV_TSMP,
+    Plane,
+)
+from tests.unit.fast import offload
+from tests.unit.fast.packets import A4, B4, icmp, ipv4
+from tests.unit.fast.planepair import KEY_AB, KEY_BA, LOOPBACK, Node, Pair, allow_all, pair
+
+PLAIN = bytes(10)
+
+
+def sealed(packet: bytes, counter: int, index: int = 0xB0, key: bytes = KEY_AB) -> bytes:
+    return Cipher().seal_transport(packet, index, counter, key, 1280)
+
+
+def send_raw(nodes: Pair, datagram: bytes) -> None:
+    """To b, from a's socket."""
+    nodes.a.udp.sendto(datagram, ("127.0.0.1", nodes.b.port))
+
+
+@pytest.mark.parametrize("vnet_header", [True, False])
+def test_plane_packets_cross_both_ways(vnet_header: bool) -> None:
+    with pair(vnet_header=vnet_header) as nodes:
+        header = PLAIN if vnet_header else b""
+        for payload in (b"", b"x", b"y" * 1252):
+            nodes.a.write(offload.udp(payload), header)
+            assert nodes.b.read() == header + offload.udp(payload)
+        answer = ipv4(1, icmp(0), B4, A4)
+        nodes.b.write(answer, header)
+        assert nodes.a.read() == header + answer
+
+
+def test_plane_super_packet_comes_out_merged() -> None:
+    with pair() as nodes:
+        header, packet = offload.super_tcp(bytes(i % 251 for i in range(48 * 1240)), 1240)
+        nodes.a.write(packet, header)
+        got = nodes.b.read()
+        assert segment.split(got[:10], got[10:]) == segment.split(header, packet)
+        assert nodes.b.counted("tun_writes") == 1
+        assert nodes.a.counted("udp_writes") == 1
+
+
+def test_plane_super_packet_too_large_for_one_send_keeps_order() -> None:
+    with pair() as nodes:
+        header, packet = offload.super_tcp(bytes(i % 251 for i in range(65000)), 1240, flags=0x10)
+        nodes.a.write(packet, header)
+        wanted, got = segment.split(header, packet), list[bytes]()
+        while len(got) < len(wanted):
+            read = nodes.b.read()
+            got += segment.split(read[:10], read[10:])
+        assert got == wanted
+
+
+def test_plane_many_packets_keep_their_order() -> None:
+    with pair() as nodes:
+        for i in range(300):
+            nodes.a.write(offload.udp(struct.pack(">I", i) + bytes(i % 90)))
+            if i % 50 == 49:  # no more than the socket pair holds
+                nodes.b.counted("tun_writes", 1)
+        numbers = list[int]()
+        while len(numbers) < 300:
+            read = nodes.b.read()
+            numbers += [int.from_bytes(piece[28:32], "big") for piece in segment.split(read[:10], read[10:])]
+        assert numbers == list(range(300))
+
+
+def test_plane_counters_of_peer_follow_traffic() -> None:
+    with pair() as nodes:
+        before = time.monotonic()
+        nodes.a.write(offload.udp(b"q"))
+        nodes.b.read()
+        sent, got = nodes.a.plane.peer_state(0), nodes.b.plane.peer_state(0)
+        assert (sent.tx_packets, sent.tx_bytes, sent.rx_packets) == (1, 64, 0)
+        assert sent.unanswered_since == sent.last_tx == sent.last_tx_data >= before
+        assert got.owed_since == got.last_rx == got.last_rx_data >= before
+        assert nodes.b.plane.send_keepalive(0)
+        while not nodes.a.plane.peer_state(0).rx_packets:
+            time.sleep(0.001)
+        sent, got = nodes.a.plane.peer_state(0), nodes.b.plane.peer_state(0)
+        assert sent.unanswered_since == 0
+        assert sent.last_rx_data == 0
+        assert sent.last_rx > before
+        assert sent.owed_since == 0
+        assert (got.owed_since, got.last_tx_data) == (0, 0)
+        assert (got.tx_bytes, sent.rx_bytes) == (32, 32)
+        assert got.current_local_index == 0xB0
+
+
+def test_plane_active_told_once_until_cleared() -> None:
+    with pair() as nodes:
+        for _ in range(5):
+            nodes.a.write(offload.udp(b"q"))
+            nodes.b.read()
+        assert [event for event in nodes.b.plane.drain() if event[0] == EV_ACTIVE] == [(EV_ACTIVE, 0)]
+        nodes.b.plane.clear_active(0)
+        nodes.a.write(offload.udp(b"q"))
+        assert nodes.b.event(EV_ACTIVE) == (EV_ACTIVE, 0)
+
+
+def test_plane_without_session_stages_whole_packet() -> None:
+    with pair(session=False) as nodes:
+        header, packet = offload.super_tcp(b"z" * 5000, 1240)
+        nodes.a.write(packet, header)
+        staged = nodes.a.event(EV_STAGED)
+        assert staged == (EV_STAGED, 0, header + packet)
+        assert nodes.a.plane.send_staged(0, [staged[2]]) == 0
+        nodes.session()
+        assert nodes.a.plane.send_staged(0, [staged[2]]) == 1
+        got = nodes.b.read()
+        assert segment.split(got[:10], got[10:]) == segment.split(header, packet)
+
+
+def test_plane_staging_is_limited_per_second() -> None:
+    with pair(session=False) as nodes:
+        for i in range(400):
+            nodes.a.write(offload.udp(b"q"))
+            if i % 100 == 99:
+                nodes.a.counted("tun_reads", i)
+        nodes.a.counted("tun_reads", 400)
+        nodes.a.counted("out_staged_limit")
+        assert len(nodes.a.plane.drain(1000)) <= 256
+
+
+def test_plane_unknown_destination_dropped_and_counted() -> None:
+    with pair() as nodes:
+        nodes.a.write(ipv4(1, icmp(8), A4, bytes([9, 9, 9, 9])))
+        assert nodes.a.counted("out_no_route") == 1
+
+
+def test_plane_multicast_never_leaves() -> None:
+    with pair() as nodes:
+        nodes.a.plane.add_route(0, bytes(4), 0)
+        nodes.a.write(ipv4(1, icmp(8), A4, bytes([224, 0, 0, 1])))
+        assert nodes.a.counted("out_filtered") == 1
+
+
+def test_plane_service_address_is_an_event() -> None:
+    with pair() as nodes:
+        service = bytes([100, 100, 100, 100])
+        nodes.a.plane.set_service_addresses([service, bytes(16)])
+        packet = ipv4(17, b"\0" * 8, A4, service)
+        nodes.a.write(packet)
+        assert nodes.a.event(EV_SERVICE) == (EV_SERVICE, packet)
+
+
+def test_plane_responder_silent_until_confirmed() -> None:
+    """dataplane 1.3: a responder must not send on a new pair before it received a packet on it."""
+    with pair(session=False) as nodes:
+        nodes.session(responder_slot="next")
+        answer = ipv4(1, icmp(0), B4, A4)
+        nodes.b.write(answer)
+        assert nodes.b.event(EV_STAGED)[2] == PLAIN + answer
+        assert nodes.a.plane.send_keepalive(0)
+        assert nodes.b.event(EV_CONFIRMED) == (EV_CONFIRMED, 0, 0xB0)
+        nodes.b.write(answer)
+        assert nodes.a.read() == PLAIN + answer
+
+
+def test_plane_previous_session_still_opens() -> None:
+    with pair() as nodes:
+        nodes.session(index=1)
+        send_raw(nodes, sealed(offload.udp(b"old"), 0))
+        assert nodes.b.read()[10:] == offload.udp(b"old")
+        nodes.session(index=2)
+        send_raw(nodes, sealed(offload.udp(b"too old"), 1))
+        assert nodes.b.counted("in_no_session") == 1
+
+
+def test_plane_promotion_keeps_the_previous_session() -> None:
+    with pair() as nodes:
+        nodes.session(index=1, responder_slot="next")
+        assert nodes.a.plane.send_keepalive(0)
+        assert nodes.b.event(EV_CONFIRMED)[2] == 0xB1
+        send_raw(nodes, sealed(offload.udp(b"late"), 0))
+        assert nodes.b.read()[10:] == offload.udp(b"late")
+        assert nodes.b.plane.peer_state(0).current_local_index == 0xB1
+
+
+def test_plane_old_initiator_session_asks_for_rekey_once() -> None:
+    with pair(session=False) as nodes:
+        nodes.session(created=time.monotonic() - 121)
+        for _ in range(3):
+            nodes.a.write(offload.udp(b"q"))
+            nodes.b.read()
+        events = [*nodes.a.plane.drain(), *nodes.b.plane.drain()]
+        assert [event for event in events if event[0] == EV_REKEY] == [(EV_REKEY, 0, 0xA0)]
+
+
+def test_plane_initiator_that_only_receives_asks_for_rekey_later() -> None:
+    with pair(session=False) as nodes:
+        nodes.session(created=time.monotonic() - 166)
+        nodes.b.write(ipv4(1, icmp(0), B4, A4))
+        nodes.a.read()
+        assert nodes.a.event(EV_REKEY) == (EV_REKEY, 0, 0xA0)
+        assert not any(event[0] == EV_REKEY for event in nodes.b.plane.drain())
+
+
+def test_plane_datagrams_of_other_protocols_are_events() -> None:
+    with pair() as nodes:
+        handshake = b"\1\0\0\0" + bytes(144)
+        disco = "TS💬".encode() + bytes(80)
+        for datagram in (handshake, disco, bytes(40)):
+            send_raw(nodes, datagram)
+            assert nodes.b.event(EV_DATAGRAM) == (EV_DATAGRAM, LOOPBACK, nodes.a.port, datagram)
+
+
+def test_plane_handshake_between_data_in_one_burst() -> None:
+    with pair() as nodes:
+        data = sealed(bytes(ipv4(17, bytes(108))), 0)
+        assert len(data) == 160
+        other = b"\1\0\0\0" + bytes(156)
+        burst = data + other + sealed(ipv4(17, bytes(108)), 1)
+        nodes.a.udp.setsockopt(17, 103, 160)
+        send_raw(nodes, burst)
+        nodes.a.udp.setsockopt(17, 103, 0)
+        assert nodes.b.event(EV_DATAGRAM)[3] == other
+        assert nodes.b.read()
+        assert nodes.b.read()
+
+
+def test_plane_tsmp_and_watched_echo_are_events() -> None:
+    with pair() as nodes:
+        nodes.b.plane.watch_echo(0x1234)
+        tsmp, echo, other = ipv4(99, b"ping"), ipv4(1, icmp(0, 0, 0x1234)), ipv4(1, icmp(0, 0, 0x1235))
+        for packet in (tsmp, echo, other):
+            assert nodes.a.plane.send_packet(0, packet)
+        assert nodes.b.event(EV_TSMP) == (EV_TSMP, 0, tsmp)
+        assert nodes.b.event(EV_ECHO) == (EV_ECHO, 0, echo)
+        assert nodes.b.read()[10:] == other
+
+
+def test_plane_without_tun_hands_packets_up() -> None:
+    with pair(userspace=True) as nodes:
+        nodes.a.write(offload.udp(b"to you"))
+        assert nodes.b.event(EV_LOCAL) == (EV_LOCAL, 0, offload.udp(b"to you"))
+        assert nodes.b.plane.send_packet(0, ipv4(1, icmp(0), B4, A4))
+        assert nodes.a.read()[10:] == ipv4(1, icmp(0), B4, A4)
+        assert not nodes.b.plane.deliver(offload.udp(b"no host"))
+
+
+def test_plane_filter_refuses_and_reports_connections() -> None:
+    with pair() as nodes:
+        nodes.b.plane.set_filter(Filter((), [(bytes(4), 0)]))
+        syn = offload.tcp(b"", flags=0x02)
+        for _ in range(40):
+            nodes.a.write(syn)
+        assert nodes.b.event(EV_DENIED) == (EV_DENIED, 0, syn)
+        nodes.b.counted("in_filtered", 40)
+        assert sum(event[0] == EV_DENIED for event in nodes.b.held + nodes.b.plane.drain()) < 20
+        nodes.a.write(offload.tcp(b"", flags=0x10))
+        assert nodes.b.read()[10:] == offload.tcp(b"", flags=0x10)
+
+
+def test_plane_filter_none_set_accepts_nothing() -> None:
+    with pair(start=False) as nodes:
+        plane = Plane(tun_fds=[nodes.b.tun.fileno()], udp4_fd=nodes.b.udp.fileno(), udp6_fd=-1)
+        peer = plane.add_peer(b"A" * 32)
+        plane.add_route(peer, A4, 32)
+        plane.install_session(
+            peer,
+            slot="current",
+            local_index=1,
+            remote_index=2,
+            send_key=KEY_BA,
+            receive_key=KEY_AB,
+            created=time.monotonic(),
+            initiator=False,
+        )
+        plane.open_from([sealed(offload.tcp(b"data"), 0, index=1)])
+        assert plane.counters()["in_filtered"] == 1
+        assert nodes.b.nothing()
+
+
+def test_plane_jailed_peer_meets_shields() -> None:
+    with pair() as nodes:
+        nodes.b.plane.set_jailed(0, True)
+        nodes.a.write(offload.udp(b"unasked"))
+        assert nodes.b.counted("in_filtered") == 1
+        # What b asked for comes back.
+        question = ipv4(17, struct.pack(">HHHH", 5000, 4000, 8, 0), B4, A4)
+        nodes.b.write(question)
+        nodes.a.read()
+        nodes.a.write(offload.udp(b"answer"))
+        assert nodes.b.read()[10:] == offload.udp(b"answer")
+        nodes.b.plane.set_jailed(0, False)
+        nodes.a.write(offload.udp(b"welcome"))
+        assert nodes.b.read()[10:] == offload.udp(b"welcome")
+
+
+def test_plane_untrusted_path_sends_both_ways() -> None:
+    with pair() as nodes:
+        nodes.connect(relay=7, trusted_until=time.monotonic() - 1)
+        nodes.a.write(offload.udp(b"twice"))
+        assert nodes.b.read()[10:] == offload.udp(b"twice")
+        assert nodes.a.event(EV_RELAY) == (EV_RELAY, 7)
+        frame = nodes.a.plane.take_relayed(7)
+        assert (frame[0], int.from_bytes(frame[1:5], "big"), frame[5:37]) == (4, len(frame) - 5, b"B" * 32)
+        assert nodes.b.plane.open_from([frame[37:]]) == []
+        assert nodes.b.counted("in_replayed") == 1
+        assert nodes.a.plane.take_relayed(7) == b""
+        nodes.connect(relay=7, trusted_until=time.monotonic() + 60)
+        nodes.a.write(offload.udp(b"once"))
+        nodes.b.read()
+        assert nodes.a.plane.take_relayed(7) == b""
+
+
+def test_plane_relay_alone_carries_super_packets() -> None:
+    with pair() as nodes:
+        nodes.a.plane.set_path(0, None, 0, 0, 3)
+        header, packet = offload.super_tcp(b"r" * 20000, 1240)
+        nodes.a.write(packet, header)
+        nodes.a.event(EV_RELAY)
+        frames, datagrams = nodes.a.plane.take_relayed(3), list[bytes]()
+        while frames:
+            size = int.from_bytes(frames[1:5], "big")
+            datagrams.append(frames[37 : 5 + size])
+            frames = frames[5 + size :]
+        assert len(datagrams) == 17
+        handshake = b"\2\0\0\0" + bytes(88)
+        assert nodes.b.plane.open_from([*datagrams, handshake]) == [handshake]
+        got = nodes.b.read()
+        assert segment.split(got[:10], got[10:]) == segment.split(header, packet)
+
+
+def test_plane_relay_queue_full_drops_and_counts() -> None:
+    with pair() as nodes:
+        nodes.a.plane.set_path(0, None, 0, 0, 3)
+        for _ in range(500):
+            nodes.a.plane.send_packet(0, ipv4(17, bytes(1252)))
+        assert nodes.a.plane.counters()["out_relay_full"] > 0
+        assert len(nodes.a.plane.take_relayed(3)) <= 1 << 19
+
+
+def test_plane_no_path_dropped_and_counted() -> None:
+    with pair() as nodes:
+        nodes.a.plane.set_path(0, None, 0, 0, 0)
+        nodes.a.write(offload.udp(b"lost"))
+        assert nodes.a.counted("out_no_path") == 1
+        nodes.a.plane.set_path(0, bytes(15) + b"\1", 9, 1e8, 0)
+        nodes.a.write(offload.udp(b"lost"))
+        assert nodes.a.counted("out_no_socket") == 1
+
+
+def test_plane_sockets_can_be_changed_while_running() -> None:
+    with pair() as nodes:
+        nodes.b.plane.set_udp(-1, -1)
+        nodes.b.udp.close()
+        nodes.b.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        nodes.b.udp.setblocking(False)
+        nodes.b.udp.bind(("127.0.0.1", 0))
+        nodes.b.port = nodes.b.udp.getsockname()[1]
+        nodes.b.plane.set_udp(nodes.b.udp.fileno(), -1)
+        nodes.connect()
+        nodes.a.write(offload.udp(b"moved"))
+        assert nodes.b.read()[10:] == offload.udp(b"moved")
+
+
+def test_plane_routes_move_and_go() -> None:
+    with pair(session=False) as nodes:
+        other = nodes.a.plane.add_peer(b"C" * 32)
+        nodes.a.plane.add_route(other, B4, 32)
+        nodes.a.write(offload.udp(b"q"))
+        assert nodes.a.event(EV_STAGED)[1] == other
+        nodes.a.plane.add_route(0, bytes([100, 64, 0, 0]), 10)
+        nodes.a.plane.remove_peer(other)
+        nodes.a.write(offload.udp(b"q"))
+        assert nodes.a.event(EV_STAGED)[1] == 0
+        nodes.a.plane.remove_route(bytes([100, 64, 0, 0]), 10)
+        nodes.a.write(offload.udp(b"q"))
+        nodes.a.counted("out_no_route")
+
+
+def test_plane_removed_peer_leaves_no_event_behind() -> None:
+    with pair(session=False) as nodes:
+        nodes.a.write(offload.udp(b"q"))
+        assert select.select([nodes.a.plane.event_fd], [], [], 5)[0]
+        nodes.a.plane.remove_peer(0)
+        assert nodes.a.plane.add_peer(b"D" * 32) == 0
+        assert nodes.a.plane.drain() == []
+
+
+def test_plane_unknown_peer_raises_key_error() -> None:
+    with pair(start=False) as nodes:
+        for call in (
+            nodes.a.plane.remove_peer,
+            nodes.a.plane.peer_state,
+            nodes.a.plane.clear_sessions,
+            nodes.a.plane.send_keepalive,
+        ):
+            for peer in (1, -1, 70000):
+                with pytest.raises(KeyError):
+                    call(peer)
+
+
+def test_plane_thousands_of_sessions_are_found_and_forgotten() -> None:
+    node = Node(userspace=True)
+    try:
+        for i in range(3000):
+            peer = node.plane.add_peer(i.to_bytes(32, "big"))
+            node.plane.add_route(peer, i.to_bytes(4, "big"), 32)
+            node.plane.install_session(
+                peer,
+                slot="current",
+                local_index=i * 7919,
+                remote_index=1,
+                send_key=KEY_BA,
+                receive_key=KEY_AB,
+                created=time.monotonic(),
+                initiator=False,
+            )
+        packet = ipv4(99, b"", (2999).to_bytes(4, "big"))
+        node.plane.open_from([sealed(packet, 0, index=2999 * 7919)])
+        assert node.event(EV_TSMP)[1:] == (2999, packet)
+        for i in range(3000):
+            node.plane.remove_peer(i)
+        node.plane.open_from([sealed(packet, 1, index=2999 * 7919)])
+        assert node.plane.counters()["in_no_session"] == 1
+    finally:
+        node.close()
+
+
+def test_plane_event_ring_full_drops_and_recovers() -> None:
+    node = Node(userspace=True, ring_bytes=4096)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        node.plane.start()
+        for _ in range(100):
+            sender.sendto(bytes(1000), ("127.0.0.1", node.port))
+        node.counted("events_lost")
+        assert len(node.plane.drain()) >= 3
+        deadline = time.monotonic() + 5
+        while not any(event[3] == b"w" * 50 for event in node.plane.drain()):
+            assert time.monotonic() < deadline
+            sender.sendto(b"w" * 50, ("127.0.0.1", node.port))
+    finally:
+        sender.close()
+        node.close()
+
+
+def test_plane_drain_limit_leaves_the_bell_ringing() -> None:
+    with pair() as nodes:
+        for i in range(10):
+            send_raw(nodes, bytes([200 + i]) * 50)
+        nodes.b.counted("udp_reads")
+        got = list[bytes]()
+        while len(got) < 10:
+            assert select.select([nodes.b.plane.event_fd], [], [], 5)[0]
+            batch = nodes.b.plane.drain(3)
+            assert len(batch) <= 3
+            got += [event[3] for event in batch]
+        assert [data[0] for data in got] == list(range(200, 210))
+
+
+def test_plane_starts_again_after_stop() -> None:
+    with pair() as nodes:
+        nodes.b.plane.stop()
+        nodes.b.plane.stop()
+        nodes.a.write(offload.udp(b"waits"))
+        assert nodes.b.nothing()
+        nodes.b.plane.start()
+        assert nodes.b.read()[10:] == offload.udp(b"waits")
+        with pytest.raises(RuntimeError):
+            nodes.b.plane.start()
+
+
+def test_plane_bad_arguments_raise() -> None:
+    with pair(start=False) as nodes:
+        plane = nodes.a.plane
+        keys = {"send_key": KEY_AB, "receive_key": KEY_BA, "created": 0.0, "initiator": True, "remote_index": 1}
+        with pytest.raises(ValueError, match="in use"):
+            plane.install_session(0, slot="current", local_index=0xA0, **keys)
+        with pytest.raises(ValueError, match="key length"):
+            plane.install_session(0, slot="current", local_index=1, **{**keys, "send_key": b"short"})
+        with pytest.raises(ValueError, match="slot"):
+            plane.install_session(0, slot="previous", local_index=1, **keys)  # type: ignore[arg-type]
+        for call, arguments in (
+            (plane.add_peer, (b"short",)),
+            (plane.add_route, (0, bytes(5), 32)),
+            (plane.add_route, (0, bytes(4), 33)),
+            (plane.set_path, (0, bytes(5), 1, 0.0, 0)),
+            (plane.set_path, (0, bytes(4), 65536, 0.0, 0)),
+            (plane.send_packet, (0, b"")),
+            (plane.send_staged, (0, [bytes(10)])),
+            (plane.deliver, (b"",)),
+            (plane.set_service_addresses, ([bytes(5)],)),
+        ):
+            with pytest.raises(ValueError, match=r"."):
+                call(*arguments)  # type: ignore[operator]
+
+
+def test_packet_threads_never_take_the_interpreter_lock() -> None:
+    """The sources of the packet path hold no Python object and no `with gil`."""
+    folder = Path(segment.__file__).parent
+    for name in ("inbound", "outbound", "worker", "session", "peer", "epoch", "relayqueue", "planestate"):
+        source = (folder / f"{name}.pyx").read_text()
+        assert "with gil" not in source
+        for line in source.splitlines():
+            if line.startswith("cdef") and line.endswith(":") and "enum" not in line and "extern" not in line:
+                assert line.endswith("noexcept nogil:"), line
+
+
+def test_allow_all_is_a_filter() -> None:
+    assert isinstance(allow_all(), Filter)
