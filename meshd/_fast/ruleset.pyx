@@ -5,7 +5,15 @@ cimport cython
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 
-from meshd._fast.ipprefix cimport Prefix, append_prefixes, range_from, ranges_normalise
+from meshd._fast.ipprefix cimport (
+    Prefix,
+    address_load_c,
+    append_prefixes,
+    equal_bits,
+    family_of,
+    range_from,
+    ranges_normalise,
+)
 from meshd._fast.lpm cimport lpm_free_c, lpm_insert_c, lpm_new_c
 
 cdef enum:
@@ -13,6 +21,9 @@ cdef enum:
     MASK_BITS_LIMIT = 1 << 27           # prefixes times bits of their masks while compiling: 16 MiB
 
 cdef tuple PORT_PROTOCOLS = (6, 17, 132)
+cdef list LENGTHS = [bytes([n]) for n in range(129)]
+cdef bytes HOST4 = LENGTHS[32]
+cdef bytes HOST6 = LENGTHS[128]
 
 # While compiling, a class is a bitmap in a Python int: of source lists for sources (rules often share one), of targets
 # for destinations. A target is one (source list, protocols, first port, last port); what a source class may reach at a
@@ -25,37 +36,54 @@ cdef inline int width_of(int family):
 
 @cython.wraparound(True)
 cdef dict nested_masks(dict own):
-    """Each prefix's mask joined with those of the prefixes around it; keys are (family, first address, bits)."""
+    """Each prefix's mask joined with those of the prefixes around it. Keys are packed address and length byte."""
     cdef dict out = {}
-    cdef list around = []
-    cdef int family, bits
-    for key in sorted(own):
-        family, number, bits = key
+    cdef list around = []               # (key, mask) from the widest to the narrowest
+    cdef bytes key
+    cdef tuple above
+    # By family, then address, then length: whatever contains a prefix comes before it.
+    for key in sorted(sorted(own), key=len):
+        mask = own[key]
         while around:
-            above_family, above_number, above_bits, mask = around[-1]
-            if above_family == family and (number ^ above_number) >> (width_of(family) - above_bits) == 0:
+            above = around[-1]
+            if key_contains(above[0], key):
+                mask = mask | above[1]
                 break
             around.pop()
-        mask = own[key] | around[-1][3] if around else own[key]
-        around.append((family, number, bits, mask))
+        around.append((key, mask))
         out[key] = mask
     return out
+
+
+cdef bint key_contains(bytes outer, bytes inner):
+    cdef const uint8_t* a = <const uint8_t*><const char*>outer
+    cdef const uint8_t* b = <const uint8_t*><const char*>inner
+    cdef uint64_t a_hi = 0, a_lo = 0, b_hi = 0, b_lo = 0
+    cdef int size = len(outer) - 1, family = 4 if size == 4 else 6
+    if len(inner) != len(outer) or a[size] > b[size]:
+        return False
+    address_load_c(a, family, &a_hi, &a_lo)
+    address_load_c(b, family, &b_hi, &b_lo)
+    return equal_bits(a_hi, a_lo, b_hi, b_lo) >= a[size]
 
 
 cdef int add_range(dict own, bytes first, bytes last, object bit) except -1:
     """Joins bit into the mask of every prefix of the range."""
     cdef ip_range_t r
-    cdef int family = range_from(&r, first, last)
+    cdef int family
     cdef list prefixes
     cdef Prefix prefix
+    cdef bytes key
     if first == last:
-        key = (family, int.from_bytes(first, "big"), len(first) * 8)
-        own[key] = own.get(key, 0) | bit
+        key = first + (HOST4 if family_of(first) == 4 else HOST6)
+        mask = own.get(key)
+        own[key] = bit if mask is None else mask | bit
         return 0
+    family = range_from(&r, first, last)
     prefixes = []
     append_prefixes(prefixes, family, r)
     for prefix in prefixes:
-        key = (family, int.from_bytes(prefix.address, "big"), prefix.bits)
+        key = prefix.address + LENGTHS[prefix.bits]
         own[key] = own.get(key, 0) | bit
     return 0
 
@@ -63,13 +91,15 @@ cdef int add_range(dict own, bytes first, bytes last, object bit) except -1:
 cdef lpm_t* load_map(dict masks, dict values) except NULL:
     """A map from each prefix to the value of its mask."""
     cdef lpm_t* out = lpm_new_c()
-    cdef bytes raw
-    cdef int family
+    cdef const uint8_t* raw
+    cdef bytes key
+    cdef int size
     if out == NULL:
         raise MemoryError
-    for (family, number, bits), mask in masks.items():
-        raw = number.to_bytes(4 if family == 4 else 16, "big")
-        if lpm_insert_c(out, <const uint8_t*><const char*>raw, family, bits, values[mask]) < 0:
+    for key, mask in masks.items():
+        raw = <const uint8_t*><const char*>key
+        size = len(key) - 1
+        if lpm_insert_c(out, raw, 4 if size == 4 else 6, raw[size], values[mask]) < 0:
             lpm_free_c(out)
             raise MemoryError
     return out
