@@ -209,12 +209,17 @@ class RunningNode:
             hostinfo=hostinfo,
             disco_public=self._magicsock.disco_public,
             clock=self._clock,
-            on_status=on_status,
+            on_status=lambda status: self._control_reported(status, on_status),
             auth_key=auth_key,
             on_ping=self._ping_for_control,
             on_browse=lambda url: self._backend.browse(url),
             on_exit=self._exit_asked,
         )
+
+    def _control_reported(self, status: ControlStatus, on_status: Callable[[ControlStatus], None]) -> None:
+        # While control is away nobody would learn of another home relay, so the present one is kept.
+        self._magicsock.control_connected = status.in_map_poll
+        on_status(status)
 
     async def _ping_for_control(self, kind: str, address: str) -> PingResponse:
         """A ping that the coordination server asks for (control's PingRequest)."""

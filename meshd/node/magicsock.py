@@ -41,6 +41,7 @@ __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
 RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
 MAX_REGIONS_EVER = 250  # the data plane keeps a queue per region for as long as it lives
+HANDSHAKE_FRESH_S = 5.0  # WireGuard's REKEY_TIMEOUT: after that its own retry has been sent
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 log = get_logger(__name__)
@@ -206,7 +207,10 @@ class MagicSock:
         path = peer.path
         trusted = path.trusted(self._clock.monotonic())
         sent = path.best is not None and self._send_udp(peer, path.best.address, datagram)
-        if path.relay and not (trusted and sent):
+        if trusted and sent:
+            return
+        peer.handshake = (datagram, self._clock.monotonic())
+        if path.relay:
             self._links.send(path.relay, key.raw, datagram)
 
     def send_to(self, address: AddrPort, datagram: bytes) -> None:
@@ -381,6 +385,11 @@ class MagicSock:
 
     def path_direct(self, peer: PeerPath, address: AddrPort) -> None:
         self._pings.became_direct(peer, address)
+        waiting, peer.handshake = peer.handshake, None
+        if waiting is not None and self._clock.monotonic() - waiting[1] < HANDSHAKE_FRESH_S:
+            # It may have been lost: its peer was not reachable yet. A second copy does no harm, WireGuard's own
+            # retry would come seconds later.
+            self._send_udp(peer, address, waiting[0])
 
     def path_idle(self) -> None:
         if not self._paths.active:

@@ -44,7 +44,7 @@ class PathOwner(Protocol):
 class PeerPath:
     """One peer: its path machine, its place in the data plane, the region it was last heard on."""
 
-    __slots__ = ("heard", "index", "key", "path", "ping_held_at", "removed", "spec", "was_direct")
+    __slots__ = ("handshake", "heard", "index", "key", "path", "ping_held_at", "removed", "spec", "was_direct")
 
     def __init__(self, spec: PathPeer, path: PathSet) -> None:
         self.key = spec.node_key
@@ -55,6 +55,8 @@ class PeerPath:
         self.ping_held_at = 0.0
         self.removed = False
         self.was_direct: AddrPort | None = None
+        self.handshake: tuple[bytes, float] | None = None
+        """The last handshake message that went out while no path was proven, and when."""
 
 
 class PeerPaths:

@@ -6,7 +6,7 @@ import pytest
 
 from meshd.node.pathtypes import PathPeer
 from meshd.testing.memorynet import Link, NatKind
-from tests.sim.pathsim import PathSimulation
+from tests.sim.pathsim import REGION, PathSimulation
 
 EASY = (None, NatKind.FULL_CONE, NatKind.RESTRICTED, NatKind.PORT_RESTRICTED)
 
@@ -268,3 +268,18 @@ def test_paths_ping_without_answer_ends_after_5_s(internet):
     outcome, took = timed_ping(sim, a, b)
     assert outcome is None
     assert took == pytest.approx(5.0)
+
+
+def test_paths_handshake_lost_before_the_path_was_known_is_sent_again(internet):
+    """The first initiation to a peer that was not reachable yet must not cost WireGuard's 5 s."""
+    sim = internet()
+    a, b = sim.pair({}, {})
+    a.magic.remove_peer(b.key)
+    a.magic.update_peer(PathPeer(b.key, b.magic.disco_public, REGION, ()))
+    b.links.up = False
+    a.send(b, b"hello")
+    sim.run(0.5)
+    assert b.inbox == []
+    a.magic.update_peer(PathPeer(b.key, b.magic.disco_public, REGION, b.endpoints))
+    sim.run(1.0)
+    assert len(b.inbox) == 1
