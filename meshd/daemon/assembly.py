@@ -77,6 +77,11 @@ class RunningNode:
     async def close(self) -> None:
         await self._exits.aclose()
 
+    @property
+    def userspace(self) -> bool:
+        """There is no tunnel interface."""
+        return self._host.router is None
+
     def metrics(self) -> str:
         """All counters in Prometheus text form."""
         return self._service.metrics()

@@ -110,20 +110,17 @@ async def serve(flags: Flags) -> int:
     api = LocalApiServer()
     await api.start(flags.socket)
     notifier.ready()
-    node = RunningNode(flags, api, notifier, stopped.set)
-    try:
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(api.close)
+        node = RunningNode(flags, api, notifier, stopped.set)
         await node.open()
-        proxy = await _start_proxy(flags, node)
-        debug = await _start_debug(flags, node)
+        exits.push_async_callback(node.close)
+        for server in (await _start_proxy(flags, node), await _start_debug(flags, node)):
+            if server is not None:
+                exits.push_async_callback(server.close)
         log.info("started", extra=kv(version=long_version(), socket=flags.socket, tun=flags.tun))
         await stopped.wait()
         log.info("stopping")
-        for server in (proxy, debug):
-            if server is not None:
-                await server.close()
-        await node.close()
-    finally:
-        await api.close()
     return 0
 
 
@@ -136,6 +133,12 @@ def _log_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) 
 async def _start_proxy(flags: Flags, node: RunningNode) -> Socks5Server | None:
     if not flags.socks5_server:
         return None
+    if node.userspace:
+        raise MeshdError(
+            "--socks5-server needs a tunnel interface: without one this version cannot open connections into the mesh",
+            code="usage",
+            hint="Leave out --socks5-server or --tun=userspace-networking.",
+        )
     from meshd.feature.proxy.socks5 import Socks5Server
 
     server = Socks5Server(node.dial)

@@ -138,6 +138,8 @@ def test_second_daemon_on_the_same_socket_refuses(node: Node, lab: Lab) -> None:
         (["--tun="], 1, "is no interface name"),
         (["--tun=name-far-too-long-for-linux"], 1, "is no interface name"),
         (["--state=kube:x"], 2, "no store of kind"),
+        (["--tun=userspace-networking", "--socks5-server=127.0.0.1:0"], 2, "needs a tunnel interface"),
+        (["--debug=192.0.2.1:9"], 2, "expected a loopback address"),
         (["--statedir=/proc/nowhere"], 1, "state directory"),
     ],
 )
