@@ -31,7 +31,8 @@ class PacketInfo:
 def parse(data: ReadableBuffer, /) -> PacketInfo:
     """The headers of one IP packet.
 
-    IPv6 extension headers are not followed: the next header is the protocol. A transport header that does not fit, a
+    Of the IPv6 extension headers only a fragment header right after the IP header is followed (RFC 8200 4.5): for any
+    other the next header is the protocol. A transport header that does not fit, a
     first fragment with less than 10 transport bytes or a later fragment at offset below 80 bytes gives protocol 0.
     Raises ValueError naming the reason for a packet that is empty, shorter than its header or total length, or
     neither IPv4 nor IPv6.

@@ -31,6 +31,8 @@ cdef enum:
     OFFSET_MASK = 0x1fff
     MIN_FRAGMENT_BLOCKS = 10    # a smaller offset could rewrite the transport header (RFC 1858)
     MIN_FIRST_FRAGMENT = 10     # bytes of transport data the first fragment must carry
+    NEXT_FRAGMENT = 44
+    FRAGMENT_HEADER = 8
 
 
 cdef inline void parse_transport(const uint8_t* l4, uint32_t n, packet_info_t* info) noexcept nogil:
@@ -62,6 +64,27 @@ cdef inline void parse_transport(const uint8_t* l4, uint32_t n, packet_info_t* i
     elif proto == PROTO_FRAGMENT:
         # 255 is reserved (IANA); here it means "later fragment", which this packet is not.
         info.proto = PROTO_UNKNOWN
+
+
+cdef inline void parse_fragment6(const uint8_t* header, uint32_t n, packet_info_t* info) noexcept nogil:
+    """What follows the IPv6 header is a fragment header (RFC 8200 4.5) and its part of the packet."""
+    cdef uint32_t blocks, rest
+    info.proto = PROTO_UNKNOWN
+    if n < FRAGMENT_HEADER:
+        return
+    blocks = load_be16(header + 2) >> 3
+    rest = n - FRAGMENT_HEADER
+    info.l4_offset += FRAGMENT_HEADER
+    if blocks:
+        if blocks >= MIN_FRAGMENT_BLOCKS:
+            info.proto = PROTO_FRAGMENT
+        return
+    if header[3] & 1 and rest < MIN_FIRST_FRAGMENT:
+        return
+    # Messages between nodes never come in parts.
+    if header[0] != PROTO_TSMP:
+        info.proto = header[0]
+        parse_transport(header + FRAGMENT_HEADER, rest, info)
 
 
 cdef int parse_c(const uint8_t* data, size_t length, packet_info_t* info) noexcept nogil:
@@ -104,7 +127,10 @@ cdef int parse_c(const uint8_t* data, size_t length, packet_info_t* info) noexce
         info.src = data + 8
         info.dst = data + 24
         info.proto = data[6]
-        parse_transport(data + IP6_HEADER, total - IP6_HEADER, info)
+        if info.proto == NEXT_FRAGMENT:
+            parse_fragment6(data + IP6_HEADER, total - IP6_HEADER, info)
+        else:
+            parse_transport(data + IP6_HEADER, total - IP6_HEADER, info)
         return FAST_OK
     return FAST_DROP_SHORT if length < IP4_HEADER else FAST_DROP_VERSION
 

@@ -55,10 +55,27 @@ def parse(data: bytes) -> PacketInfo | str:
         if total > len(data):
             return "truncated"
         info = PacketInfo(6, data[6], data[8:24], data[24:40], 40, total, l4=data[40:total])
+        if info.proto == 44 and not _step_over_fragment_header(info):
+            return info
     else:
         return "short" if len(data) < 20 else "version"
     _parse_transport(info)
     return info
+
+
+def _step_over_fragment_header(info: PacketInfo) -> bool:
+    """Whether a transport header follows."""
+    proto, header = UNKNOWN, info.l4[:8]
+    if len(header) == 8:
+        info.l4_offset, info.l4 = 48, info.l4[8:]
+        offset, more = struct.unpack_from("!H", header, 2)[0] >> 3, header[3] & 1
+        if offset >= 10:
+            proto = FRAGMENT
+        elif offset == 0 and not (more and len(info.l4) < 10) and header[0] != 99:
+            info.proto = header[0]
+            return True
+    info.proto = proto
+    return False
 
 
 def _parse_transport(info: PacketInfo) -> None:

@@ -100,9 +100,46 @@ def test_parse_protocol_255_is_never_mistaken_for_a_fragment() -> None:
     assert fast.parse(ipv6(255, bytes(40))).proto == 0
 
 
-def test_parse_ipv6_extension_header_is_the_protocol() -> None:
-    info = fast.parse(ipv6(44, bytes([6, 0, 0, 0, 0, 0, 0, 0]) + tcp(1, 2)))
-    assert (info.proto, info.dst_port) == (44, 0)
+def fragment6(proto: int, offset: int, more: bool, body: bytes) -> bytes:
+    return ipv6(44, struct.pack("!BxHI", proto, offset << 3 | more, 7) + body)
+
+
+@pytest.mark.parametrize(
+    ("offset", "more", "body", "proto"),
+    [(0, True, 9, 0), (0, True, 10, 17), (0, False, 8, 17), (1, False, 64, 0), (9, True, 64, 0), (10, False, 1, 255)],
+)
+def test_parse_ipv6_fragment_by_offset(offset: int, more: bool, body: int, proto: int) -> None:
+    assert fast.parse(fragment6(17, offset, more, bytes(body))).proto == proto
+
+
+def test_parse_first_ipv6_fragment_has_the_ports() -> None:
+    info = fast.parse(fragment6(6, 0, True, tcp(1, 2)))
+    assert (info.proto, info.src_port, info.dst_port, info.l4_offset) == (6, 1, 2, 48)
+
+
+@pytest.mark.parametrize("proto", [44, 99, 255])
+def test_parse_ipv6_fragment_of_a_protocol_that_is_never_fragmented(proto: int) -> None:
+    assert fast.parse(fragment6(proto, 0, False, bytes(40))).proto == (44 if proto == 44 else 0)
+
+
+def test_parse_cut_ipv6_fragment_header_gives_unknown() -> None:
+    for size in range(8):
+        assert fast.parse(ipv6(44, bytes([17] + [0] * 7)[:size])).proto == 0
+
+
+@given(
+    proto=st.sampled_from([6, 17, 58, 99, 132, 255, 44, 0]),
+    offset=st.sampled_from([0, 0, 1, 9, 10, 8191]),
+    flags=st.integers(0, 7),
+    body=st.binary(max_size=60),
+)
+def test_parse_any_ipv6_fragment_agrees_with_twin(proto: int, offset: int, flags: int, body: bytes) -> None:
+    assert_same(ipv6(44, struct.pack("!BxHI", proto, offset << 3 | flags, 7) + body))
+
+
+def test_parse_other_ipv6_extension_header_is_the_protocol() -> None:
+    info = fast.parse(ipv6(60, bytes([6, 0, 0, 0, 0, 0, 0, 0]) + tcp(1, 2)))
+    assert (info.proto, info.dst_port) == (60, 0)
 
 
 def test_parse_icmp_of_the_other_family_has_no_type() -> None:
