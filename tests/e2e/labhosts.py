@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -37,6 +38,12 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
             return value
         assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
         time.sleep(0.05)
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens on the Unix socket. The file alone is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 class Process:
@@ -181,7 +188,7 @@ class Node:
             self.host, f"{self.name}.log", program("meshd"), f"--statedir={self.directory}",
             f"--socket={self.socket}", "--port=41641", *self.flags,
         )  # fmt: skip
-        wait_until(lambda: self.socket.exists() or not self._process.running, 10, "meshd's socket")
+        wait_until(lambda: answers(self.socket) or not self._process.running, 10, "meshd's socket")
         assert self._process.running, self._process.output
 
     @property

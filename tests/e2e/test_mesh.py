@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.labhosts import Coordinator, Lab, Node, running_lab, wait_until
+from tests.e2e.labhosts import Coordinator, Lab, Node, program, running_lab, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -25,7 +25,7 @@ def coordinator(lab: Lab) -> Coordinator:
 
 @pytest.fixture(scope="module")
 def nodes(lab: Lab, coordinator: Coordinator) -> tuple[Node, Node]:
-    made = Node(lab, "a"), Node(lab, "b")
+    made = Node(lab, "a", "--tun=mesh0", "--socks5-server=127.0.0.1:1080", "--debug=127.0.0.1:9000"), Node(lab, "b")
     for node in made:
         node.up(coordinator)
     return made
@@ -67,6 +67,41 @@ def test_mesh_whois_names_the_peer(nodes: tuple[Node, Node]) -> None:
     assert "node-b" in a.mesh("whois", b.ip).stdout
 
 
+ECHO = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 7))
+print("ready", flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(connection.recv(100).upper())
+    connection.close()
+"""
+SOCKS = """
+import socket
+proxy = socket.create_connection(("127.0.0.1", 1080), 5)
+proxy.sendall(bytes([5, 1, 0]) + bytes([5, 1, 0, 3, 6]) + b"node-b" + bytes([0, 7]) + b"hello")
+answer = b""
+while data := proxy.recv(100):
+    answer += data
+print(answer.decode("latin-1"))
+"""
+
+
+def test_mesh_socks5_reaches_a_peer_by_name(nodes: tuple[Node, Node], lab: Lab) -> None:
+    _, b = nodes
+    server = lab.start("b", "echo.log", program("python"), "-c", ECHO, b.ip)
+    wait_until(lambda: "ready" in server.output, 5, "the echo server")
+    try:
+        assert "HELLO" in lab.run("a", program("python"), "-c", SOCKS).stdout
+    finally:
+        server.stop()
+
+
+def test_mesh_debug_server_tells_counters(nodes: tuple[Node, Node], lab: Lab) -> None:
+    fetch = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9000/debug/metrics').read().decode())"
+    assert "meshd_udp_reads" in lab.run("a", program("python"), "-c", fetch).stdout
+
+
 def test_mesh_node_restart_keeps_identity_and_path(nodes: tuple[Node, Node]) -> None:
     a, b = nodes
     before, key = b.ip, b.status()["Self"]["PublicKey"]
@@ -83,8 +118,6 @@ def test_mesh_killed_node_is_cleaned_up_after(nodes: tuple[Node, Node]) -> None:
     _, b = nodes
     b.stop(signal.SIGKILL)
     assert any(trace.startswith("52") for trace in b.host_traces())
-    from tests.e2e.labhosts import program
-
     b.lab.run(b.host, program("meshd"), "--cleanup", f"--statedir={b.directory}")
     assert b.host_traces() == []
     b.start()
