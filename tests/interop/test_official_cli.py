@@ -20,7 +20,7 @@ from meshd.testing.localapi import LocalApiThread
 TAILSCALE = shutil.which("tailscale")
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(TAILSCALE is None, reason="the official tailscale command is not on PATH"),
+    pytest.mark.skipif(TAILSCALE is None, reason="tailscale is not on PATH"),
 ]
 SERVER = "--login-server=http://control.test"
 

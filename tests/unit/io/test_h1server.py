@@ -24,6 +24,7 @@ class Rig:
         self.seen: list[Request] = []
         self.gone = asyncio.Event()
         self.released = asyncio.Event()
+        self.writers: list[asyncio.StreamWriter] = []
         self.handler: Callable[[Request], Awaitable[Response]] = self.default
 
     async def default(self, request: Request) -> Response:
@@ -56,7 +57,15 @@ class Rig:
             writer.write(line.upper())
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self.path)
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def close(self) -> None:
+        """End what tests left open: a transport that outlives its loop is an error."""
+        for writer in self.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
     async def ask(self, text: str, *, eof: bool = False) -> bytes:
         reader, writer = await self.connect()
@@ -102,6 +111,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]
                 await scenario(rig)
             finally:
                 await server.close(grace_s=0.01)
+                await rig.close()
             assert server.connections == 0
 
         factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
