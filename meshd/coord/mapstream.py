@@ -211,9 +211,8 @@ class MapStream:
         if visible is None and known is None:
             return set(), set()
         if known is None:
-            known = {node_id for node_id in self._others() if not changes.get(node_id, 0) & change.ADDED} | {
-                node_id for node_id, flags in changes.items() if flags & change.REMOVED and not flags & change.ADDED
-            }
+            # Telling of a removal that concerns nobody is harmless, so ids that may be known count as known.
+            known = self._others() | {node_id for node_id, flags in changes.items() if flags & change.REMOVED}
         target = self._others() if visible is None else visible
         self._known = None if visible is None else target
         return target - known, known - target

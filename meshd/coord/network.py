@@ -20,11 +20,10 @@ DISCO = 8
 EXPIRY = 16
 WHOLE = 32
 """Something that peers only accept as a whole node."""
-ADDED = 64
-REMOVED = 128
-SELF = 256
+REMOVED = 64
+SELF = 128
 """Something that the node itself must be told."""
-ACCESS = 512
+ACCESS = 256
 """Something that decides who may reach whom: owner, tags, routes, existence."""
 
 Listener = Callable[[int, int], None]
@@ -68,7 +67,7 @@ class Network:
     def add(self, node: NodeRecord) -> None:
         """A node that was just stored joins; its name and address are already reserved."""
         self._index(node)
-        self.on_change(node.id, ADDED | WHOLE | ACCESS)
+        self.on_change(node.id, WHOLE | ACCESS)
 
     def remove(self, node: NodeRecord) -> None:
         """A node that was deleted leaves."""

@@ -64,6 +64,7 @@ class ControlMachine:
         self._cipher: StreamCipher | None = None
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self._answers: dict[int, asyncio.Queue[Any]] = {}
+        self._bodies: dict[int, bytes] = {}
         self._pump: asyncio.Task[None] | None = None
         self.paused = asyncio.Event()
         self.paused.set()
@@ -102,18 +103,33 @@ class ControlMachine:
             self._writer.close()
 
     def send(self, path: str, body: bytes) -> int:
-        """Start a request; `answer` waits for what comes back under the returned number."""
+        """Start a request; `part` gives what comes back."""
         stream_id = self._h2.get_next_available_stream_id()
         self._answers[stream_id] = asyncio.Queue()
         self._h2.send_headers(
             stream_id,
             [(":method", "POST"), (":scheme", "https"), (":authority", "test"), (":path", path)],
         )
-        for at in range(0, len(body), 16384):
-            self._h2.send_data(stream_id, body[at : at + 16384])
-        self._h2.end_stream(stream_id)
+        self._bodies[stream_id] = body
+        self._send_bodies()
         self._flush()
         return stream_id
+
+    def _send_bodies(self) -> None:
+        """Send what the server's windows allow of the bodies that wait."""
+        for stream_id, body in list(self._bodies.items()):
+            at = 0
+            while at < len(body):
+                room = min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
+                if room <= 0:
+                    break
+                self._h2.send_data(stream_id, body[at : at + room])
+                at += room
+            if at >= len(body):
+                self._h2.end_stream(stream_id)
+                del self._bodies[stream_id]
+            else:
+                self._bodies[stream_id] = body[at:]
 
     def cancel(self, stream_id: int) -> None:
         """Give a request up."""
@@ -215,7 +231,10 @@ class ControlMachine:
             elif isinstance(event, h2.events.DataReceived):
                 self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
                 self._answers[event.stream_id or 0].put_nowait(event.data or b"")
+            elif isinstance(event, (h2.events.WindowUpdated, h2.events.RemoteSettingsChanged)):
+                self._send_bodies()
             elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                self._bodies.pop(event.stream_id or 0, None)
                 self._answers[event.stream_id or 0].put_nowait(_END)
 
 

@@ -148,6 +148,9 @@ class FrontConnection(asyncio.Protocol):
                 if isinstance(event, h11.Request):
                     self._request = event
                     self._body.clear()
+                    if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
+                        self._refuse(http, 431, b"request headers too large\n")
+                        return
                     if http.they_are_waiting_for_100_continue:
                         self._refuse(http, 417, b"send the request without Expect\n")
                         return

@@ -39,6 +39,42 @@ RESET_BURST = 200.0
 RESETS_PER_SECOND = 2.0
 """Streams a client may cancel; more is an attack (opening and resetting costs it nothing)."""
 DEFAULT_CONNECTION_WINDOW = 65535
+PREFACE_BYTES = 24
+FRAME_HEADER_BYTES = 9
+MAX_FRAME_BYTES = 16384
+"""The default of SETTINGS_MAX_FRAME_SIZE, which is what we announce."""
+
+
+class FrameGuard:
+    """Finds frames longer than allowed as soon as their header is there; the library only looks once they are whole.
+
+    Without it a client could make the server hold 16 MiB per connection.
+    """
+
+    __slots__ = ("_header", "_skip")
+
+    def __init__(self) -> None:
+        self._skip = PREFACE_BYTES
+        self._header = b""
+
+    def allows(self, data: bytes) -> bool:
+        """Whether every frame header in the stream so far names an allowed length (RFC 9113 4.2)."""
+        at, size = 0, len(data)
+        while at < size:
+            if self._skip:
+                step = min(self._skip, size - at)
+                self._skip -= step
+                at += step
+                continue
+            part = data[at : at + FRAME_HEADER_BYTES - len(self._header)]
+            self._header += part
+            at += len(part)
+            if len(self._header) == FRAME_HEADER_BYTES:
+                self._skip = int.from_bytes(self._header[:3], "big")
+                self._header = b""
+                if self._skip > MAX_FRAME_BYTES:
+                    return False
+        return True
 
 
 class H2Stream:
@@ -134,6 +170,7 @@ class H2Server:
                 normalize_outbound_headers=False,
             )
         )
+        self._guard = FrameGuard()
         self._streams: dict[int, H2Stream] = {}
         self._held = 0
         self._writable = True
@@ -166,6 +203,11 @@ class H2Server:
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; malformed ones end the connection."""
         if self._ended:
+            return
+        if not self._guard.allows(data):
+            self._h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            self._flush()
+            self._end()
             return
         self._batching = True
         try:

@@ -1,0 +1,239 @@
+"""Whatever happens, a node that applied every delta knows what a new stream would tell it."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.coord import network as change
+from meshd.coord.mapbuild import MapBuilder
+from meshd.coord.mapstream import MapStream
+from meshd.coord.network import Network
+from meshd.coord.policysource import PolicySource
+from meshd.coord.records import NodeRecord, UserRecord
+from meshd.wire.control import DERPMap, Hostinfo, MapResponse, NetInfo, decode
+from meshd.wire.mapframe import MapFrameReader
+
+POLICY = """{
+  "groups": {"group:a": ["alice"]},
+  "tagOwners": {"tag:web": ["alice"]},
+  "acls": [
+    {"action": "accept", "src": ["group:a"], "dst": ["tag:web:80", "10.1.0.0/16:*"]},
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]},
+    {"action": "accept", "proto": "tcp", "src": ["100.64.0.3"], "dst": ["bob:22"]},
+  ],
+}"""
+OTHER_POLICY = '{"acls": [{"action": "accept", "src": ["bob"], "dst": ["*:443"]}]}'
+
+
+class Outlet:
+    def __init__(self):
+        self.data = b""
+        self.unsent = 0
+        self.closed = False
+
+    def write(self, data):
+        self.data += data
+
+    def end(self):
+        self.closed = True
+
+
+class World:
+    """A network, its streams, and what every streaming node has understood so far."""
+
+    def __init__(self):
+        self.network = Network()
+        self.network.load([UserRecord(1, "alice", 0.0), UserRecord(2, "bob", 0.0)], [], 0)
+        self.policy = PolicySource()
+        self.builder = MapBuilder(self.network, "mesh.internal", DERPMap(regions={}))
+        self.changes = {}
+        self.network.on_change = self.changed
+        self.now = 1000.0
+        self.streams = {}
+        self.refresh()
+
+    def wall(self):
+        return self.now
+
+    def monotonic(self):
+        return self.now
+
+    def refresh(self):
+        self.access = self.policy.access(self.network)
+
+    def changed(self, node_id, flags):
+        self.builder.forget(node_id)
+        self.changes[node_id] = self.changes.get(node_id, 0) | flags
+
+    def flush(self):
+        self.refresh()
+        changes, self.changes = self.changes, {}
+        cache = {}
+        for stream, client in list(self.streams.values()):
+            stream.access_changed()
+            stream.offer(changes, cache)
+            client.read()
+
+    def open(self, node):
+        self.refresh()
+        outlet = Outlet()
+        stream = MapStream(self, node, outlet, zstd=False)
+        stream.send_full()
+        client = Client(outlet)
+        client.read()
+        self.streams[node.id] = (stream, client)
+
+    def fresh(self, node):
+        return Client.of(decode(MapResponse, MapStream(self, node, Outlet(), zstd=False).full()))
+
+
+class Client:
+    """Applies messages as the protocol says."""
+
+    def __init__(self, outlet):
+        self.outlet = outlet
+        self.frames = MapFrameReader(False)
+        self.node = None
+        self.peers = {}
+        self.filters = {}
+
+    @classmethod
+    def of(cls, message):
+        client = cls(Outlet())
+        client.apply(message)
+        return client
+
+    def read(self):
+        data, self.outlet.data = self.outlet.data, b""
+        for message in self.frames.feed(data):
+            self.apply(decode(MapResponse, message))
+
+    def apply(self, message):
+        if message.node is not None:
+            self.node = message.node
+        if message.peers:
+            self.peers = {peer.id: peer for peer in message.peers}
+        for node_id in message.peers_removed:
+            self.peers.pop(node_id, None)
+        for peer in message.peers_changed:
+            self.peers[peer.id] = peer
+        for patch in message.peers_changed_patch:
+            peer = self.peers.get(patch.node_id)
+            if peer is None:
+                continue
+            fields = {}
+            if patch.derp_region:
+                fields |= {"home_derp": patch.derp_region, "derp": f"127.3.3.40:{patch.derp_region}"}
+            for name in ("endpoints", "disco_key", "online", "last_seen", "key_expiry"):
+                if getattr(patch, name) is not None:
+                    fields[name] = getattr(patch, name)
+            if patch.online:
+                fields["last_seen"] = None
+            self.peers[patch.node_id] = msgspec.structs.replace(peer, **fields)
+        for name, rules in message.packet_filters.items():
+            self.filters[name] = rules
+
+    def state(self):
+        return self.peers, self.filters
+
+
+OPERATIONS = (
+    *("add", "add", "add", "open", "open", "endpoints", "region", "online", "disco", "rename", "tag", "expire"),
+    *("unexpire", "routes", "remove", "policy", "other_policy", "no_policy", "stall", "resume", "flush", "flush"),
+)
+STEP = st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 5), st.integers(1, 9))
+
+
+def _step(world, operation, which, value):
+    network = world.network
+    if operation == "add":
+        node_id = network.next_id()
+        name = f"n{node_id}"
+        network.names.add(name)
+        v4, v6 = network.addresses.allocate()
+        network.add(
+            NodeRecord(
+                node_id,
+                f"mkey:{node_id:064x}",
+                f"nodekey:{node_id:064x}",
+                1 + value % 2,
+                name,
+                v4,
+                v6,
+                1.0,
+                version=113,
+            )
+        )
+        return
+    if operation == "flush":
+        world.flush()
+        return
+    if operation in ("policy", "other_policy", "no_policy"):
+        world.policy.set({"policy": POLICY, "other_policy": OTHER_POLICY, "no_policy": None}[operation])
+        world.flush()
+        return
+    if not network.nodes:
+        return
+    node = list(network.nodes.values())[which % len(network.nodes)]
+    match operation:
+        case "open":
+            world.open(node)
+        case "stall" if node.id in world.streams:
+            world.streams[node.id][0].outlet.unsent = 1
+        case "resume" if node.id in world.streams:
+            stream, client = world.streams[node.id]
+            stream.outlet.unsent = 0
+            world.refresh()
+            stream.catch_up()
+            client.read()
+        case "endpoints":
+            node.endpoints = tuple(f"192.0.2.{i}:{value}" for i in range(value % 3))
+            world.changed(node.id, change.ENDPOINTS)
+        case "region":
+            node.hostinfo = msgspec.structs.replace(node.hostinfo, net_info=NetInfo(preferred_derp=value % 3))
+            world.changed(node.id, change.HOME_REGION)
+        case "online":
+            node.online = not node.online
+            node.last_seen = world.now
+            world.changed(node.id, change.ONLINE)
+            network.refresh_routes(node)
+        case "disco":
+            node.disco_key = f"discokey:{value:064x}"
+            world.changed(node.id, change.DISCO)
+        case "rename":
+            network.rename(node, f"r{node.id}-{value}")
+        case "tag":
+            node.tags = ("tag:web",) if value % 2 else ()
+            world.changed(node.id, change.WHOLE | change.SELF | change.ACCESS)
+        case "expire" | "unexpire":
+            node.expiry = world.now - 1 if operation == "expire" else None
+            world.changed(node.id, change.WHOLE | change.SELF)
+        case "routes":
+            routes = tuple(f"10.{i}.0.0/16" for i in range(value % 3))
+            node.hostinfo = Hostinfo(routable_ips=routes, net_info=node.hostinfo.net_info)
+            node.approved_routes = routes
+            world.changed(node.id, change.WHOLE | change.SELF | change.ACCESS)
+            network.refresh_routes(node)
+        case "remove":
+            world.streams.pop(node.id, None)
+            network.remove(node)
+
+
+@settings(max_examples=200)
+@given(st.lists(STEP, max_size=60))
+def test_deltas_applied_in_order_equal_the_full_map(steps):
+    world = World()
+    for operation, which, value in steps:
+        world.now += 1
+        _step(world, operation, which, value)
+    for stream, _ in world.streams.values():
+        stream.outlet.unsent = 0
+    world.flush()
+    world.flush()
+    for node_id, (_, client) in world.streams.items():
+        fresh = world.fresh(world.network.nodes[node_id])
+        assert client.peers == fresh.peers
+        assert client.filters == fresh.filters
+        assert client.node == fresh.node

@@ -1,0 +1,148 @@
+"""Names, addresses, routes, waiting machines, the database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.base.errors import MeshdError
+from meshd.coord import store
+from meshd.coord.addresses import AddressPool
+from meshd.coord.database import Database
+from meshd.coord.names import checked_label, label, unique_label
+from meshd.coord.options import PublicAddress, check_domain
+from meshd.coord.pending import LIFETIME_S, MAX_PENDING, PendingRegistrations
+from meshd.coord.registry import usable_endpoints
+from meshd.coord.routes import RouteTable
+from meshd.io.listenaddress import parse_listen
+from meshd.wire.control import RegisterRequest
+
+
+@given(st.text(max_size=200))
+def test_label_of_any_text_is_a_valid_label(text):
+    assert checked_label(label(text)) == label(text)
+
+
+@given(st.text(max_size=100), st.integers(0, 30))
+def test_unique_label_differs_from_all_taken(text, count):
+    taken = set()
+    for _ in range(count):
+        taken.add(unique_label(text, taken))
+    assert len(taken) == count
+    assert all(checked_label(name) for name in taken)
+
+
+def test_addresses_skip_reserved_ones_and_come_back_late():
+    pool = AddressPool()
+    first = pool.allocate()
+    assert first == ("100.64.0.1", "fd7a:115c:a1e0::1")
+    pool.release(first[0])
+    assert pool.allocate()[0] == "100.64.0.2"
+    pool.last = 0x52
+    assert pool.allocate() == ("100.64.0.84", "fd7a:115c:a1e0::54")
+    pool.last = (36 << 16) + (99 << 8) + 255
+    assert pool.allocate()[0] == "100.100.101.0"
+    pool.last = (51 << 16) + (91 << 8) + 255
+    assert pool.allocate()[0] == "100.115.94.0"
+    pool.last = (1 << 22) - 2
+    assert pool.allocate()[0] == "100.64.0.1"
+
+
+def test_routes_carrier_keeps_its_role_while_online():
+    table = RouteTable()
+    route = ("10.0.0.0/8",)
+    assert table.update(2, route, online=True) == {2}
+    assert table.update(1, route, online=True) == set()
+    assert table.primary(2) == route
+    assert table.update(2, route, online=False) == {1, 2}
+    assert table.update(1, route, online=False) == set()
+    assert table.update(2, route, online=True) == {1, 2}
+    assert table.update(2, (), online=True) == {1, 2}
+    assert table.primary(1) == route
+    assert table.update(1, (), online=False) == {1}
+
+
+def test_routes_exit_routes_are_carried_by_all():
+    table = RouteTable()
+    for node_id in (1, 2):
+        assert table.update(node_id, ("0.0.0.0/0", "::/0"), online=True) == {node_id}
+        assert table.carried(node_id) == ("0.0.0.0/0", "::/0")
+        assert table.primary(node_id) == ()
+
+
+def test_pending_list_is_bounded_and_forgets():
+    async def whole():
+        pending = PendingRegistrations()
+        for i in range(MAX_PENDING):
+            pending.open(RegisterRequest(node_key=f"nodekey:{i:064x}"), "m", f"10.0.{i % 100}.1", 0.0, 0.0)
+        last = RegisterRequest(node_key="nodekey:" + "f" * 64)
+        with pytest.raises(MeshdError, match="too many"):
+            pending.open(last, "m", "192.0.2.1", 1.0, 0.0)
+        assert pending.open(last, "m", "192.0.2.1", LIFETIME_S + 1, 0.0)
+        assert len(pending) == 1
+
+    asyncio.run(whole())
+
+
+def test_database_work_that_fails_leaves_the_others_of_its_batch(tmp_path):
+    async def whole():
+        database = Database(tmp_path / "db")
+        first = database.run(lambda c: store.add_user(c, "a", 1.0))
+        double = database.run(lambda c: store.add_user(c, "a", 1.0))
+        other = database.run(lambda c: store.add_user(c, "b", 1.0))
+        assert ((await first).name, (await other).name) == ("a", "b")
+        with pytest.raises(MeshdError, match="already"):
+            await double
+        await database.close()
+        connection = sqlite3.connect(tmp_path / "db")
+        assert connection.execute("SELECT name FROM user ORDER BY id").fetchall() == [("a",), ("b",)]
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+    asyncio.run(whole())
+
+
+def test_database_of_a_newer_program_and_garbage_are_refused(tmp_path):
+    newer = sqlite3.connect(tmp_path / "newer")
+    newer.execute("PRAGMA user_version = 999")
+    newer.close()
+    (tmp_path / "garbage").write_bytes(b"this is not a database" * 100)
+
+    async def open_it(name):
+        Database(tmp_path / name)
+
+    with pytest.raises(MeshdError, match="format 999"):
+        asyncio.run(open_it("newer"))
+    with pytest.raises(MeshdError, match="cannot use the database"):
+        asyncio.run(open_it("garbage"))
+
+
+def test_endpoints_that_peers_cannot_use_are_left_out():
+    assert usable_endpoints(["[fe80::1]:1", "[FE80::1%2]:1", "1.2.3.4:5", "[2001:db8::1]:6"]) == (
+        "1.2.3.4:5",
+        "[2001:db8::1]:6",
+    )
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://h/path", "http://h:99999", "http://u@h", ""])
+def test_url_that_is_not_an_address_is_refused(url):
+    with pytest.raises(MeshdError):
+        PublicAddress.parse(url)
+
+
+def test_url_and_listen_forms():
+    assert PublicAddress.parse("https://mesh.example/").port == 443
+    address = PublicAddress.parse("http://[2001:db8::1]:8080")
+    assert (address.host, address.port, address.is_v6) == ("2001:db8::1", 8080, True)
+    assert parse_listen("[::]:80") == ("::", 80)
+    assert parse_listen(":80") == ("", 80)
+    for bad in ("80", "::1:80", "h:", "h:70000"):
+        with pytest.raises(MeshdError):
+            parse_listen(bad)
+    assert check_domain("Mesh.Internal.") == "mesh.internal"
+    with pytest.raises(MeshdError):
+        check_domain("a..b")

@@ -1,0 +1,203 @@
+"""Policy files: what is refused and where, and what rules come out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.base.errors import MeshdError
+from meshd.coord.network import Network
+from meshd.coord.policy.compile import compile_policy, internet
+from meshd.coord.policy.document import parse_policy
+from meshd.coord.policy.ports import parse_ports
+from meshd.coord.records import NodeRecord, UserRecord
+from meshd.wire.control import Hostinfo
+from meshd.wire.hujson import HujsonError, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("", "1:1", "value is missing"),
+        ('{"acls": [}', "1:11", "value is missing"),
+        ('{\n  "acls": 5\n}', "2:11", "list"),
+        ('{"ssh": []}', "1:9", "not supported"),
+        ('{"acls": [{"action": "drop", "src": ["*"], "dst": ["*:*"]}]}', "1:22", "accept"),
+        ('{"acls": [\n {"action": "accept", "src": ["group:x"], "dst": ["*:*"]}]}', "2:31", "group:x"),
+        ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["tag:web:80"]}]}', "1:54", "tag:web"),
+        ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["alice"]}]}', "1:54", "no ports"),
+        ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["alice:99999"]}]}', "1:54", "not ports"),
+        ('{"acls": [{"action": "accept", "src": ["10.0.0.1/8"], "dst": ["*:*"]}]}', "1:40", "host bits"),
+        ('{"acls": [{"src": ["*"], "dst": ["*:*"]}]}', "1:11", "'action' is missing"),
+        ('{"groups": {"eng": []}}', "1:20", "group:"),
+        ('{"hosts": {"a": "10.0.0.300"}}', "1:17", "not an address"),
+        ('{"tagOwners": {"web": []}}', "1:23", "tag"),
+        ('{"tagOwners": {"tag:web": ["group:x"]}}', "1:28", "group:x"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"]}]}', "1:13", "'ip' or 'app'"),
+        ('{"a": 1, "a": 2}', "1:10", "twice"),
+        ("{} x", "1:4", "after the end"),
+        ("/* x", "1:1", "comment"),
+        ("[" * 100, "1:66", "nested"),
+        ('{"acls": [], "autoApprovers": {"routes": {"x": []}}}', "1:48", "not a prefix"),
+    ],
+)
+def test_policy_bad_text_is_refused_with_line_and_column(text, place, words):
+    with pytest.raises(MeshdError) as caught:
+        parse_policy(text, "file")
+    assert caught.value.message.startswith(f"file:{place}: ")
+    assert words in caught.value.message
+
+
+@given(st.text(alphabet='{}[],:"/*\\ \nabc019-.eEu+tfn', max_size=40))
+def test_hujson_any_text_parses_or_says_where(text):
+    try:
+        parse(text)
+    except HujsonError as error:
+        assert error.line >= 1
+        assert error.column >= 1
+
+
+def test_hujson_values_comments_and_commas():
+    item = parse('// x\n{"a": [1, -2.5e1, "\\u00e9\\n\\ud83d\\ude00", true, null,], /* y */ "b": {},}')
+    assert [entry.value for entry in item.value["a"].value] == [1, -25.0, "é\n😀", True, None]
+    assert (item.line, item.value["b"].line) == (2, 2)
+
+
+def test_ports_forms():
+    assert parse_ports("*") == ((0, 65535),)
+    assert parse_ports("80,443,8000-8999") == ((80, 80), (443, 443), (8000, 8999))
+    for bad in ("", "-1", "70000", "9-1", "a", "1,,2", "²"):
+        with pytest.raises(ValueError):
+            parse_ports(bad)
+
+
+def _network():
+    network = Network()
+    network.load([UserRecord(1, "alice", 0.0), UserRecord(2, "bob", 0.0)], [], 0)
+    wanted = [(1, "laptop", ()), (1, "web", ("tag:web",)), (2, "bobs", ()), (2, "router", ()), (1, "phone", ())]
+    for user_id, name, tags in wanted:
+        v4, v6 = network.addresses.allocate()
+        node = NodeRecord(network.next_id(), f"mkey:{name}", f"nodekey:{name}", user_id, name, v4, v6, 0.0, tags=tags)
+        if name == "router":
+            node.hostinfo = Hostinfo(routable_ips=("10.1.0.0/16", "0.0.0.0/0"))
+            node.approved_routes = ("10.1.0.0/16", "0.0.0.0/0")
+        network.add(node)
+    return network
+
+
+def _access(text):
+    network = _network()
+    return compile_policy(parse_policy(text), network), {node.name: node for node in network.nodes.values()}
+
+
+def _seen(access, nodes, name):
+    names = {node.id: node.name for node in nodes.values()}
+    return {names[node_id] for node_id in access.visible(nodes[name].id)}
+
+
+def test_policy_rule_opens_only_what_it_names():
+    access, nodes = _access(
+        '{"groups": {"group:a": ["alice"]}, "tagOwners": {"tag:web": ["alice"]},'
+        '"acls": [{"action": "accept", "proto": "tcp", "src": ["group:a"], "dst": ["tag:web:80,443"]}]}'
+    )
+    (rule,) = access.rules(nodes["web"])
+    assert rule.src_ips == (nodes["laptop"].v4, nodes["laptop"].v6, nodes["phone"].v4, nodes["phone"].v6)
+    assert rule.ip_proto == (6,)
+    assert {(d.ip, d.ports.first) for d in rule.dst_ports} == {
+        (address, port) for address in (nodes["web"].v4, nodes["web"].v6) for port in (80, 443)
+    }
+    assert access.rules(nodes["laptop"]) == []
+    assert _seen(access, nodes, "web") == {"laptop", "phone"}
+    assert _seen(access, nodes, "laptop") == {"web"}
+    assert _seen(access, nodes, "bobs") == set()
+
+
+def test_policy_empty_lets_nobody_reach_anybody():
+    access, nodes = _access("{}")
+    assert all(not access.rules(node) and not access.visible(node.id) for node in nodes.values())
+
+
+def test_policy_subnet_goes_to_the_router_that_carries_it():
+    access, nodes = _access(
+        '{"hosts": {"lan": "10.1.2.0/24"}, "acls": [{"action": "accept", "src": ["alice"], "dst": ["lan:*"]}]}'
+    )
+    (rule,) = access.rules(nodes["router"])
+    assert rule.dst_ports[0].ip == "10.1.2.0/24"
+    assert _seen(access, nodes, "phone") == {"router"}
+    assert not access.rules(nodes["bobs"])
+
+
+def test_policy_self_means_devices_of_the_same_user():
+    access, nodes = _access(
+        '{"acls": [{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]}]}'
+    )
+    assert _seen(access, nodes, "laptop") == {"phone"}
+    assert _seen(access, nodes, "bobs") == {"router"}
+    assert _seen(access, nodes, "web") == set()
+    (rule,) = access.rules(nodes["phone"])
+    assert nodes["laptop"].v4 in rule.src_ips
+    assert nodes["bobs"].v4 not in rule.src_ips
+
+
+def test_policy_internet_goes_to_exit_nodes_without_private_networks():
+    access, nodes = _access('{"acls": [{"action": "accept", "src": ["alice"], "dst": ["autogroup:internet:*"]}]}')
+    (rule,) = access.rules(nodes["router"])
+    ips = {entry.ip for entry in rule.dst_ports}
+    assert ips == set(internet())
+    assert "8.0.0.0/7" in ips
+    assert not ips & {"10.0.0.0/8", "100.64.0.0/10", "192.168.0.0/16"}
+
+
+def test_policy_grant_with_app_capability():
+    access, nodes = _access(
+        '{"tagOwners": {"tag:web": []}, "grants": [{"src": ["alice"], "dst": ["tag:web"], "ip": ["tcp:22", "53"],'
+        '"app": {"example.com/cap/x": [{"level": 3}]}}]}'
+    )
+    ssh, dns, app = access.rules(nodes["web"])
+    assert (ssh.ip_proto, dns.ip_proto) == ((6,), ())
+    assert app.cap_grant[0].cap_map == {"example.com/cap/x": ({"level": 3},)}
+    assert app.cap_grant[0].dsts == nodes["web"].addresses
+    assert not app.dst_ports
+
+
+def test_policy_tag_owners_and_auto_approvers():
+    access, nodes = _access(
+        '{"groups": {"group:a": ["alice"]}, "tagOwners": {"tag:web": ["group:a"], "tag:db": []},'
+        '"autoApprovers": {"routes": {"10.0.0.0/8": ["bob", "tag:web"]}, "exitNode": ["alice"]}}'
+    )
+    assert access.may_claim(["tag:web"], "alice")
+    assert not access.may_claim(["tag:web", "tag:db"], "alice")
+    assert not access.may_claim(["tag:web"], "bob")
+    assert not access.may_claim(["tag:none"], "alice")
+    assert access.approves("10.9.0.0/16", nodes["bobs"], "bob")
+    assert access.approves("10.9.0.0/16", nodes["web"], "alice")
+    assert not access.approves("10.9.0.0/16", nodes["laptop"], "alice")
+    assert not access.approves("11.0.0.0/16", nodes["bobs"], "bob")
+    assert access.approves("0.0.0.0/0", nodes["laptop"], "alice")
+    assert not access.approves("0.0.0.0/0", nodes["bobs"], "bob")
+
+
+def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, running):
+    import asyncio
+
+    async def whole():
+        async with running(options) as coord:
+            first, second = await coord.joined("one"), await coord.joined("two")
+            reader = await first.stream()
+            assert len((await reader.next()).peers) == 1
+            await coord.admin("policy.set", text='{"acls": []}')
+            while True:
+                message = await reader.next()
+                if message.peers_removed:
+                    break
+            assert message.peers_removed == (2,)
+            assert message.packet_filters == {"base": ()}
+            with pytest.raises(MeshdError, match="1:1"):
+                await coord.admin("policy.set", text="nonsense")
+            del second
+        async with running(options) as coord:
+            again = await coord.machine(like=first)
+            assert (await (await again.stream()).next()).peers == ()
+
+    asyncio.run(whole())
