@@ -9,19 +9,22 @@ the last insert or remove.
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-cdef enum lpm_status_t:
-    LPM_OK = 0              # inserted or removed
-    LPM_REPLACED = 1        # the prefix was there; its value is the new one now
-    LPM_ABSENT = -1         # nothing to remove
-    LPM_INVALID = -2        # family, length or value out of range
-    LPM_NO_MEMORY = -3      # nothing changed
+from meshd._fast.hostroutes cimport (
+    LPM_ABSENT,
+    LPM_INVALID,
+    LPM_NO_MEMORY,
+    LPM_NONE,
+    LPM_OK,
+    LPM_REPLACED,
+    hosts4_t,
+    hosts6_t,
+    hosts_t,
+    memory_t,
+    retired_t,
+)
 
 cdef enum:
-    LPM_NONE = -1
     LPM_FANOUT = 16
-
-cdef struct lpm_retired_t:
-    lpm_retired_t* next
 
 # Sixteen-way trie node over the four bits that start at `depth`; chains of single children are skipped by comparing
 # `depth` leading bits at once. It holds the prefixes of length depth+1..depth+4 that lie in it.
@@ -30,7 +33,7 @@ cdef struct lpm_slot_t:
     int32_t value                       # of the longest own prefix that covers this slot, or LPM_NONE
 
 cdef struct lpm_node_t:
-    lpm_retired_t retired
+    retired_t retired
     uint64_t key_hi
     uint64_t key_lo
     uint64_t mask_hi
@@ -40,43 +43,15 @@ cdef struct lpm_node_t:
     lpm_slot_t slots[16]
     int32_t own[32]                     # writer only: heap order, own[(1 << r) | top r bits], r = length - depth
 
-# Host routes: open addressing, linear probing. An IPv4 slot is one word, address << 32 | value + 1.
-cdef struct lpm_hosts4_t:
-    lpm_retired_t retired
-    uint64_t mask
-    uint64_t used                       # live and removed slots
-    uint32_t seed
-    int shift
-    uint64_t* slots
-
-cdef struct lpm_host6_t:
-    uint64_t hi
-    uint64_t lo
-    int32_t state                       # 0 empty, -1 removed, else value + 1; published last
-    int32_t reserved
-
-cdef struct lpm_hosts6_t:
-    lpm_retired_t retired
-    uint64_t mask
-    uint64_t used
-    uint64_t seed
-    int shift
-    lpm_host6_t* slots
-
 cdef struct lpm_t:
-    void* hosts4                        # lpm_hosts4_t*, published
-    void* hosts6
+    hosts_t hosts4
+    hosts_t hosts6
     void* root4                         # lpm_node_t*, published
     void* root6
     int32_t default4                    # value of the zero-length prefix
     int32_t default6
-    uint64_t seed
-    size_t live4                        # live host routes
-    size_t live6
-    size_t prefixes                     # all live prefixes
-    size_t bytes                        # allocated and not retired
-    lpm_retired_t* retired
-    size_t retired_count
+    size_t prefixes                     # live
+    memory_t memory
 
 cdef class PrefixMap:
     cdef lpm_t* c

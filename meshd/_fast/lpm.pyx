@@ -3,6 +3,19 @@
 
 from libc.stdlib cimport calloc, free
 
+from meshd._fast.hostroutes cimport (
+    MULTIPLIER,
+    hosts4_find,
+    hosts4_insert,
+    hosts4_remove,
+    hosts6_find,
+    hosts6_insert,
+    hosts6_remove,
+    load_acquire_ptr,
+    retire,
+    store_release_ptr,
+)
+
 cdef extern from "address.h" nogil:
     uint32_t load_be32(const uint8_t* p)
     uint64_t load_be64(const uint8_t* p)
@@ -12,298 +25,25 @@ cdef extern from "address.h" nogil:
     int nibble_at(uint64_t hi, uint64_t lo, int depth)
 
 cdef extern from "atomic.h" nogil:
-    void* load_acquire_ptr(void* const* at)
-    void store_release_ptr(void** to, void* value)
-    uint64_t load_relaxed_u64(const uint64_t* at)
-    void store_relaxed_u64(uint64_t* to, uint64_t value)
     int32_t load_relaxed_i32(const int32_t* at)
-    int32_t load_acquire_i32(const int32_t* at)
     void store_relaxed_i32(int32_t* to, int32_t value)
-    void store_release_i32(int32_t* to, int32_t value)
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void* buffer, size_t n, unsigned int flags)
 
-cdef enum:
-    HOSTS_MIN_BITS = 4
-    REMOVED = -1                        # lpm_host6_t.state
-    REMOVED4 = 0xffffffff               # low half of an IPv4 host word
-
-cdef extern from *:
-    """
-    /* 2^64 / golden ratio (Fibonacci hashing), and another odd constant with well spread bits. */
-    #define MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
-    #define MULTIPLIER2 UINT64_C(0xD6E8FEB86659FD93)
-    """
-    const uint64_t MULTIPLIER
-    const uint64_t MULTIPLIER2
-
-
-# --- retired memory ---------------------------------------------------------------------------------------------
-
-cdef inline void retire(lpm_t* map, void* piece, size_t n) noexcept nogil:
-    cdef lpm_retired_t* head = <lpm_retired_t*>piece
-    head.next = map.retired
-    map.retired = head
-    map.retired_count += 1
-    map.bytes -= n
-
 
 cdef size_t lpm_reclaim_c(lpm_t* map) noexcept nogil:
-    cdef lpm_retired_t* head = map.retired
-    cdef lpm_retired_t* rest
+    cdef retired_t* head = map.memory.retired
+    cdef retired_t* rest
     cdef size_t n = 0
     while head != NULL:
         rest = head.next
         free(head)
         head = rest
         n += 1
-    map.retired = NULL
-    map.retired_count = 0
+    map.memory.retired = NULL
+    map.memory.retired_count = 0
     return n
-
-
-# --- host routes, IPv4 ------------------------------------------------------------------------------------------
-
-cdef inline size_t hosts4_bytes(uint64_t mask) noexcept nogil:
-    return sizeof(lpm_hosts4_t) + (mask + 1) * sizeof(uint64_t)
-
-
-cdef inline uint64_t hosts4_start(const lpm_hosts4_t* table, uint32_t addr) noexcept nogil:
-    return (<uint64_t>(addr ^ table.seed) * MULTIPLIER) >> table.shift
-
-
-cdef inline int32_t hosts4_find(const lpm_hosts4_t* table, uint32_t addr) noexcept nogil:
-    cdef uint64_t at = hosts4_start(table, addr), word
-    while True:
-        word = load_relaxed_u64(&table.slots[at])
-        if word == 0:
-            return LPM_NONE
-        if <uint32_t>(word >> 32) == addr and <uint32_t>word != REMOVED4:
-            return <int32_t>(<uint32_t>word - 1)
-        at = (at + 1) & table.mask
-
-
-cdef lpm_hosts4_t* hosts4_new(lpm_t* map, int bits) noexcept nogil:
-    cdef uint64_t mask = (<uint64_t>1 << bits) - 1
-    cdef lpm_hosts4_t* table = <lpm_hosts4_t*>calloc(1, hosts4_bytes(mask))
-    if table == NULL:
-        return NULL
-    table.mask = mask
-    table.shift = 64 - bits
-    table.seed = <uint32_t>map.seed
-    table.slots = <uint64_t*>(<char*>table + sizeof(lpm_hosts4_t))
-    map.bytes += hosts4_bytes(mask)
-    return table
-
-
-cdef inline void hosts4_place(lpm_hosts4_t* table, uint64_t word) noexcept nogil:
-    """Into a table without removed slots that has room and does not hold the address."""
-    cdef uint64_t at = hosts4_start(table, <uint32_t>(word >> 32))
-    while table.slots[at] != 0:
-        at = (at + 1) & table.mask
-    store_relaxed_u64(&table.slots[at], word)
-    table.used += 1
-
-
-cdef int bits_for(size_t live) noexcept nogil:
-    """Size of a rebuilt table: at most half full, so that the next rebuild is a quarter of its slots away."""
-    cdef int bits = HOSTS_MIN_BITS
-    while (<size_t>1 << bits) < live * 2:
-        bits += 1
-    return bits
-
-
-cdef lpm_hosts4_t* hosts4_room(lpm_t* map) noexcept nogil:
-    """The table with room for one more entry, rebuilt when 3/4 of its slots are used; NULL without memory."""
-    cdef lpm_hosts4_t* old = <lpm_hosts4_t*>map.hosts4
-    cdef lpm_hosts4_t* table
-    cdef uint64_t i, word
-    if old != NULL and (old.used + 1) * 4 <= (old.mask + 1) * 3:
-        return old
-    table = hosts4_new(map, bits_for(map.live4 + 1))
-    if table == NULL:
-        return NULL
-    if old != NULL:
-        for i in range(old.mask + 1):
-            word = old.slots[i]
-            if word != 0 and <uint32_t>word != REMOVED4:
-                hosts4_place(table, word)
-    store_release_ptr(&map.hosts4, table)
-    if old != NULL:
-        retire(map, old, hosts4_bytes(old.mask))
-    return table
-
-
-cdef uint64_t* hosts4_slot(lpm_hosts4_t* table, uint32_t addr) noexcept nogil:
-    """The live slot of an address, NULL when absent."""
-    cdef uint64_t at, word
-    if table == NULL:
-        return NULL
-    at = hosts4_start(table, addr)
-    while True:
-        word = table.slots[at]
-        if word == 0:
-            return NULL
-        if <uint32_t>(word >> 32) == addr and <uint32_t>word != REMOVED4:
-            return &table.slots[at]
-        at = (at + 1) & table.mask
-
-
-cdef int hosts4_insert(lpm_t* map, uint32_t addr, int32_t value) noexcept nogil:
-    cdef uint64_t word = (<uint64_t>addr << 32) | (<uint32_t>value + 1)
-    cdef uint64_t* slot = hosts4_slot(<lpm_hosts4_t*>map.hosts4, addr)
-    cdef lpm_hosts4_t* table
-    cdef uint64_t at
-    if slot != NULL:
-        store_relaxed_u64(slot, word)
-        return LPM_REPLACED
-    table = hosts4_room(map)
-    if table == NULL:
-        return LPM_NO_MEMORY
-    at = hosts4_start(table, addr)
-    # A removed slot is taken again at once: the whole entry is one word, so no reader sees a mixture.
-    while table.slots[at] != 0 and <uint32_t>table.slots[at] != REMOVED4:
-        at = (at + 1) & table.mask
-    if table.slots[at] == 0:
-        table.used += 1
-    store_relaxed_u64(&table.slots[at], word)
-    map.live4 += 1
-    return LPM_OK
-
-
-cdef int hosts4_remove(lpm_t* map, uint32_t addr) noexcept nogil:
-    cdef lpm_hosts4_t* table = <lpm_hosts4_t*>map.hosts4
-    cdef uint64_t* slot = hosts4_slot(table, addr)
-    cdef uint64_t at
-    if slot == NULL:
-        return LPM_ABSENT
-    map.live4 -= 1
-    at = <uint64_t>(slot - table.slots)
-    if table.slots[(at + 1) & table.mask] != 0:
-        store_relaxed_u64(slot, (<uint64_t>addr << 32) | REMOVED4)
-        return LPM_OK
-    # The end of a run: nothing is looked for beyond it, so it and the removed slots before it become empty.
-    store_relaxed_u64(slot, 0)
-    table.used -= 1
-    at = (at - 1) & table.mask
-    while <uint32_t>table.slots[at] == REMOVED4:
-        store_relaxed_u64(&table.slots[at], 0)
-        table.used -= 1
-        at = (at - 1) & table.mask
-    return LPM_OK
-
-
-# --- host routes, IPv6 ------------------------------------------------------------------------------------------
-# A key is written once per slot and stays until the table is rebuilt: a reader that has seen a state other than
-# empty may compare it without further care.
-
-cdef inline size_t hosts6_bytes(uint64_t mask) noexcept nogil:
-    return sizeof(lpm_hosts6_t) + (mask + 1) * sizeof(lpm_host6_t)
-
-
-cdef inline uint64_t hosts6_start(const lpm_hosts6_t* table, uint64_t hi, uint64_t lo) noexcept nogil:
-    cdef uint64_t x = (lo ^ table.seed) * MULTIPLIER
-    x = ((x ^ (x >> 32)) + hi) * MULTIPLIER2
-    return (x ^ (x >> 29)) * MULTIPLIER >> table.shift
-
-
-cdef inline int32_t hosts6_find(const lpm_hosts6_t* table, uint64_t hi, uint64_t lo) noexcept nogil:
-    cdef uint64_t at = hosts6_start(table, hi, lo)
-    cdef const lpm_host6_t* slot
-    cdef int32_t state
-    while True:
-        slot = &table.slots[at]
-        state = load_acquire_i32(&slot.state)
-        if state == 0:
-            return LPM_NONE
-        if slot.lo == lo and slot.hi == hi:
-            return LPM_NONE if state == REMOVED else state - 1
-        at = (at + 1) & table.mask
-
-
-cdef lpm_hosts6_t* hosts6_new(lpm_t* map, int bits) noexcept nogil:
-    cdef uint64_t mask = (<uint64_t>1 << bits) - 1
-    cdef lpm_hosts6_t* table = <lpm_hosts6_t*>calloc(1, hosts6_bytes(mask))
-    if table == NULL:
-        return NULL
-    table.mask = mask
-    table.shift = 64 - bits
-    table.seed = map.seed
-    table.slots = <lpm_host6_t*>(<char*>table + sizeof(lpm_hosts6_t))
-    map.bytes += hosts6_bytes(mask)
-    return table
-
-
-cdef lpm_host6_t* hosts6_slot(lpm_hosts6_t* table, uint64_t hi, uint64_t lo) noexcept nogil:
-    """The slot that holds the key (live or removed) or the empty one where it belongs."""
-    cdef uint64_t at = hosts6_start(table, hi, lo)
-    cdef lpm_host6_t* slot
-    while True:
-        slot = &table.slots[at]
-        if slot.state == 0 or (slot.lo == lo and slot.hi == hi):
-            return slot
-        at = (at + 1) & table.mask
-
-
-cdef lpm_hosts6_t* hosts6_room(lpm_t* map) noexcept nogil:
-    cdef lpm_hosts6_t* old = <lpm_hosts6_t*>map.hosts6
-    cdef lpm_hosts6_t* table
-    cdef lpm_host6_t* slot
-    cdef uint64_t i
-    if old != NULL and (old.used + 1) * 4 <= (old.mask + 1) * 3:
-        return old
-    table = hosts6_new(map, bits_for(map.live6 + 1))
-    if table == NULL:
-        return NULL
-    if old != NULL:
-        for i in range(old.mask + 1):
-            if old.slots[i].state > 0:
-                slot = hosts6_slot(table, old.slots[i].hi, old.slots[i].lo)
-                slot[0] = old.slots[i]
-                table.used += 1
-    store_release_ptr(&map.hosts6, table)
-    if old != NULL:
-        retire(map, old, hosts6_bytes(old.mask))
-    return table
-
-
-cdef int hosts6_insert(lpm_t* map, uint64_t hi, uint64_t lo, int32_t value) noexcept nogil:
-    cdef lpm_hosts6_t* table = <lpm_hosts6_t*>map.hosts6
-    cdef lpm_host6_t* slot
-    cdef bint was_live
-    if table != NULL:
-        slot = hosts6_slot(table, hi, lo)
-        if slot.state != 0:
-            was_live = slot.state != REMOVED
-            store_release_i32(&slot.state, value + 1)
-            if was_live:
-                return LPM_REPLACED
-            map.live6 += 1
-            return LPM_OK
-    table = hosts6_room(map)
-    if table == NULL:
-        return LPM_NO_MEMORY
-    slot = hosts6_slot(table, hi, lo)
-    slot.hi = hi
-    slot.lo = lo
-    store_release_i32(&slot.state, value + 1)
-    table.used += 1
-    map.live6 += 1
-    return LPM_OK
-
-
-cdef int hosts6_remove(lpm_t* map, uint64_t hi, uint64_t lo) noexcept nogil:
-    cdef lpm_hosts6_t* table = <lpm_hosts6_t*>map.hosts6
-    cdef lpm_host6_t* slot
-    if table == NULL:
-        return LPM_ABSENT
-    slot = hosts6_slot(table, hi, lo)
-    if slot.state <= 0:
-        return LPM_ABSENT
-    store_release_i32(&slot.state, REMOVED)
-    map.live6 -= 1
-    return LPM_OK
 
 
 # --- shorter prefixes -------------------------------------------------------------------------------------------
@@ -331,7 +71,7 @@ cdef lpm_node_t* node_new(lpm_t* map, uint64_t hi, uint64_t lo, int depth) noexc
         node.slots[i].value = LPM_NONE
     for i in range(2 * LPM_FANOUT):
         node.own[i] = LPM_NONE
-    map.bytes += sizeof(lpm_node_t)
+    map.memory.bytes += sizeof(lpm_node_t)
     return node
 
 
@@ -385,7 +125,7 @@ cdef lpm_node_t* trie_node(lpm_t* map, void** root, uint64_t hi, uint64_t lo, in
             return made
         fork = node_new(map, hi, lo, common)
         if fork == NULL:
-            map.bytes -= sizeof(lpm_node_t)
+            map.memory.bytes -= sizeof(lpm_node_t)
             free(made)
             return NULL
         fork.slots[nibble_at(hi, lo, common)].child = made
@@ -424,7 +164,7 @@ cdef bint node_prune(lpm_t* map, void** link) noexcept nogil:
                 return False
             child = node.slots[i].child
     store_release_ptr(link, child)
-    retire(map, node, sizeof(lpm_node_t))
+    retire(&map.memory, node, sizeof(lpm_node_t))
     return True
 
 
@@ -482,9 +222,9 @@ cdef lpm_t* lpm_new_c() noexcept nogil:
     map.default4 = LPM_NONE
     map.default6 = LPM_NONE
     # An unknown seed keeps whoever hands out addresses from choosing colliding ones.
-    if getrandom(&map.seed, sizeof(map.seed), 1) != sizeof(map.seed):
-        map.seed = <uint64_t><size_t>map * MULTIPLIER
-    map.bytes = sizeof(lpm_t)
+    if getrandom(&map.memory.seed, sizeof(map.memory.seed), 1) != sizeof(map.memory.seed):
+        map.memory.seed = <uint64_t><size_t>map * MULTIPLIER
+    map.memory.bytes = sizeof(lpm_t)
     return map
 
 
@@ -494,8 +234,8 @@ cdef void lpm_free_c(lpm_t* map) noexcept nogil:
     lpm_reclaim_c(map)
     trie_free(<lpm_node_t*>map.root4)
     trie_free(<lpm_node_t*>map.root6)
-    free(map.hosts4)
-    free(map.hosts6)
+    free(map.hosts4.table)
+    free(map.hosts6.table)
     free(map)
 
 
@@ -524,11 +264,11 @@ cdef int lpm_insert_c(lpm_t* map, const uint8_t* addr, int family, int bits, int
         store_relaxed_i32(fallback, value)
     elif family == 4:
         if bits == 32:
-            status = hosts4_insert(map, <uint32_t>(hi >> 32), value)
+            status = hosts4_insert(&map.hosts4, &map.memory, <uint32_t>(hi >> 32), value)
         else:
             status = trie_insert(map, &map.root4, hi, lo, bits, value)
     elif bits == 128:
-        status = hosts6_insert(map, hi, lo, value)
+        status = hosts6_insert(&map.hosts6, &map.memory, hi, lo, value)
     else:
         status = trie_insert(map, &map.root6, hi, lo, bits, value)
     if status == LPM_OK:
@@ -548,11 +288,11 @@ cdef int lpm_remove_c(lpm_t* map, const uint8_t* addr, int family, int bits) noe
         store_relaxed_i32(fallback, LPM_NONE)
     elif family == 4:
         if bits == 32:
-            status = hosts4_remove(map, <uint32_t>(hi >> 32))
+            status = hosts4_remove(&map.hosts4, <uint32_t>(hi >> 32))
         else:
             status = trie_remove(map, &map.root4, hi, lo, bits)
     elif bits == 128:
-        status = hosts6_remove(map, hi, lo)
+        status = hosts6_remove(&map.hosts6, hi, lo)
     else:
         status = trie_remove(map, &map.root6, hi, lo, bits)
     if status == LPM_OK:
@@ -568,10 +308,12 @@ cdef int32_t lpm_get_c(const lpm_t* map, const uint8_t* addr, int family, int bi
         return map.default4 if family == 4 else map.default6
     if family == 4:
         if bits == 32:
-            return hosts4_find(<lpm_hosts4_t*>map.hosts4, <uint32_t>(hi >> 32)) if map.hosts4 != NULL else LPM_NONE
+            if map.hosts4.table == NULL:
+                return LPM_NONE
+            return hosts4_find(<hosts4_t*>map.hosts4.table, <uint32_t>(hi >> 32))
         return trie_get(map.root4, hi, lo, bits)
     if bits == 128:
-        return hosts6_find(<lpm_hosts6_t*>map.hosts6, hi, lo) if map.hosts6 != NULL else LPM_NONE
+        return hosts6_find(<hosts6_t*>map.hosts6.table, hi, lo) if map.hosts6.table != NULL else LPM_NONE
     return trie_get(map.root6, hi, lo, bits)
 
 
@@ -595,17 +337,17 @@ cdef int32_t lpm_lookup_c(const lpm_t* map, const uint8_t* addr, int family) noe
     cdef int32_t value
     if family == 4:
         addr4 = load_be32(addr)
-        hosts = load_acquire_ptr(&map.hosts4)
+        hosts = load_acquire_ptr(&map.hosts4.table)
         if hosts != NULL:
-            value = hosts4_find(<const lpm_hosts4_t*>hosts, addr4)
+            value = hosts4_find(<const hosts4_t*>hosts, addr4)
             if value != LPM_NONE:
                 return value
         return trie_lookup(load_acquire_ptr(&map.root4), <uint64_t>addr4 << 32, 0, load_relaxed_i32(&map.default4))
     hi = load_be64(addr)
     lo = load_be64(addr + 8)
-    hosts = load_acquire_ptr(&map.hosts6)
+    hosts = load_acquire_ptr(&map.hosts6.table)
     if hosts != NULL:
-        value = hosts6_find(<const lpm_hosts6_t*>hosts, hi, lo)
+        value = hosts6_find(<const hosts6_t*>hosts, hi, lo)
         if value != LPM_NONE:
             return value
     return trie_lookup(load_acquire_ptr(&map.root6), hi, lo, load_relaxed_i32(&map.default6))
@@ -676,4 +418,4 @@ cdef class PrefixMap:
     @property
     def allocated_bytes(self):
         """Memory in use."""
-        return self.c.bytes
+        return self.c.memory.bytes

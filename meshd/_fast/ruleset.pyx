@@ -162,7 +162,7 @@ cdef list load_destinations(filter_t* program, dict masks):
         values[mask] = number << 1 | (mask & 1)
     program.destinations = load_map(masks, values)
     program.destination_classes = len(classes)
-    program.bytes_n += program.destinations.bytes
+    program.bytes_n += program.destinations.memory.bytes
     return list(classes)
 
 
@@ -195,7 +195,7 @@ cdef bint load_pairs(filter_t* program, dict sources, list destinations, list ta
             at += 1
     program.sources = load_map(sources, classes)
     program.source_classes = len(classes)
-    program.bytes_n += program.sources.bytes
+    program.bytes_n += program.sources.memory.bytes
     load_verdicts(program, masks, targets)
     return True
 

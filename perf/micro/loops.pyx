@@ -1,8 +1,7 @@
 """C loops around the functions of meshd._fast; each gives the seconds that `loops` calls took."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint64_t
 
 from meshd._fast.aead cimport Cipher
 from meshd._fast.filter cimport Filter, FlowTable, filter_in_c, filter_out_c
@@ -62,9 +61,9 @@ def seal(long loops, Cipher cipher, size_t n):
 def open_(long loops, Cipher cipher, const uint8_t[::1] sealed, uint64_t counter, const uint8_t[::1] key):
     cdef uint8_t[2048] out
     cdef double start = now()
-    cdef long i
+    cdef long _
     cdef int failed = 0
-    for i in range(loops):
+    for _ in range(loops):
         failed |= cipher.backend.open(cipher.ctx, out, &sealed[0], sealed.shape[0], counter, &key[0])
     if failed:
         raise ValueError("not authentic")
@@ -76,8 +75,8 @@ def replay(long loops, Window window, uint64_t step):
     global sink
     cdef uint64_t counter = window.c.last, accepted = 0
     cdef double start = now()
-    cdef long i
-    for i in range(loops):
+    cdef long _
+    for _ in range(loops):
         counter += step
         accepted += replay_accept_c(&window.c, counter)
     sink = accepted
@@ -89,8 +88,8 @@ def parse(long loops, const uint8_t[::1] packet):
     cdef packet_info_t info
     cdef uint64_t total = 0
     cdef double start = now()
-    cdef long i
-    for i in range(loops):
+    cdef long _
+    for _ in range(loops):
         parse_c(&packet[0], packet.shape[0], &info)
         total += info.dst_port
     sink = total
@@ -114,8 +113,8 @@ def lookup(long loops, PrefixMap table, const uint8_t[::1] addresses, int size):
     cdef uint64_t total = 0
     cdef size_t at = 0
     cdef double start = now()
-    cdef long i
-    for i in range(loops):
+    cdef long _
+    for _ in range(loops):
         total += lpm_lookup_c(table.c, &addresses[at], 4 if size == 4 else 6)
         at += size
         if at == <size_t>addresses.shape[0]:
@@ -128,8 +127,8 @@ def insert_remove(long loops, PrefixMap table, const uint8_t[::1] addresses, int
     """One insert and one remove per loop."""
     cdef size_t at = 0
     cdef double start = now()
-    cdef long i
-    for i in range(loops):
+    cdef long _
+    for _ in range(loops):
         lpm_insert_c(table.c, &addresses[at], 4 if size == 4 else 6, bits, 1)
         lpm_remove_c(table.c, &addresses[at], 4 if size == 4 else 6, bits)
         lpm_reclaim_c(table.c)
@@ -144,8 +143,8 @@ def contains(long loops, IPSet addresses, const uint8_t[::1] probes, int size):
     cdef uint64_t total = 0
     cdef size_t at = 0
     cdef double start = now()
-    cdef long i
-    for i in range(loops):
+    cdef long _
+    for _ in range(loops):
         total += ipset_contains_c(&addresses.c, &probes[at], 4 if size == 4 else 6)
         at += size
         if at == <size_t>probes.shape[0]:
@@ -156,9 +155,9 @@ def contains(long loops, IPSet addresses, const uint8_t[::1] probes, int size):
 
 def filter_in(long loops, Filter program, FlowTable flows, Packets packets, int expected):
     cdef double start = now()
-    cdef long i
+    cdef long _
     cdef int at = 0, wrong = 0
-    for i in range(loops):
+    for _ in range(loops):
         wrong |= filter_in_c(program.c, flows.c, &packets.infos[at]) ^ expected
         at = at + 1 if at + 1 < packets.n else 0
     if wrong:
@@ -168,9 +167,9 @@ def filter_in(long loops, Filter program, FlowTable flows, Packets packets, int 
 
 def filter_out(long loops, Filter program, FlowTable flows, Packets packets):
     cdef double start = now()
-    cdef long i
+    cdef long _
     cdef int at = 0
-    for i in range(loops):
+    for _ in range(loops):
         filter_out_c(program.c, flows.c, &packets.infos[at])
         at = at + 1 if at + 1 < packets.n else 0
     return now() - start

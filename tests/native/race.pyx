@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from meshd._fast.flow cimport FlowTable, flow_remember_c, flow_seen_c
-from meshd._fast.lpm cimport LPM_NONE, PrefixMap, lpm_insert_c, lpm_lookup_c, lpm_reclaim_c, lpm_remove_c
+from meshd._fast.lpm cimport PrefixMap, lpm_insert_c, lpm_lookup_c, lpm_reclaim_c, lpm_remove_c
 from meshd._fast.packet cimport packet_info_t
 
 cdef extern from "atomic.h" nogil:
@@ -114,7 +114,8 @@ def lpm_reclaim(PrefixMap table):
     return lpm_reclaim_c(table.c)
 
 
-cdef inline void flow_packet(packet_info_t* info, uint8_t* src, uint8_t* dst, uint8_t kind, uint32_t number) noexcept nogil:
+cdef inline void flow_packet(packet_info_t* info, uint8_t* src, uint8_t* dst, uint8_t kind,
+                             uint32_t number) noexcept nogil:
     memset(info, 0, sizeof(packet_info_t))
     address(src, kind, number)
     address(dst, kind + 1, number * 3)
