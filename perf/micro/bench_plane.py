@@ -13,13 +13,11 @@ loops: Any = load(Path(__file__).with_name("planeloops.pyx"))
 
 
 def cases() -> list[Case]:
-    found: list[Case] = []
-    for mss in (1228, 536):
-        found.append((f"split 64 KiB at {mss}", loops.split, super_tcp(65535, mss)))
-    for count in (2, 48):
-        found.append((f"merge {count} packets", loops.merge, (flow(count, 1228), 1)))
-    found += [(f"ring put and take {size}", loops.put_take, (bytes(size),)) for size in (16, 148, 1312)]
-    return found
+    return [
+        *((f"split 64 KiB at {mss}", loops.split, super_tcp(65535, mss)) for mss in (1228, 536)),
+        *((f"merge {count} packets", loops.merge, (flow(count, 1228), 1)) for count in (2, 48)),
+        *((f"ring put and take {size}", loops.put_take, (bytes(size),)) for size in (16, 148, 1312)),
+    ]
 
 
 if __name__ == "__main__":
