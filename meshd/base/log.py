@@ -40,6 +40,11 @@ class KeyValueFormatter(logging.Formatter):
 
 def _value(value: object) -> str:
     text = str(value)
-    if text == "" or any(c.isspace() or c in '"=' for c in text):
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    return text
+    if text and text.isprintable() and not any(c in ' "=' for c in text):
+        return text
+    return '"' + "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    """Text from the network must not drive a terminal, nor begin a line of its own in a log."""
+    return f"\\{character}" if character in '"\\' else character.encode("unicode_escape").decode("ascii")
