@@ -23,6 +23,10 @@ log = get_logger(__name__)
 MIN_VERSION = 90
 """Oldest capability version served: everything the maps contain is understood from there on."""
 TEXT = "text/plain; charset=utf-8"
+MAX_REGISTER_BYTES = 64 * 1024
+"""Anybody may send one, and it is kept while an administrator thinks about it; honest ones have 2 KiB."""
+MAX_MAP_BYTES = 256 * 1024
+"""What a node tells of itself here goes to all its peers; host information with a thousand routes has 40 KiB."""
 
 
 class ControlService:
@@ -72,12 +76,14 @@ class ControlService:
             stream.respond(500, b"internal error\n", TEXT)
 
     async def _register(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
+        _check_size(stream, MAX_REGISTER_BYTES)
         request = decode(RegisterRequest, bytes(stream.body))
         _check_version(request.version)
         answer = await self._registrar.register(request, machine, source_ip)
         stream.respond(200, encode(answer))
 
     async def _map(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
+        _check_size(stream, MAX_MAP_BYTES)
         request = decode(MapRequest, bytes(stream.body))
         stream.body.clear()
         _check_version(request.version)
@@ -140,6 +146,11 @@ class ControlService:
         self._distributor.close()
         for task in list(self._tasks):
             task.cancel()
+
+
+def _check_size(stream: H2Stream, limit: int) -> None:
+    if len(stream.body) > limit:
+        raise WireError(f"request of {len(stream.body)} bytes", expected=f"at most {limit}")
 
 
 def _check_version(version: int) -> None:

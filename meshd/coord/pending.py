@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 
+from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
+from meshd.core.ratelimit import source_network
 from meshd.wire.control import RegisterRequest
 
 MAX_PENDING = 1024
@@ -71,8 +72,9 @@ class PendingRegistrations:
             found.deadline = now + LIFETIME_S
             found.request = request
             return found
-        per_source = Counter(entry.source_ip for entry in self._by_id.values())
-        if len(self._by_id) >= MAX_PENDING or per_source[source_ip] >= MAX_PER_SOURCE:
+        source = _network(source_ip)
+        per_source = sum(_network(entry.source_ip) == source for entry in self._by_id.values())
+        if len(self._by_id) >= MAX_PENDING or per_source >= MAX_PER_SOURCE:
             raise MeshdError("too many machines wait for approval, try again later", code="busy")
         entry = PendingRegistration(os.urandom(12).hex(), machine_key, request, source_ip, wall, now + LIFETIME_S)
         self._by_id[entry.id] = entry
@@ -84,3 +86,11 @@ class PendingRegistrations:
             del self._by_id[entry.id]
             if self._by_node_key.get(entry.request.node_key) is entry:
                 del self._by_node_key[entry.request.node_key]
+
+
+def _network(source_ip: str) -> bytes:
+    """One sender: an IPv4 address, or the /64 of an IPv6 one, of which any host has as many as it likes."""
+    try:
+        return source_network(parse_ip(source_ip.partition("%")[0]).packed)
+    except ValueError:
+        return source_ip.encode()
