@@ -1,8 +1,7 @@
 """Deferred freeing for lock-free readers; the contract is in epoch.pxd."""
 # freethreading: one owner thread; readers touch their own tick only.
 
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 
 from meshd._fast.atomics cimport fast_load64
 

@@ -8,8 +8,6 @@ from libc.string cimport memcpy, memset
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_parse_c
 from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_lock, fast_unlock
 from meshd._fast.coalesce cimport (
-    GRO_TCP,
-    GRO_UDP,
     gro_add_c,
     gro_finish_c,
     gro_free_c,
@@ -46,7 +44,6 @@ from meshd._fast.planestate cimport (
     IN_FORGED,
     IN_GRO_OFF,
     IN_MALFORMED,
-    IN_NO_DEVICE,
     IN_NO_SESSION,
     IN_REPLAYED,
     IN_RUNT,
@@ -328,9 +325,6 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
     cdef uint32_t offset = 0, part
     if segment == 0:
         count_c(inb.plane, inb.worker, IN_TRUNCATED, 1)
-        return
-    if n == 0:
-        count_c(inb.plane, inb.worker, IN_RUNT, 1)
         return
     while offset < n:
         part = segment if n - offset > segment else n - offset

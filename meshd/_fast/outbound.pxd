@@ -25,7 +25,7 @@ cdef struct run_t:              # datagrams in a row in the arena, all for one p
     uint32_t segment            # size of all but the last
     uint32_t count
     int32_t peer
-    uint32_t closed             # nothing may follow, because the last one is shorter or for another reason
+    uint32_t closed             # nothing may follow
     peer_t* slot
     path_t path
 
@@ -45,7 +45,8 @@ cdef struct outbound_t:
 cdef int outbound_open_c(outbound_t* out, plane_t* plane, uint32_t worker, int patient) noexcept nogil
 cdef void outbound_close_c(outbound_t* out) noexcept nogil
 # A packet of the TUN, behind its virtio-net header. Sent by outbound_flush_c at the latest.
-cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet, uint32_t n) noexcept nogil
+cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet,
+                            uint32_t n) noexcept nogil
 # The same to a given peer, unfiltered; n = 0 is a keepalive.
 cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t* vnet, const uint8_t* packet,
                             uint32_t n) noexcept nogil

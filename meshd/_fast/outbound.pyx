@@ -2,8 +2,8 @@
 # freethreading: a context belongs to one thread at a time.
 
 from libc.errno cimport EAGAIN, EHOSTUNREACH, ENETUNREACH, ENOBUFS, EPERM
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_seal_c
 from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64
@@ -275,7 +275,8 @@ cdef void _punt_service(outbound_t* out, const vnet_header_t* vnet, const uint8_
         event_c(out.plane, out.worker, EV_SERVICE, -1, 0, out.arena, length)
 
 
-cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet, uint32_t n) noexcept nogil:
+cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet,
+                            uint32_t n) noexcept nogil:
     cdef plane_t* plane = out.plane
     cdef packet_info_t info
     cdef const services_t* services

@@ -59,7 +59,7 @@ cdef void peer_get_path_c(peer_t* peer, path_t* path) noexcept nogil
 cdef void peer_sent_c(peer_t* peer, uint64_t now, uint64_t packets, uint64_t n, int data) noexcept nogil
 cdef void peer_received_c(peer_t* peer, uint64_t now, uint64_t packets, uint64_t n, int data) noexcept nogil
 
-# Rotation, WireGuard paper 6.1 and 6.3. Sessions that fall out come back in dropped (room for 2), their number is returned.
+# Rotation, WireGuard paper 6.1 and 6.3. Sessions that fall out come back in dropped (room for 2); returns how many.
 cdef int peer_install_c(peer_t* peer, session_t* session, int current, session_t** dropped) noexcept nogil
 cdef int peer_promote_c(peer_t* peer, session_t* session, session_t** dropped) noexcept nogil
 cdef int peer_forget_c(peer_t* peer, const session_t* session) noexcept nogil

@@ -3,7 +3,6 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
 
 from meshd._fast.atomics cimport (
     fast_add64,

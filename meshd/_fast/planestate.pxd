@@ -54,7 +54,6 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     IN_MALFORMED
     IN_SOURCE
     IN_FILTERED
-    IN_NO_DEVICE
     IN_DEVICE_ERROR
     IN_GRO_OFF
     IN_SOCKET_ERROR

@@ -1,10 +1,10 @@
 """Shared state of a data plane and the events it raises; the contract is in planestate.pxd."""
 # freethreading: each worker_t belongs to one thread; the rest as planestate.pxd says.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
-from meshd._fast.atomics cimport fast_casp, fast_load32, fast_loadp, fast_peek32, fast_store32, fast_swap32
+from meshd._fast.atomics cimport fast_casp, fast_loadp, fast_peek32, fast_store32, fast_swap32
 from meshd._fast.peer cimport peer_find_c
 from meshd._fast.ring cimport ring_put_c
 
@@ -31,7 +31,6 @@ COUNTER_NAMES = (
     "in_malformed",
     "in_source",
     "in_filtered",
-    "in_no_device",
     "in_device_error",
     "in_gro_off",
     "in_socket_error",

@@ -5,7 +5,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from meshd._fast.atomics cimport fast_add64, fast_fence, fast_load64, fast_peek64, fast_store64, fast_store32, fast_swap32
+from meshd._fast.atomics cimport (
+    fast_add64,
+    fast_fence,
+    fast_load64,
+    fast_peek64,
+    fast_store32,
+    fast_store64,
+    fast_swap32,
+)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t c_write "write"(int fd, const void* data, size_t n)

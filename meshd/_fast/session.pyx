@@ -1,7 +1,7 @@
 """Sessions and their table; the contract is in session.pxd."""
 # freethreading: see session.pxd.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 

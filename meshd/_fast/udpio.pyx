@@ -299,7 +299,6 @@ def enable_offload(int fd) -> bool:
 def gro_size(list control not None) -> int:
     """The segment size in a list of control messages (level, type, data)."""
     cdef msghdr message
-    cdef size_t at = 0
     cdef bytes area = b"".join([
         (16 + len(data)).to_bytes(8, "little") + level.to_bytes(4, "little") + kind.to_bytes(4, "little")
         + data + bytes((8 - len(data) % 8) % 8)

@@ -12,7 +12,6 @@ from meshd._fast.outbound cimport outbound_flush_c, outbound_packet_c
 from meshd._fast.planestate cimport (
     IN_SOCKET_ERROR,
     OUT_MALFORMED,
-    RECEIVER_WORKER,
     TUN_READS,
     UDP_READS,
     count_c,
@@ -62,8 +61,8 @@ cdef inline void _unwatch(int epoll, int fd) noexcept nogil:
 cdef int _tun_batch(outbound_t* out, int fd, vnet_header_t* none) noexcept nogil:
     """Read and send until the TUN is empty or the batch is full: 1 = there may be more, 0 = empty, -1 = gone."""
     cdef int header = VNET_BYTES if out.plane.vnet else 0
-    cdef int got = 0, i
-    for i in range(READS_PER_BATCH):
+    cdef int got = 0, _read
+    for _read in range(READS_PER_BATCH):
         got = tun_read_c(fd, out.input, TUN_READ_BYTES)
         if got <= 0:
             break
@@ -122,8 +121,8 @@ cdef int _udp_batch(inbound_t* inb, udp_reader_t* reader, int fd) noexcept nogil
 
 cdef void _drain_socket(inbound_t* inb, udp_reader_t* reader, int epoll, int fd) noexcept nogil:
     cdef epoch_reader_t* ticks = &inb.plane.epoch.readers[inb.worker]
-    cdef int got, i
-    for i in range(READS_PER_BATCH):
+    cdef int got, _read
+    for _read in range(READS_PER_BATCH):
         epoch_enter_c(ticks)
         inb.now = fast_now()
         got = _udp_batch(inb, reader, fd)

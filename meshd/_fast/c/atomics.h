@@ -1,27 +1,14 @@
-/* Typed wrappers over the compiler's atomic built-ins, for Cython. */
+/* What atomic.h lacks for the packet threads: read-modify-write, a short lock, the clock. */
 #ifndef MESHD_ATOMICS_H
 #define MESHD_ATOMICS_H
 
 #include <sched.h>
-#include <stdint.h>
-#include <string.h>
 #include <time.h>
 
-#define FAST_CACHE_LINE 64
+#include "atomic.h"
 
-static inline uint64_t fast_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline void fast_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-static inline uint64_t fast_peek64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-static inline void fast_set64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
 static inline uint64_t fast_add64(uint64_t *p, uint64_t v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
-
-static inline uint32_t fast_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline void fast_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-static inline uint32_t fast_peek32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline uint32_t fast_swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
-
-static inline void *fast_loadp(void *const *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline void fast_storep(void **p, void *v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 static inline void *fast_swapp(void **p, void *v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
 static inline int fast_casp(void **p, void *old, void *v)
 {

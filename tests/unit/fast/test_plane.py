@@ -400,8 +400,17 @@ def test_plane_removed_peer_leaves_no_event_behind() -> None:
         nodes.a.write(offload.udp(b"q"))
         assert select.select([nodes.a.plane.event_fd], [], [], 5)[0]
         nodes.a.plane.remove_peer(0)
-        assert nodes.a.plane.add_peer(b"D" * 32) == 0
+        nodes.a.plane.add_peer(b"D" * 32)
         assert nodes.a.plane.drain() == []
+
+
+def test_plane_slots_of_removed_peers_are_used_again() -> None:
+    with pair(start=False) as nodes:
+        plane = nodes.a.plane
+        assert [plane.add_peer(bytes([i]) * 32) for i in range(3)] == [1, 2, 3]
+        plane.remove_peer(2)
+        assert plane.add_peer(b"D" * 32) == 2
+        assert plane.peer_state(2).tx_packets == 0
 
 
 def test_plane_unknown_peer_raises_key_error() -> None:
