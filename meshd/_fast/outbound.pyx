@@ -23,6 +23,7 @@ from meshd._fast.planestate cimport (
     OUT_NO_SOCKET,
     OUT_REFUSED,
     OUT_RELAY_FULL,
+    OUT_SEAL_ERROR,
     OUT_SOCKET_ERROR,
     OUT_SOCKET_FULL,
     OUT_STAGED_LIMIT,
@@ -226,7 +227,11 @@ cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t*
         if n:
             emit_c(&plan, i, at + TRANSPORT_HEADER_BYTES)
             memset(at + TRANSPORT_HEADER_BYTES + length, 0, padded - length)
-        transport_seal_c(out.aead, out.aead_context, at, padded, session.remote_index, counter + i, session.send_key)
+        if transport_seal_c(out.aead, out.aead_context, at, padded, session.remote_index, counter + i,
+                            session.send_key) != 0:
+            # Without memory for the cipher: what stands there is plaintext, and zeros say nothing to anybody.
+            memset(at, 0, padded + TRANSPORT_OVERHEAD_BYTES)
+            count_c(out.plane, out.worker, OUT_SEAL_ERROR, 1)
         total += padded + TRANSPORT_OVERHEAD_BYTES
     peer_sent_c(slot, out.now, count, total, n != 0)
     event_active_c(out.plane, out.worker, index, slot)

@@ -45,6 +45,7 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     OUT_SOCKET_ERROR
     OUT_RELAY_FULL
     OUT_GSO_OFF
+    OUT_SEAL_ERROR
     IN_RUNT
     IN_TRUNCATED
     IN_NO_SESSION

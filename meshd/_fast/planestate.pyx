@@ -22,6 +22,7 @@ COUNTER_NAMES = (
     "out_socket_error",
     "out_relay_full",
     "out_gso_off",
+    "out_seal_error",
     "in_runt",
     "in_truncated",
     "in_no_session",
