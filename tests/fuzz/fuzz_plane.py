@@ -143,8 +143,8 @@ class PlaneFuzzer:
         batch = self.datagrams()
         before = self.balance()
         to = ("127.0.0.1", self.node.port)
-        if self.random.random() < 0.3:  # as one read of receive offload
-            size = max(map(len, batch))
+        size = max(map(len, batch))
+        if size and self.random.random() < 0.3:  # as one read of receive offload
             burst = b"".join(d.ljust(size, b"\0") for d in batch)[: min(LARGEST_DATAGRAM, size * 64)]
             failure, _ = udpio.send(self.attacker.fileno(), LOOPBACK, self.node.port, burst, size)
             assert not failure
