@@ -326,6 +326,9 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
     if segment == 0:
         count_c(inb.plane, inb.worker, IN_TRUNCATED, 1)
         return
+    if n == 0:
+        count_c(inb.plane, inb.worker, IN_RUNT, 1)
+        return
     while offset < n:
         part = segment if n - offset > segment else n - offset
         if part < RUNT:
