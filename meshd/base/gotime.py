@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _FORM = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 def format_time(wall: float | None) -> str:
@@ -31,12 +32,13 @@ def parse_time(text: str) -> float | None:
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     if int(year) <= 1:
         return None
-    offset = UTC
+    clock = int(hour) * 3600 + int(minute) * 60 + min(int(second), 59)
+    if int(hour) > 23 or int(minute) > 59:
+        raise ValueError(f"{text!r} has no such time of day")
     if zone not in "Zz":
-        shift = timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6]))
-        offset = timezone(-shift if zone[0] == "-" else shift)
-    moment = datetime(
-        int(year), int(month), int(day), int(hour), int(minute), min(int(second), 59), tzinfo=offset
-    )
-    whole = (moment - _EPOCH).total_seconds()
+        shift = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
+        if shift >= 86400:
+            raise ValueError(f"{text!r} has no such zone")
+        clock += shift if zone[0] == "-" else -shift
+    whole = float((date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY) * 86400 + clock)
     return whole + (int(fraction) / 10 ** len(fraction) if fraction else 0)

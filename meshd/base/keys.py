@@ -32,7 +32,7 @@ class _Key:
     def __init__(self, raw: bytes) -> None:
         if len(raw) != self.size:
             raise ValueError(f"a {self.prefix} key has {self.size} bytes, not {len(raw)}")
-        object.__setattr__(self, "raw", bytes(raw))
+        _set_raw(self, bytes(raw))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("keys cannot be changed")
@@ -45,11 +45,8 @@ class _Key:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The key written as ``text``; ValueError names what is wrong, never the key itself."""
-        for prefix in (cls.prefix, *cls.aliases):
-            if text.startswith(prefix + ":"):
-                digits = text[len(prefix) + 1 :]
-                break
-        else:
+        prefix, colon, digits = text.partition(":")
+        if not colon or (prefix != cls.prefix and prefix not in cls.aliases):
             raise ValueError(f"not a key of the form {cls.prefix}:<{cls.size * 2} hex digits>")
         if len(digits) != cls.size * 2:
             raise ValueError(f"a {cls.prefix} key has {cls.size * 2} hex digits, not {len(digits)}")
@@ -70,7 +67,10 @@ class _Key:
         return type(other) is type(self) and other.raw == self.raw
 
     def __hash__(self) -> int:
-        return hash((self.prefix, self.raw))
+        return hash(self.raw)  # keys of different types are told apart by equality
+
+
+_set_raw = vars(_Key)["raw"].__set__  # past __setattr__
 
 
 class _PublicKey(_Key):
