@@ -41,6 +41,7 @@ class Distributor:
         self._access_stale = False
         self._scheduled: asyncio.TimerHandle | None = None
         self._window_s = MIN_WINDOW_S
+        self._flushed_at = 0.0
         network.on_change = self.changed
 
     def wall(self) -> float:
@@ -63,15 +64,19 @@ class Distributor:
         self._changes[node_id] = self._changes.get(node_id, 0) | flags
         if flags & change.ACCESS:
             self._access_stale = True
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """The first change after a quiet moment goes out almost at once, the following ones together."""
         if self._scheduled is None:
-            self._scheduled = self._loop.call_later(self._window_s, self.flush)
+            wait = self._flushed_at + self._window_s - self._loop.time()
+            self._scheduled = self._loop.call_later(max(MIN_WINDOW_S, wait), self.flush)
 
     def policy_changed(self) -> None:
         """Another policy holds from now on."""
         self._access_stale = True
         self._refresh_access(force=True)
-        if self._scheduled is None:
-            self._scheduled = self._loop.call_later(self._window_s, self.flush)
+        self._schedule()
 
     def flush(self) -> None:
         """Offer the collected changes to every stream."""
@@ -84,6 +89,7 @@ class Distributor:
         cache: dict[object, bytes] = {}
         for stream in list(self._streams.values()):
             stream.offer(changes, cache)
+        self._flushed_at = self._loop.time()
         self._window_s = min(MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST))
 
     def attach(self, stream: MapStream) -> None:

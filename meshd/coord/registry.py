@@ -254,7 +254,7 @@ class Registry:
         old = node.hostinfo
         if info.net_info is None and old.net_info is not None:
             info = msgspec.structs.replace(info, net_info=old.net_info)
-        if info == old:
+        if info == old and info.hostname == node.hostname:
             return 0
         region = node.home_region
         node.hostinfo = info
@@ -264,9 +264,9 @@ class Registry:
         if info.routable_ips != old.routable_ips:
             node.approved_routes = self._approved(node)
             flags |= change.ACCESS | change.SELF
-        if info.hostname != old.hostname:
+        if info.hostname != node.hostname:
             self._take_hostname(node, info.hostname)
-            flags |= change.SELF
+            flags |= change.WHOLE | change.SELF
         return flags | _STORE
 
     def _take_hostname(self, node: NodeRecord, hostname: str) -> None:

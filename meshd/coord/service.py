@@ -115,6 +115,8 @@ class CoordService:
         registry.on_rekeyed = self._node_rekeyed
         presence.start()
 
+        if not options.derp:
+            log.warning("no_relay", extra=kv(reason="clients need a relay to start; the map names none"))
         relay_pages = None
         if options.derp:
             self._relay = RelayServer(relay_private, admit=self._admit)

@@ -22,6 +22,11 @@ TLS_HANDSHAKE_TIMEOUT_S = 10.0
 ACCEPT_BATCH = 64
 """Connections accepted per turn of the loop, so that a flood cannot starve it."""
 BACKLOG = 1024
+KEEPALIVE_IDLE_S = 30
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_COUNT = 3
+UNACKNOWLEDGED_MS = 60_000
+"""Sent bytes that nobody acknowledged for this long end the connection."""
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
@@ -120,7 +125,7 @@ class SniffingListener:
                 continue
             self._connections += 1
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _tune(connection)
             self._sniffing[connection] = self._loop.call_later(SNIFF_TIMEOUT_S, self._drop, connection)
             self._loop.add_reader(connection.fileno(), self._sniff, connection)
 
@@ -186,6 +191,21 @@ class SniffingListener:
         self._loop.remove_reader(connection.fileno())
         connection.close()
         self._connections -= 1
+
+
+def _tune(connection: socket.socket) -> None:
+    """No delay for small writes; notice within about a minute that the other end vanished without a word."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _listening_socket(family: int, address: tuple[object, ...]) -> socket.socket:

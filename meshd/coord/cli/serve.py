@@ -65,6 +65,8 @@ def serve(
     if url is None:
         if host in ("", "0.0.0.0", "::"):
             raise click.UsageError("--url is needed: say under which address clients reach this server")
+        if port == 0:
+            raise click.UsageError("--url is needed with --listen on port 0")
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     run(
         ServeOptions(

@@ -9,6 +9,8 @@ import pytest
 
 from meshd.testing.controlmachine import RequestFailed
 
+pytestmark = pytest.mark.parametrize("run_coord", ["uvloop"], indirect=True)
+
 HEAD = b"POST /ts2021 HTTP/1.1\r\nHost: x\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n"
 
 

@@ -134,6 +134,23 @@ def test_register_rotation_keeps_id_name_and_addresses(run_coord):
     run_coord(scenario)
 
 
+def test_register_again_under_another_hostname_renames_the_node_unless_an_admin_named_it(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined("old")
+        (node,) = coord.service.network.nodes.values()
+        machine.hostinfo = type(machine.hostinfo)(hostname="new")
+        machine.node = NodePrivate.generate()
+        assert not (await machine.register(coord.join_key)).error
+        await machine.update()
+        assert node.name == "new"
+        await coord.admin("nodes.rename", node="new", name="chosen")
+        machine.hostinfo = type(machine.hostinfo)(hostname="newer")
+        await machine.update()
+        assert (node.name, node.hostname) == ("chosen", "newer")
+
+    run_coord(scenario)
+
+
 def test_register_expired_node_is_told_to_make_a_new_key(run_coord):
     async def scenario(coord):
         machine = await coord.joined()

@@ -1,0 +1,100 @@
+"""mesh-relay as a whole: its key and certificate stay, and a coordination server may say who gets in."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.base.keys import NodePrivate
+from meshd.io.http.front import FrontConnection, Response
+from meshd.io.listener import SniffingListener
+from meshd.relay.admission import AskUrl
+from meshd.relay.service import RelayOptions, RelayService
+
+
+def _options(folder: Path, **changes: object) -> RelayOptions:
+    values = {"listen_host": "127.0.0.1", "listen_port": 0, "hostname": "127.0.0.1", "stun_port": 0}
+    return RelayOptions(state_dir=folder, **{**values, **changes})
+
+
+def test_relay_service_keeps_key_and_pin_over_a_restart(tmp_path):
+    async def whole():
+        seen = []
+        for _ in range(2):
+            service = RelayService(_options(tmp_path / "state"))
+            await service.start()
+            seen.append((service.relay.public, service.pin))
+            assert service.port
+            assert service.stun_port
+            await service.close()
+        return seen
+
+    first, second = asyncio.run(whole())
+    assert first == second
+    assert (tmp_path / "state/relay.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_relay_service_new_hostname_gets_a_new_certificate(tmp_path):
+    async def pin(hostname):
+        service = RelayService(_options(tmp_path, hostname=hostname))
+        await service.start()
+        await service.close()
+        return service.pin
+
+    assert asyncio.run(pin("relay.example")) != asyncio.run(pin("other.example"))
+
+
+def test_relay_service_taken_port_and_bad_certificate_are_refused(tmp_path):
+    async def start(**changes):
+        service = RelayService(_options(tmp_path, **changes))
+        await service.start()
+        await service.close()
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(MeshdError, match="cannot listen"):
+            asyncio.run(start(listen_port=taken.getsockname()[1]))
+    (tmp_path / "bad.pem").write_text("nonsense")
+    with pytest.raises(MeshdError, match="cannot use the TLS certificate"):
+        asyncio.run(start(certificate=tmp_path / "bad.pem", key=tmp_path / "bad.pem"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "allowed"),
+    [
+        (Response(200, b'{"Allow":true}', "application/json"), True),
+        (Response(200, b'{"Allow":false}', "application/json"), False),
+        (Response(200, b"nonsense"), False),
+        (Response(500, b"{}"), False),
+        (Response(200, b" " * 100_000), False),
+    ],
+)
+def test_admission_asks_the_url_with_key_and_source(answer, allowed):
+    async def whole():
+        asked = []
+
+        async def handle(request):
+            asked.append((request.method, request.path, request.body))
+            return answer
+
+        listener = SniffingListener(
+            lambda encrypted, released: FrontConnection(handle, encrypted, released), tls=None, max_connections=4
+        )
+        listener.listen("127.0.0.1", 0)
+        key = NodePrivate.generate().public()
+        ask = AskUrl(f"http://127.0.0.1:{listener.port}/verify")
+        assert await ask(key, "192.0.2.1") is allowed
+        ((method, path, body),) = asked
+        assert (method, path) == ("POST", "/verify")
+        assert body == b'{"NodePublic":"%s","Source":"192.0.2.1"}' % key.text().encode()
+        listener.close()
+        await listener.close_connections(0.1)
+        assert await ask(key, "192.0.2.1") is False
+        assert await AskUrl(f"http://127.0.0.1:{ask._port}/verify", fail_open=True)(key, "192.0.2.1") is True
+
+    asyncio.run(whole())
