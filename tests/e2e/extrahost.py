@@ -1,0 +1,36 @@
+"""A host ``c`` on a network of its own behind another host of the lab."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.e2e.labhosts import Lab
+
+LAN_V4, LAN_V6 = "10.20.30.0/24", "2001:db8:30::/64"
+HOST_V4, HOST_V6 = "10.20.30.40", "2001:db8:30::40"
+
+
+@contextmanager
+def extra_host(lab: Lab, behind: str) -> Iterator[None]:
+    """The host ``c`` for as long as the block runs; ``behind`` forwards for it."""
+    namespace = f"{lab.name}-c"
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    try:
+        lab.run(behind, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        lab.run(behind, "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        for host, interface, v4, v6 in (
+            (behind, "lan0", "10.20.30.1", "2001:db8:30::1"),
+            ("c", "eth0", HOST_V4, HOST_V6),
+        ):
+            lab.run(host, "ip", "address", "add", f"{v4}/24", "dev", interface)
+            lab.run(host, "ip", "address", "add", f"{v6}/64", "dev", interface, "nodad")
+            lab.run(host, "ip", "link", "set", interface, "up")
+        lab.run("c", "ip", "link", "set", "lo", "up")
+        lab.run("c", "ip", "route", "add", "default", "via", "10.20.30.1")
+        lab.run("c", "ip", "-6", "route", "add", "default", "via", "2001:db8:30::1")
+        yield
+    finally:
+        lab.stop_all()
+        subprocess.run(["ip", "netns", "del", namespace], check=True)

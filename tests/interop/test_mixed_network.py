@@ -1,0 +1,207 @@
+"""One meshd and one tailscaled in a network of headscale and derper, in both places."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.labhosts import Lab, Node, running_lab, wait_until
+from tests.e2e.traffic import FileServer, fetched_digest, lost_percent, wait_reachable
+from tests.interop.genuine import GenuineNode, Headscale, needs
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.interop,
+    *needs("tailscaled", "tailscale", "headscale", "derper"),
+]
+
+SIZE = 20 * 1000 * 1000
+KINDS = {"a": (Node, GenuineNode), "b": (GenuineNode, Node)}
+
+
+class Mixed:
+    """The network: ``a`` and ``b``, one of them ours."""
+
+    def __init__(self, lab: Lab, ours: str) -> None:
+        self.lab = lab
+        self.server = Headscale(lab)
+        kind_a, kind_b = KINDS[ours]
+        self.a, self.b = kind_a(lab, "a"), kind_b(lab, "b")
+        self.ours, self.genuine = (self.a, self.b) if ours == "a" else (self.b, self.a)
+        for node in self.nodes:
+            self.join(node)
+        self.ips = {node.name: self.addresses(node) for node in self.nodes}
+        self.files = {node.name: FileServer(lab, node.host, SIZE) for node in self.nodes}
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        return self.a, self.b
+
+    def join(self, node: Node) -> None:
+        node.mesh(
+            "up", f"--login-server={self.server.url}", f"--auth-key={self.server.auth_key}",
+            f"--hostname={node.name}", "--timeout=30s",
+        )  # fmt: skip
+
+    def other(self, node: Node) -> Node:
+        return self.b if node is self.a else self.a
+
+    def addresses(self, node: Node) -> list[str]:
+        return node.mesh("ip").stdout.split()
+
+    def reach_each_other(self, seconds: float = 20) -> None:
+        for node in self.nodes:
+            for address in self.ips[self.other(node).name]:
+                wait_reachable(self.lab, node.host, address, seconds)
+
+    def files_arrive(self, addresses: int = 2) -> None:
+        """A file each way, to the first or to both of the addresses."""
+        for node in self.nodes:
+            other = self.other(node)
+            for address in self.ips[other.name][:addresses]:
+                assert fetched_digest(self.lab, node.host, address) == self.files[other.name].digest
+
+    def running(self, node: Node) -> None:
+        wait_until(lambda: node.status()["BackendState"] == "Running", 20, f"{node.name} to run")
+
+    def expect_path(self, *, direct: bool) -> None:
+        """Both command lines see this kind of path."""
+        for node in self.nodes:
+            pong = node.ping(self.ips[self.other(node).name][0], direct=direct).splitlines()[-1]
+            assert ("via DERP(test)" in pong) != direct, pong
+
+
+@pytest.fixture(scope="module", params=["a", "b"], ids=["meshd-a", "meshd-b"])
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
+    with running_lab(tmp_path_factory.mktemp("mixed"), "mt-mixed") as lab:
+        yield Mixed(lab, request.param)
+
+
+@pytest.fixture(autouse=True)
+def logs(mixed: Mixed) -> Iterator[None]:
+    """What the programs wrote during a test; pytest shows it when the test fails."""
+    before = {path: path.stat().st_size for path in mixed.lab.directory.glob("*.log")}
+    yield
+    for path in sorted(mixed.lab.directory.glob("*.log")):
+        with path.open("rb") as log:
+            log.seek(max(before.get(path, 0), path.stat().st_size - 20_000))
+            print(f"--- {path.name}\n{log.read().decode(errors='replace')}")
+
+
+def test_mixed_both_become_direct(mixed: Mixed) -> None:
+    mixed.expect_path(direct=True)
+    paths = {
+        "a": ("192.168.11.2:41641", "[2001:db8:11::2]:41641"),
+        "b": ("192.168.12.2:41641", "[2001:db8:12::2]:41641"),
+    }
+    for node, other in (mixed.nodes, mixed.nodes[::-1]):
+        wait_until(lambda n=node, o=other: n.peer(o.name)["CurAddr"] in paths[o.host], 10, "the path in the status")
+        assert node.peer(other.name)["Online"]
+
+
+def test_mixed_all_kinds_of_ping_answer(mixed: Mixed) -> None:
+    for node in mixed.nodes:
+        other = mixed.other(node)
+        for address in mixed.ips[other.name]:
+            for kind in ("--tsmp", "--icmp"):
+                pong = node.mesh("ping", kind, "--c=1", address).stdout
+                assert f"pong from {other.name}" in pong, pong
+
+
+def test_mixed_whois_names_the_peer(mixed: Mixed) -> None:
+    for node in mixed.nodes:
+        for address in mixed.ips[mixed.other(node).name]:
+            assert mixed.other(node).name in node.mesh("whois", address).stdout
+
+
+def test_mixed_direct_kernel_pings_and_files_arrive(mixed: Mixed) -> None:
+    for node in mixed.nodes:
+        for address in mixed.ips[mixed.other(node).name]:
+            assert lost_percent(mixed.lab, node.host, address, 10) == 0
+            assert lost_percent(mixed.lab, node.host, address, 3, "-s", "4000") == 0
+    mixed.files_arrive()
+
+
+# The places are exchanged, so that each program goes through each of these.
+@pytest.mark.parametrize(("host", "number"), [("a", signal.SIGTERM), ("b", signal.SIGKILL)])
+def test_mixed_restarted_side_comes_back(mixed: Mixed, host: str, number: signal.Signals) -> None:
+    node = mixed.a if host == "a" else mixed.b
+    node.stop(number)
+    node.start()
+    mixed.running(node)
+    # The side that still believes in the old session starts.
+    wait_reachable(mixed.lab, mixed.other(node).host, mixed.ips[node.name][0])
+    mixed.reach_each_other()
+    mixed.expect_path(direct=True)
+    assert mixed.addresses(node) == mixed.ips[node.name]
+
+
+def test_mixed_restarted_server_finds_both(mixed: Mixed) -> None:
+    mixed.server.restart()
+    mixed.reach_each_other()
+    wait_until(lambda: all(mixed.server.node(n.name).get("online") for n in mixed.nodes), 40, "both to be online")
+
+
+def test_mixed_down_and_up_again(mixed: Mixed) -> None:
+    for node in mixed.nodes:
+        node.mesh("down")
+        assert node.status()["BackendState"] == "Stopped"
+        node.mesh("up")
+        mixed.running(node)
+        mixed.reach_each_other()
+
+
+def test_mixed_lost_udp_goes_on_through_the_relay_and_returns(mixed: Mixed) -> None:
+    mixed.expect_path(direct=True)
+    mixed.lab.script("block-udp")
+    try:
+        mixed.reach_each_other(30)
+        mixed.expect_path(direct=False)
+        mixed.files_arrive(addresses=1)
+        for node in mixed.nodes:
+            node.stop()
+            node.start()
+            mixed.running(node)
+            mixed.reach_each_other()
+    finally:
+        mixed.lab.script("allow-udp")
+    mixed.expect_path(direct=True)
+    mixed.reach_each_other()
+
+
+def test_mixed_expired_node_is_cut_off_until_it_logs_in(mixed: Mixed) -> None:
+    node, other = mixed.nodes
+    mixed.server.command("nodes", "expire", "--identifier", str(mixed.server.node(node.name)["id"]))
+    wait_until(lambda: node.status()["BackendState"] == "NeedsLogin", 20, "the expired node to notice")
+    target = mixed.ips[node.name][0]
+    wait_until(lambda: lost_percent(mixed.lab, other.host, target, 1, "-W", "1") == 100, 20, "it to be cut off")
+    node.mesh(
+        "up", f"--login-server={mixed.server.url}", f"--auth-key={mixed.server.auth_key}",
+        f"--hostname={node.name}", "--timeout=30s", "--force-reauth",
+    )  # fmt: skip
+    assert mixed.addresses(node) == mixed.ips[node.name]
+    mixed.reach_each_other()
+
+
+def test_mixed_logged_out_node_is_gone_until_it_logs_in(mixed: Mixed) -> None:
+    node, other = mixed.nodes
+    node.mesh("logout")
+    assert node.status()["BackendState"] == "NeedsLogin"
+    target = mixed.ips[node.name][0]
+    wait_until(lambda: lost_percent(mixed.lab, other.host, target, 1, "-W", "1") == 100, 20, "it to be cut off")
+    mixed.join(node)
+    mixed.ips[node.name] = mixed.addresses(node)
+    mixed.reach_each_other()
+
+
+def test_mixed_deleted_node_leaves_the_others_map(mixed: Mixed) -> None:
+    node, other = mixed.nodes
+    mixed.server.command("nodes", "delete", "--force", "--identifier", str(mixed.server.node(node.name)["id"]))
+    wait_until(lambda: not other.peer(node.name), 20, "the deleted node to leave the map")
+    assert lost_percent(mixed.lab, other.host, mixed.ips[node.name][0], 1, "-W", "1") == 100
+    node.mesh("logout", check=False)
+    mixed.join(node)
+    mixed.ips[node.name] = mixed.addresses(node)
+    mixed.reach_each_other()
