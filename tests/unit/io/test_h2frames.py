@@ -1,11 +1,11 @@
-"""Limits of the HTTP/2 server that do not need a peer."""
+"""The length limit of HTTP/2 frames."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.io.http.h2server import MAX_FRAME_BYTES, PREFACE_BYTES, FrameGuard
+from meshd.io.http.h2frames import MAX_FRAME_BYTES, PREFACE_BYTES, FrameGuard
 
 
 def _frame(length: int) -> bytes:
