@@ -6,10 +6,10 @@ What depends on other nodes (two with one key, two with one address) is `meshd.c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from meshd.base.addr import AddrPort, IPPrefix, parse_ip, parse_prefix
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix, parse_ip, parse_prefix
 from meshd.base.errors import WireError
 from meshd.base.gotime import parse_time
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
@@ -23,7 +23,8 @@ MAX_ALLOWED_IPS = 4096  # app connectors advertise thousands of routes
 MAX_ENDPOINTS = 64  # more than an honest host has; each is probed
 MAX_NAME = 254  # a DNS name with its trailing dot
 
-_RESERVED = frozenset((SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP))
+_RESERVED = frozenset(map(int, (SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP)))
+_WIDTH = {4: 32, 6: 128}
 _SHIFT = {4: 32 - CGNAT.prefixlen, 6: 128 - ULA.prefixlen}
 _NODE_RANGE = {4: int(CGNAT.network_address) >> _SHIFT[4], 6: int(ULA.network_address) >> _SHIFT[6]}
 
@@ -132,12 +133,17 @@ def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, .
         except ValueError:  # a zone: meaningful on the peer's own link only
             notes.append(f"its endpoint {text[:80]} cannot be sent to")
             continue
-        ip = endpoint.ip
-        if endpoint.port == 0 or ip.is_multicast or ip.is_unspecified:
+        if endpoint.port == 0 or _is_nowhere(endpoint.ip):
             notes.append(f"its endpoint {text} cannot be sent to")
         else:
             found.append(endpoint)
     return tuple(found)
+
+
+def _is_nowhere(ip: IPAddress) -> bool:
+    """Multicast or unspecified."""
+    number = int(ip)
+    return not number or (number >> 28 == 0xE if ip.version == 4 else number >> 120 == 0xFF)
 
 
 def parse_disco(text: str) -> DiscoPublic | None:
@@ -151,12 +157,13 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
         raise Unacceptable(f"it has {len(texts)} addresses")
     prefixes = tuple(_prefix(text) for text in texts)
     for prefix in prefixes:
-        address = prefix.network_address
-        if prefix.prefixlen != prefix.max_prefixlen:
+        address, version = prefix.network_address, prefix.version
+        number = int(address)
+        if prefix.prefixlen != _WIDTH[version]:
             raise Unacceptable(f"its address {prefix} is not a single address")
-        if address in _RESERVED:
+        if number in _RESERVED:
             raise Unacceptable(f"its address {address} is reserved")
-        if int(address) >> _SHIFT[address.version] == _NODE_RANGE[address.version]:
+        if number >> _SHIFT[version] == _NODE_RANGE[version]:
             continue  # the usual case, in one comparison
         if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
             raise Unacceptable(f"its address {address} belongs to no node")
@@ -178,10 +185,6 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
 
 
 def _prefix(text: str) -> IPPrefix:
-    if text.endswith("/32") and ":" not in text:
-        return IPv4Network((int(IPv4Address(text[:-3])), 32))  # several times faster than from text
-    if text.endswith("/128"):
-        return IPv6Network((int(IPv6Address(text[:-4])), 128))
     try:
         return parse_prefix(text)
     except ValueError as error:
