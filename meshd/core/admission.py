@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 
 import msgspec
 
-from meshd.base.addr import IPAddress
+from meshd.base.addr import unpack_ip
 from meshd.base.keys import NodePublic
 from meshd.core.netmap import Netmap, Refusal, name_key
 from meshd.core.node import Node
@@ -25,7 +25,7 @@ from meshd.core.node import Node
 MAX_PEERS = 100_000  # candidates kept; a bound on memory, not a promise of speed
 MAX_REFUSALS = 4096
 
-_Resource = NodePublic | IPAddress
+_Resource = NodePublic | bytes  # a node key, or an own address in its packed form
 _BAD_KEY = bytes.fromhex("6da774d5d774")  # marks the key of an expired peer, shows as [bad01]
 
 
@@ -45,7 +45,7 @@ class Admission:
         self._held: dict[int, tuple[_Resource, ...]] = {}
         self._waiting: dict[_Resource, set[int]] = {}  # losers of a contest
         self._waits_for: dict[int, _Resource] = {}
-        self._host_routes: dict[IPAddress, set[int]] = {}  # candidates with a route onto one address
+        self._host_routes: dict[bytes, set[int]] = {}  # candidates with a route onto one address
         self._dirty: set[int] = set()
         self._republish: set[int] = set()
         self._expiries: list[tuple[float, int]] = []
@@ -165,22 +165,25 @@ class Admission:
             self._netmap.by_key[resource] = node_id
         else:
             self._netmap.by_ip[resource] = node_id
-            self._republish.update(self._host_routes.get(resource, ()))
+            if self._host_routes:
+                self._republish.update(self._host_routes.get(resource, ()))
 
     def _free(self, resource: _Resource) -> None:
         if isinstance(resource, NodePublic):
             self._netmap.by_key.pop(resource, None)
         else:
             self._netmap.by_ip.pop(resource, None)
-            self._republish.update(self._host_routes.get(resource, ()))
-        self._dirty.update(self._waiting.pop(resource, ()))
+            if self._host_routes:
+                self._republish.update(self._host_routes.get(resource, ()))
+        if self._waiting:
+            self._dirty.update(self._waiting.pop(resource, ()))
 
     def _release(self, node_id: int) -> None:
         for resource in self._held.pop(node_id, ()):
             self._free(resource)
 
     def _claim_self(self, node: Node) -> None:
-        wanted: tuple[_Resource, ...] = (node.key, *dict.fromkeys(node.ips))
+        wanted = _wanted(node)
         for resource in wanted:
             owner = self._owner(resource)
             if owner:
@@ -191,7 +194,7 @@ class Admission:
 
     def _resolve(self, node_id: int) -> None:
         """Give one candidate what it wants, or refuse it. Lower ids are settled already."""
-        waited = self._waits_for.pop(node_id, None)
+        waited = self._waits_for.pop(node_id, None) if self._waits_for else None
         if waited is not None and waited in self._waiting:
             self._waiting[waited].discard(node_id)
             if not self._waiting[waited]:
@@ -200,18 +203,21 @@ class Admission:
         node = self._candidates.get(node_id)
         if node is None or node.key.is_zero:
             return
-        wanted: tuple[_Resource, ...] = (node.key, *dict.fromkeys(node.ips))
+        wanted = _wanted(node)
+        rivals: list[int] = []
         for resource in wanted:
             owner = self._owner(resource)
-            if owner is not None and owner < node_id:
+            if owner is None:
+                continue
+            if owner < node_id:
                 self._waiting.setdefault(resource, set()).add(node_id)
                 self._waits_for[node_id] = resource
                 return
+            rivals.append(owner)
+        for owner in rivals:
+            self._release(owner)
+            self._dirty.add(owner)
         for resource in wanted:
-            owner = self._owner(resource)
-            if owner is not None:
-                self._release(owner)
-                self._dirty.add(owner)
             self._take(resource, node_id)
         self._held[node_id] = wanted
 
@@ -253,12 +259,14 @@ class Admission:
         """The candidate minus foreign addresses, disabled if its key expired."""
         by_ip = self._netmap.by_ip
         if node.allowed_ips is not node.addresses and any(
-            by_ip.get(p.network_address, node.id) != node.id for p in node.allowed_ips if p.prefixlen == p.max_prefixlen
+            by_ip.get(p.network_address.packed, node.id) != node.id
+            for p in node.allowed_ips
+            if p.prefixlen == p.max_prefixlen
         ):
             kept = tuple(
                 p
                 for p in node.allowed_ips
-                if p.prefixlen != p.max_prefixlen or by_ip.get(p.network_address, node.id) == node.id
+                if p.prefixlen != p.max_prefixlen or by_ip.get(p.network_address.packed, node.id) == node.id
             )
             node = msgspec.structs.replace(node, allowed_ips=kept)
         overdue = control_wall is not None and node.key_expiry is not None and node.key_expiry <= control_wall
@@ -290,7 +298,7 @@ class Admission:
         resource = self._waits_for[node_id]
         owner = self._owner(resource)
         whose = "ours" if owner == 0 else f"that of peer {owner}"
-        what = "node key" if isinstance(resource, NodePublic) else f"address {resource}"
+        what = "node key" if isinstance(resource, NodePublic) else f"address {unpack_ip(resource)}"
         return f"its {what} is {whose}"
 
     def _watch_routes(self, old: Node | None, new: Node | None) -> None:
@@ -301,10 +309,11 @@ class Admission:
             for prefix in node.allowed_ips:
                 if prefix.prefixlen != prefix.max_prefixlen or prefix in own:
                     continue
-                watchers = self._host_routes.setdefault(prefix.network_address, set())
+                packed = prefix.network_address.packed
+                watchers = self._host_routes.setdefault(packed, set())
                 (watchers.add if present else watchers.discard)(node.id)
                 if not watchers:
-                    del self._host_routes[prefix.network_address]
+                    del self._host_routes[packed]
 
     def _index_name(self, old: Node | None, new: Node | None) -> None:
         by_name = self._netmap.by_name
@@ -317,7 +326,14 @@ class Admission:
                 by_name.pop(key, None)
         if new is not None:
             key = name_key(new.name)
-            by_name[key] = tuple(sorted({*by_name.get(key, ()), new.id}))
+            others = by_name.get(key)
+            by_name[key] = (new.id,) if others is None else tuple(sorted({*others, new.id}))
+
+
+def _wanted(node: Node) -> tuple[_Resource, ...]:
+    """What a node must own to be let in, each once."""
+    packed = [prefix.network_address.packed for prefix in node.addresses]
+    return node.key, *(packed if len(packed) < 2 or len(set(packed)) == len(packed) else dict.fromkeys(packed))
 
 
 def _shown(name: str) -> str:

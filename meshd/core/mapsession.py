@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -40,7 +41,8 @@ MAX_USER_PROFILES = 100_000
 MAX_HEALTH = 64
 MAX_FILTER_NAMES = 1024  # a tailnet has one or two
 
-_PATH_FIELDS = ("endpoints", "home_derp", "disco_key", "online", "last_seen", "cap", "key_expiry")
+_PATH_FIELDS = frozenset({"endpoints", "home_derp", "disco_key", "online", "last_seen", "cap", "key_expiry"})
+_all_but_path = attrgetter(*(name for name in Node.__struct_fields__ if name not in _PATH_FIELDS))
 
 
 @dataclass(slots=True)
@@ -311,8 +313,8 @@ def _set(netmap: Netmap, name: str, value: object) -> bool:
 
 
 def _only_path(old: Node, new: Node) -> bool:
-    moved = {name: getattr(new, name) for name in _PATH_FIELDS}
-    return msgspec.structs.replace(old, **moved) == new
+    same: bool = _all_but_path(old) == _all_but_path(new)
+    return same
 
 
 def _share(old: Node, new: Node) -> Node:

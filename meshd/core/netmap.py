@@ -59,7 +59,7 @@ class Netmap:
         self.peers: dict[int, Node] = {}
         # id 0 stands for ourselves in by_key and by_ip
         self.by_key: dict[NodePublic, int] = {}
-        self.by_ip: dict[IPAddress, int] = {}  # own addresses of nodes, not their routes
+        self.by_ip: dict[bytes, int] = {}  # own addresses of nodes (packed), not their routes
         self.by_name: dict[str, tuple[int, ...]] = {}  # lower case, no trailing dot; ids ascending
         self.refused: Mapping[int, Refusal] = {}
         self.user_profiles: dict[int, UserProfile] = {}
@@ -103,11 +103,11 @@ class Netmap:
 
     def peer_by_ip(self, address: IPAddress) -> Node | None:
         """The peer that owns the address; routes are not looked at."""
-        return self.peers.get(self.by_ip.get(address, 0))
+        return self.peers.get(self.by_ip.get(address.packed, 0))
 
     def node_by_ip(self, address: IPAddress) -> Node | None:
         """Like `peer_by_ip`, with ourselves included."""
-        node_id = self.by_ip.get(address)
+        node_id = self.by_ip.get(address.packed)
         return self.self_node if node_id == 0 else self.peers.get(node_id or 0)
 
     def node_by_name(self, name: str) -> Node | None:

@@ -403,7 +403,7 @@ def test_backend_exit_node_by_address_becomes_one_by_id() -> None:
             NodePrivate.generate(), id=2, stable_id="exit", addresses=(ip_network("100.64.0.9/32"),)
         ).self_node
         made.backend.netmap.peers[2] = peer  # type: ignore[union-attr]
-        made.backend.netmap.by_ip[peer.ips[0]] = 2  # type: ignore[union-attr]
+        made.backend.netmap.by_ip[peer.ips[0].packed] = 2  # type: ignore[union-attr]
         made.backend.edit_prefs({"ExitNodeIP": "100.64.0.9", "ExitNodeIPSet": True})
         assert (made.backend.prefs.exit_node_id, made.backend.prefs.exit_node_ip) == ("exit", "")
 
