@@ -65,6 +65,8 @@ class RunningNode:
         self._api = api
         self._notifier = notifier
         self._stop = stop
+        self.failure: MeshdError | None = None
+        """Why the node asked to be stopped; None when nothing is wrong."""
 
     async def open(self) -> None:
         """Open everything and start with the stored profile. Raises MeshdError with nothing left open."""
@@ -99,7 +101,7 @@ class RunningNode:
 
     def _open(self) -> None:
         flags = self._flags
-        host = open_host(flags, self._network_changed, self._rules_lost)
+        host = open_host(flags, self)
         self._exits.callback(host.close)
         sockets = _open_sockets(flags.port)
         plane = Plane(
@@ -184,12 +186,23 @@ class RunningNode:
         found: list[tuple[AddrPort, int]] = [(e.addr, int(e.kind)) for e in endpoints]
         self._backend.set_endpoints(found)
 
-    def _network_changed(self) -> None:
+    def network_changed(self) -> None:
+        """Interfaces, addresses or routes of the host are others now."""
         log.info("network_changed")
         self._magicsock.link_changed()
         self._backend.network_changed()
 
-    def _rules_lost(self) -> None:
+    def interface_lost(self) -> None:
+        """Nothing can pass any more; whoever started us can start us again."""
+        self.failure = MeshdError(
+            f"the tunnel interface of --tun={self._flags.tun} was deleted",
+            code="host",
+            hint="Start meshd again to have it back.",
+        )
+        self._stop()
+
+    def rules_lost(self) -> None:
+        """Somebody deleted our policy rules."""
         if self._host.router is not None:
             log.warning("policy_rules_deleted", extra=kv(action="restoring"))
             try:

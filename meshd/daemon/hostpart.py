@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshd.base.addr import IPPrefix, parse_prefix
 from meshd.base.errors import MeshdError
@@ -85,7 +84,17 @@ def _read(path: str) -> str:
         return ""
 
 
-def open_host(flags: Flags, network_changed: Callable[[], None], rules_lost: Callable[[], None]) -> HostPart:
+class HostEvents(Protocol):
+    """What happens on the host, told in the event loop."""
+
+    def network_changed(self) -> None: ...
+
+    def rules_lost(self) -> None: ...
+
+    def interface_lost(self) -> None: ...
+
+
+def open_host(flags: Flags, events: HostEvents) -> HostPart:
     """Open the first entry of ``--tun`` that works, its router and the monitor.
 
     Raises MeshdError that tells for each entry why it did not.
@@ -96,7 +105,7 @@ def open_host(flags: Flags, network_changed: Callable[[], None], rules_lost: Cal
         if name == USERSPACE:
             return part
         try:
-            _open_tun(part, name, flags, network_changed, rules_lost)
+            _open_tun(part, name, flags, events)
         except MeshdError as error:
             part.close()
             reasons.append(f"{name}: {error.message}")
@@ -110,9 +119,7 @@ def open_host(flags: Flags, network_changed: Callable[[], None], rules_lost: Cal
     )
 
 
-def _open_tun(
-    part: HostPart, name: str, flags: Flags, network_changed: Callable[[], None], rules_lost: Callable[[], None]
-) -> None:
+def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents) -> None:
     if not sys.platform.startswith("linux"):
         raise MeshdError(f"tunnel interfaces are not supported on {sys.platform}", code="unsupported")
     if not 0 < len(name.encode()) <= _MAX_NAME or "/" in name or not name.isprintable() or " " in name:
@@ -131,7 +138,14 @@ def _open_tun(
     router = LinuxRouter(netlink, tun.name, Journal(path))
     part._exits.callback(router.close)
     part._own_index = netlink.interface_index(tun.name)
-    monitor = NetworkMonitor(asyncio.get_running_loop(), part._own_index, TABLE, network_changed, rules_lost)
+    monitor = NetworkMonitor(
+        asyncio.get_running_loop(),
+        part._own_index,
+        TABLE,
+        events.network_changed,
+        events.rules_lost,
+        events.interface_lost,
+    )
     part._exits.callback(monitor.close)
     part.tun, part.router, part._netlink = tun, router, netlink
 

@@ -95,7 +95,7 @@ def run(flags: Flags) -> int:
 
 
 async def serve(flags: Flags) -> int:
-    """One node from start to end."""
+    """One node from start to end. Raises MeshdError when it had to stop by itself."""
     from meshd.daemon.assembly import RunningNode
     from meshd.daemon.notify import ServiceNotifier
     from meshd.feature.localapi.server import LocalApiServer
@@ -121,6 +121,8 @@ async def serve(flags: Flags) -> int:
         log.info("started", extra=kv(version=long_version(), socket=flags.socket, tun=flags.tun))
         await stopped.wait()
         log.info("stopping")
+    if node.failure is not None:
+        raise node.failure
     return 0
 
 

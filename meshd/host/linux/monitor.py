@@ -25,8 +25,9 @@ _SOL_NETLINK = 270
 
 
 class NetworkMonitor:
-    """Calls ``changed()`` after links, addresses or routes other than our own changed, and
-    ``rules_lost()`` after somebody deleted one of our policy rules."""
+    """Calls ``changed()`` after links, addresses or routes other than our own changed,
+    ``rules_lost()`` after somebody deleted one of our policy rules, and ``interface_lost()`` after our
+    interface itself went away."""
 
     def __init__(
         self,
@@ -35,12 +36,14 @@ class NetworkMonitor:
         own_table: int,
         changed: Callable[[], None],
         rules_lost: Callable[[], None],
+        interface_lost: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._own_interface = own_interface
         self._own_table = own_table
         self._changed = changed
         self._rules_lost = rules_lost
+        self._interface_lost = interface_lost
         self._timer: asyncio.TimerHandle | None = None
         self._rule_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -84,6 +87,8 @@ class NetworkMonitor:
             if message.kind == nl.RTM_DELRULE:
                 if nl.decode_rule(message).priority in _OUR_RULES:
                     self._note_rule()
+            elif message.kind == nl.RTM_DELLINK and nl.decode_link(message).interface == self._own_interface:
+                self._interface_lost()
             elif self._foreign(message):
                 self._note_change()
 
