@@ -173,10 +173,11 @@ class NetworkCheck:
         self._maybe_finish(now)
 
     def stun_received(self, txid: bytes, seen_as: AddrPort, now: float) -> bool:
-        """A response; False when the transaction is not ours."""
-        sent = self._sent.pop(txid, None)
-        if sent is None or self._finished:
+        """A response; False when the transaction is not ours, or the address cannot be."""
+        sent = self._sent.get(txid)
+        if sent is None or self._finished or not _believable(seen_as, sent.set.plan.family):
             return False
+        del self._sent[txid]
         report, region = self.report, sent.set.plan.region
         latency = now - sent.at
         sent.set.done = True
@@ -272,3 +273,9 @@ class NetworkCheck:
         if (stun_over and https_over) or now >= self.started + OVERALL_S:
             self._finished = True
             self._outbox.append(Finished(self.report))
+
+
+def _believable(address: AddrPort, family: int) -> bool:
+    """Whether a server can have seen us there: of the family it was asked over, and fit to be sent to."""
+    ip = address.ip
+    return bool(address.port) and ip.version == family and not ip.is_multicast and not ip.is_unspecified

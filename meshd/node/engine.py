@@ -236,7 +236,11 @@ class Engine:
 
     def _on_readable(self) -> None:
         for event in self._plane.drain(EVENTS_PER_TURN):
-            self.on_event(event)
+            try:
+                self.on_event(event)
+            except Exception as error:
+                # A fault met by one event must not cost the others, which are out of the rings by now.
+                self._loop.call_exception_handler({"message": "an event of the data plane", "exception": error})
 
     def on_event(self, event: tuple[Any, ...]) -> None:
         """One event of the data plane; of a peer that is gone it is ignored."""

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
+from meshd.base.log import get_logger, kv
 from meshd.core.endpoints import FRESH_ENOUGH_S, Endpoint, EndpointList, StunFindings
 from meshd.core.netreport import Report
 from meshd.node.netprobe import Underlay
 
 FIRST_WAIT_S = 0.100  # how long the first list waits for a STUN answer
 SETTLE_S = 0.020  # several STUN answers make one update
+
+_log = get_logger(__name__)
 
 
 class OwnEndpoints:
@@ -40,6 +43,7 @@ class OwnEndpoints:
         self._fixed_port = fixed_port
         self._configured = configured
         self._list = EndpointList()
+        self._local: list[IPAddress] = []
         self._stun = StunFindings()
         self._published: frozenset[Endpoint] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -91,10 +95,14 @@ class OwnEndpoints:
         """Build the list and publish it when it differs from the last one."""
         self._cancel()
         underlay = self._underlay()
+        try:
+            self._local = list(self._local_addresses())
+        except OSError as error:  # no descriptor left, for one: what was true a moment ago has to do
+            _log.warning("local_addresses_unknown", extra=kv(reason=error))
         self.current = self._list.build(
             self._clock.monotonic(),
             stun=self._stun,
-            local=list(self._local_addresses()),
+            local=self._local,
             port_v4=underlay.port_v4,
             port_v6=underlay.port_v6,
             fixed_port=self._fixed_port,

@@ -207,6 +207,19 @@ def test_check_unknown_transaction_ignored():
     assert not machine.stun_received(b"?" * 12, ME, T0)
 
 
+@pytest.mark.parametrize(
+    "address", ["[2001:db8::1]:5", "192.0.2.1:0", "224.0.0.1:5", "0.0.0.0:5"], ids=["family", "port", "group", "none"]
+)
+def test_check_address_that_cannot_be_ours_ignored(address):
+    """Peers would be told to send there."""
+    machine = check(relays(1))
+    machine.start(T0)
+    (probe, *_) = machine.drain()
+    assert not machine.stun_received(probe.txid, AddrPort.parse(address), T0 + 0.01)
+    assert not machine.report.udp
+    assert machine.stun_received(probe.txid, ME, T0 + 0.02)
+
+
 def test_check_incremental_without_udp_measures_few_regions_by_https():
     last = Report(region_latency={n: n / 100 for n in range(1, 9)})
     machine = check(relays(*range(1, 9)), full=False, last=last, home=5)

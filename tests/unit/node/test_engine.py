@@ -146,3 +146,34 @@ def test_engine_changed_key_ends_the_old_session(loop, pair):
     b.know(a)
     assert _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0])) is not None
     assert b.engine.peer_status(old) is None
+
+
+def test_engine_fault_of_one_event_spares_the_others():
+    """Events that were drained with it would be lost: handshakes, and the first sign of traffic of a peer."""
+    faults = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        node = Node(loop, 1)
+        seen = []
+
+        def datagram(address, port, data):
+            seen.append(data)
+            if b"fault" in data:
+                raise OSError(24, "Too many open files")
+
+        node.engine.hooks.datagram = datagram
+        node.plane.start()
+        for data in (b"first", b"fault", b"last"):
+            node.socket.sendto(data.ljust(40), node.socket.getsockname())
+        try:
+            async with asyncio.timeout(5):
+                while len(seen) < 3:
+                    await asyncio.sleep(0.001)
+        finally:
+            node.close()
+        assert [data.strip() for data in seen] == [b"first", b"fault", b"last"]
+
+    asyncio.run(main())
+    assert [type(fault) for fault in faults] == [OSError]
