@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import uvloop
@@ -31,6 +31,7 @@ class Rig:
     relay: RelayServer
     listener: SniffingListener
     tmp: object
+    writers: list = field(default_factory=list)
 
 
 class Client:
@@ -43,6 +44,7 @@ class Client:
 
     async def open(self, *, fast=True, tls=None):
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.rig.listener.port, ssl=tls)
+        self.rig.writers.append(self.writer)
         self.writer.write(FAST if fast else SLOW)
         if not fast:
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -91,10 +93,13 @@ def play(request, tmp_path):
                 max_connections=100,
             )
             listener.listen("127.0.0.1", 0)
+            rig = Rig(relay, listener, tls)
             try:
                 async with asyncio.timeout(15):
-                    await scenario(Rig(relay, listener, tls))
+                    await scenario(rig)
             finally:
+                for writer in rig.writers:  # a transport must not outlive its loop
+                    writer.transport.abort()
                 listener.close()
                 relay.close()
                 await listener.close_connections(0.1)
