@@ -238,7 +238,7 @@ class Engine:
         for event in self._plane.drain(EVENTS_PER_TURN):
             try:
                 self.on_event(event)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - handed to the loop's handler, which logs it
                 # A fault met by one event must not cost the others, which are out of the rings by now.
                 self._loop.call_exception_handler({"message": "an event of the data plane", "exception": error})
 

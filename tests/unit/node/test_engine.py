@@ -156,10 +156,12 @@ def test_engine_fault_of_one_event_spares_the_others():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
         node = Node(loop, 1)
-        seen = []
+        seen, done = [], asyncio.Event()
 
         def datagram(address, port, data):
             seen.append(data)
+            if len(seen) == 3:
+                done.set()
             if b"fault" in data:
                 raise OSError(24, "Too many open files")
 
@@ -169,8 +171,7 @@ def test_engine_fault_of_one_event_spares_the_others():
             node.socket.sendto(data.ljust(40), node.socket.getsockname())
         try:
             async with asyncio.timeout(5):
-                while len(seen) < 3:
-                    await asyncio.sleep(0.001)
+                await done.wait()
         finally:
             node.close()
         assert [data.strip() for data in seen] == [b"first", b"fault", b"last"]
