@@ -5,7 +5,6 @@ Pure decisions; ``meshd.host`` carries them out.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
@@ -31,13 +30,15 @@ class RouterConfig:
 
 
 def accepted_prefixes(
-    addresses: Iterable[IPPrefix], allowed: Iterable[IPPrefix], *, subnets: bool, exit_node: bool
+    addresses: tuple[IPPrefix, ...], allowed: tuple[IPPrefix, ...], *, subnets: bool, exit_node: bool
 ) -> tuple[IPPrefix, ...]:
     """The prefixes of a peer that packets may go to and come from (RT-02).
 
     ``addresses`` are the peer's own, ``allowed`` what control lets it carry. Default routes count only for
     the chosen exit node, other subnets only when this node accepts routes.
     """
+    if allowed is addresses:  # what a peer without routes has, and all of them are single
+        return addresses
     own = set(addresses)
     accepted: list[IPPrefix] = []
     for prefix in allowed:
@@ -54,49 +55,93 @@ def _single_tailscale(prefix: IPPrefix) -> bool:
 
 
 class RouteTable:
-    """The union of all peers' accepted prefixes, kept current in O(1) per prefix."""
+    """The union of all peers' accepted prefixes, kept current in O(1) per prefix.
+
+    ``routes`` is what the host needs for it; ``wants`` answers that for one prefix, and ``take_touched`` names
+    the prefixes for which the answer may have changed.
+    """
 
     def __init__(self) -> None:
         self._by_peer: dict[bytes, tuple[IPPrefix, ...]] = {}
-        self._count: Counter[IPPrefix] = Counter()
+        self._count: dict[IPPrefix, int] = {}
         self._single_v4 = 0
         self._single_v6 = 0
-        self.generation = 0
-        """Grows with every prefix that appears or disappears."""
+        self._touched: set[IPPrefix] | None = None
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything may have changed since the last ``take_touched``."""
+        return self._touched is None or bool(self._touched)
+
+    def take_touched(self) -> set[IPPrefix] | None:
+        """The prefixes that may have become wanted or unwanted since the last call; None: any may have."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     def set_peer(self, key: bytes, prefixes: tuple[IPPrefix, ...]) -> None:
         """Replace what the peer of this node key carries; an empty tuple removes it."""
-        if self._by_peer.get(key, ()) == prefixes:
+        before = self._by_peer.get(key, ())
+        if before is prefixes or before == prefixes:
             return
-        for prefix in self._by_peer.pop(key, ()):
-            self._add(prefix, -1)
         if prefixes:
             self._by_peer[key] = prefixes
-            for prefix in prefixes:
-                self._add(prefix, 1)
+        else:
+            del self._by_peer[key]
+        for prefix in before:
+            self._add(prefix, -1)
+        for prefix in prefixes:
+            self._add(prefix, 1)
 
     def clear(self) -> None:
         self._by_peer.clear()
         self._count.clear()
         self._single_v4 = self._single_v6 = 0
-        self.generation += 1
+        self._touched = None
 
     def _add(self, prefix: IPPrefix, step: int) -> None:
-        before = self._count[prefix]
-        self._count[prefix] = before + step
-        if before + step == 0:
+        before = self._count.get(prefix, 0)
+        after = before + step
+        if after:
+            self._count[prefix] = after
+        else:
             del self._count[prefix]
-        if before == 0 or before + step == 0:
-            self.generation += 1
-        if (before == 0) != (before + step == 0) and _single_tailscale(prefix):
-            if prefix.version == 4:
-                self._single_v4 += step
-            else:
-                self._single_v6 += step
+        if before and after:
+            return
+        if not _single_tailscale(prefix):
+            self._touch(prefix)
+        elif prefix.version == 6:
+            self._single_v6 += step
+            if self._single_v6 == (step > 0):  # the first came or the last went
+                self._touch(ULA)
+        else:
+            merged = self._merges_v4
+            self._single_v4 += step
+            if self._merges_v4 != merged:
+                self._touched = None
+            elif not merged:
+                self._touch(prefix)
+
+    def _touch(self, prefix: IPPrefix) -> None:
+        if self._touched is not None:
+            self._touched.add(prefix)
+
+    @property
+    def _merges_v4(self) -> bool:
+        return self._single_v4 > MAX_SINGLE_ROUTES
+
+    def wants(self, prefix: IPPrefix) -> bool:
+        """Whether ``prefix`` is one of ``routes``."""
+        if prefix == ULA and self._single_v6:
+            return True
+        if prefix == CGNAT and self._merges_v4:
+            return True
+        if prefix not in self._count:
+            return False
+        return not _single_tailscale(prefix) or (prefix.version == 4 and not self._merges_v4)
 
     def routes(self) -> frozenset[IPPrefix]:
         """Routes for the host (RT-03): single ULA addresses as one /48, very many CGNAT ones as one /10."""
-        merge_v4 = self._single_v4 > MAX_SINGLE_ROUTES
+        merge_v4 = self._merges_v4
         wanted: set[IPPrefix] = set()
         for prefix in self._count:
             if _single_tailscale(prefix) and (prefix.version == 6 or merge_v4):
@@ -125,22 +170,36 @@ def router_config(
     so that nothing leaks, and the local networks stay local only with ``lan_access``.
     """
     own = tuple(addresses)
-    wanted = set(routes)
-    if any(isinstance(prefix, IPv4Network) for prefix in own):
-        wanted.add(host_prefix(SERVICE_V4))
-    local = {p for p in attached if p.prefixlen < p.max_prefixlen and not is_tailscale_ip(p.network_address)}
+    local = local_prefixes(attached)
+    extra, throws = fixed_routes(own, local, exit_node=exit_node, lan_access=lan_access)
+    wanted = routes | extra
+    if not exit_node:
+        subnets = [p for p in routes if 0 < p.prefixlen < p.max_prefixlen]
+        throws = frozenset(p for p in local if any(_covers(s, p) for s in subnets))
+    return RouterConfig(own, wanted - throws, throws, mtu)
+
+
+def local_prefixes(attached: Iterable[IPPrefix]) -> frozenset[IPPrefix]:
+    """The host's own networks among the prefixes of its interfaces."""
+    return frozenset(p for p in attached if p.prefixlen < p.max_prefixlen and not is_tailscale_ip(p.network_address))
+
+
+def fixed_routes(
+    own: tuple[IPPrefix, ...], local: frozenset[IPPrefix], *, exit_node: bool, lan_access: bool
+) -> tuple[frozenset[IPPrefix], frozenset[IPPrefix]]:
+    """Routes and throws that do not depend on what peers carry."""
+    extra: set[IPPrefix] = set()
     throws: set[IPPrefix] = set()
+    if any(isinstance(prefix, IPv4Network) for prefix in own):
+        extra.add(host_prefix(SERVICE_V4))
     if exit_node:
-        wanted |= {_DEFAULT_V4, _DEFAULT_V6}
+        extra |= {_DEFAULT_V4, _DEFAULT_V6}
         if lan_access:
             throws |= {p for p in local if not p.is_link_local}
         else:
-            wanted |= {p for p in local if not p.is_loopback and not p.is_link_local}
+            extra |= {p for p in local if not p.is_loopback and not p.is_link_local}
         throws |= {p for p in local if p.is_loopback}
-    else:
-        subnets = [p for p in wanted if p.prefixlen < p.max_prefixlen and p.prefixlen > 0]
-        throws = {p for p in local if any(_covers(s, p) for s in subnets)}
-    return RouterConfig(own, frozenset(wanted - throws), frozenset(throws), mtu)
+    return frozenset(extra), frozenset(throws)
 
 
 def _covers(outer: IPPrefix, inner: IPPrefix) -> bool:

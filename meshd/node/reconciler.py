@@ -7,7 +7,7 @@ passes on the difference. A change of one peer costs the same whether there are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from meshd.base.addr import IPPrefix
 from meshd.base.errors import MeshdError
@@ -18,12 +18,14 @@ from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
-from meshd.core.routes import RouterConfig, RouteTable, accepted_prefixes, router_config
+from meshd.core.routeplan import RouteChange, RoutePlan
+from meshd.core.routes import RouterConfig, RouteTable, accepted_prefixes
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import PeerConfig
 from meshd.node.magicsock import MagicSock, PathPeer
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
 MAX_LOGGED_REFUSALS = 8
 
@@ -32,6 +34,8 @@ class HostRouter(Protocol):
     """What the host's router must offer; absent in userspace mode."""
 
     def apply(self, config: RouterConfig) -> None: ...
+
+    def change(self, change: RouteChange) -> None: ...
 
 
 class Reconciler:
@@ -53,11 +57,12 @@ class Reconciler:
         self._mtu = mtu
         self._report = report
         self._routes = RouteTable()
-        self._routed = -1
+        self._plan = RoutePlan(self._routes)
+        self._routes_stand = False  # the router has all of the plan
         self._present: dict[int, NodePublic] = {}
         self._basis: tuple[object, ...] = ()
-        self._applied: RouterConfig | None = None
         self._filter_program: FilterProgram | None = None
+        self._filter_caps: frozenset[str] = frozenset()
         self.running = False
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
@@ -82,12 +87,22 @@ class Reconciler:
                 self._drop(node.id)
             for node in change.added:
                 self._put(node, prefs)
-            for _, node in (*change.changed, *change.patched):
+            for _, node in change.changed:
                 self._put(node, prefs)
-        if everything or change is None or change.filter_changed or change.self_changed or _may_alter_filter(change):
+            for old, node in change.patched:
+                self._patch(old, node, prefs)
+        if (
+            everything
+            or change is None
+            or change.filter_changed
+            or change.self_changed
+            or _holders_changed(change, self._filter_caps)
+        ):
             self._filter(netmap, prefs)
-        if everything or change is None or change.self_changed or self._routes.generation != self._routed:
+        if everything or change is None or change.self_changed:
             self.route(netmap, prefs)
+        elif self._routes.touched:
+            self._reroute(netmap, prefs)
 
     def stop(self) -> None:
         """No peers, no addresses, no routes, no relay connections."""
@@ -100,7 +115,8 @@ class Reconciler:
         self._magicsock.set_private_key(None)
         self._basis = ()
         self.running = False
-        self._set_router(RouterConfig(mtu=self._mtu))
+        if self._router is not None:
+            self._tell_router(self._router.apply, RouterConfig(mtu=self._mtu))
 
     def _all_peers(self, netmap: Netmap, prefs: Prefs) -> None:
         for node_id in [i for i in self._present if i not in netmap.peers]:
@@ -124,17 +140,21 @@ class Reconciler:
         )
         self._present[node.id] = node.key
         self._routes.set_peer(node.key.raw, accepted)
-        self._magicsock.update_peer(
-            PathPeer(
-                node_key=node.key,
-                disco_key=node.disco_key,
-                home_relay=node.home_derp,
-                endpoints=node.endpoints,
-            )
-        )
+        self._magicsock.update_peer(_path_peer(node))
         self._engine.update_peer(
             PeerConfig(node_key=node.key, allowed_ips=accepted, disco_key=node.disco_key, jailed=node.is_jailed)
         )
+
+    def _patch(self, old: Node, node: Node, prefs: Prefs) -> None:
+        """Only the ways to reach a peer changed, or what is known of its life."""
+        if (
+            node.id not in self._present
+            or old.disco_key != node.disco_key
+            or bool(old.home_derp) != bool(node.home_derp)
+        ):
+            self._put(node, prefs)
+        elif old.endpoints != node.endpoints or old.home_derp != node.home_derp:
+            self._magicsock.update_peer(_path_peer(node))
 
     def _drop(self, node_id: int) -> None:
         key = self._present.pop(node_id, None)
@@ -144,6 +164,9 @@ class Reconciler:
             self._magicsock.remove_peer(key)
 
     def _filter(self, netmap: Netmap, prefs: Prefs) -> None:
+        self._filter_caps = frozenset(
+            source[4:] for rule in netmap.filter_rules for source in rule.src_ips if source.startswith("cap:")
+        )
         program = plan_filter(
             netmap.filter_rules,
             [*netmap.self_node.addresses, *prefs.routes()],
@@ -165,30 +188,36 @@ class Reconciler:
 
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""
-        self._routed = self._routes.generation
-        self._set_router(
-            router_config(
-                netmap.self_node.addresses,
-                self._routes.routes(),
-                self._attached(),
-                exit_node=prefs.wants_exit_node,
-                lan_access=prefs.exit_node_allow_lan_access,
-                mtu=self._mtu,
-            )
-        )
         self._engine.set_own_addresses(netmap.self_node.ips)
-
-    def _set_router(self, config: RouterConfig) -> None:
-        if self._router is None or config == self._applied:
+        if self._router is None:
+            self._routes.take_touched()
             return
+        config = self._plan.config(
+            netmap.self_node.addresses,
+            self._attached(),
+            exit_node=prefs.wants_exit_node,
+            lan_access=prefs.exit_node_allow_lan_access,
+            mtu=self._mtu,
+        )
+        self._tell_router(self._router.apply, config)
+
+    def _reroute(self, netmap: Netmap, prefs: Prefs) -> None:
+        """Bring up to date only the routes that peers gained or lost."""
+        changes = self._plan.changes() if self._routes_stand and self._router is not None else None
+        if changes is None or self._router is None:
+            self.route(netmap, prefs)
+        else:
+            self._tell_router(self._router.change, changes)
+
+    def _tell_router(self, act: Callable[[T], None], what: T) -> None:
         try:
-            self._router.apply(config)
+            act(what)
         except MeshdError as error:
-            self._applied = None
+            self._routes_stand = False
             self._report("router", str(error))
             log.error("router_failed", extra=kv(reason=error.message))
         else:
-            self._applied = config
+            self._routes_stand = True
             self._report("router", None)
 
 
@@ -205,9 +234,20 @@ def _basis(prefs: Prefs, private: NodePrivate) -> tuple[object, ...]:
     )
 
 
-def _may_alter_filter(change: MapChange) -> bool:
-    """Rules with ``cap:`` sources depend on which nodes there are."""
-    return bool(change.added or change.changed or change.removed)
+def _path_peer(node: Node) -> PathPeer:
+    return PathPeer(node_key=node.key, disco_key=node.disco_key, home_relay=node.home_derp, endpoints=node.endpoints)
+
+
+def _holders_changed(change: MapChange, caps: frozenset[str]) -> bool:
+    """Whether rules with these capabilities as sources stand for other addresses now."""
+    if not caps:
+        return False
+    pairs = [(node, None) for node in change.added] + [(node, None) for node in change.removed]
+    return any(
+        (cap in one.cap_map and one.addresses) != (other is not None and cap in other.cap_map and other.addresses)
+        for one, other in (*pairs, *change.changed)
+        for cap in caps
+    )
 
 
 def _holders(nodes: Iterable[Node], capability: str) -> list[IPPrefix]:

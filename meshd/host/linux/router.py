@@ -14,6 +14,7 @@ from pathlib import Path
 from meshd.base.addr import IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
+from meshd.core.routeplan import RouteChange
 from meshd.core.routes import RouterConfig
 from meshd.host.linux.journal import Journal
 from meshd.host.linux.rtnetlink import RtNetlink
@@ -48,7 +49,8 @@ class LinuxRouter:
         self._index = netlink.interface_index(interface)
         self._journal = journal
         self._addresses: set[IPPrefix] = set()
-        self._routes: dict[IPPrefix, int | None] = {}
+        self._routes: dict[IPPrefix, int | None] = {}  # the interface, None for a throw route
+        self._doubtful: set[IPPrefix] = set()  # of a change that failed half-way
         self._mtu = 0
         self._rules: list[nl.Rule] = []
         self._ipv6 = _ipv6_usable()
@@ -58,31 +60,45 @@ class LinuxRouter:
     def apply(self, config: RouterConfig) -> None:
         """Bring the host to ``config``. Raises MeshdError naming the first change the kernel refused."""
         if self._mtu != config.mtu:
-            self._do([("set up the interface", nl.set_link(self._index, up=True, mtu=config.mtu))])
+            self._do([("set up", self._interface, nl.set_link(self._index, up=True, mtu=config.mtu))])
             self._mtu = config.mtu
         addresses = {a for a in config.addresses if self._ipv6 or a.version == 4}
         routes: dict[IPPrefix, int | None] = {r: self._index for r in config.routes if self._usable(r)}
         routes.update({r: None for r in config.throws if self._usable(r)})
         if addresses and not self._rules:
             self._add_rules()
-        self._drop_routes(p for p in self._routes if p not in routes)
+        self._drop_routes([p for p in self._routes if p not in routes])
         for address in self._addresses - addresses:
             self._netlink.execute([nl.delete_address(self._index, address)])
-        self._do(
-            (f"add the address {a}", nl.add_address(self._index, a)) for a in addresses - self._addresses
-        )
+        self._do(("add the address", a, nl.add_address(self._index, a)) for a in addresses - self._addresses)
         self._addresses = addresses
-        changed = [(p, i) for p, i in routes.items() if p not in self._routes or self._routes[p] != i]
-        self._do((f"add a route to {p}", nl.replace_route(p, TABLE, i)) for p, i in changed)
-        self._routes = routes
+        self._set_routes(routes)
         if not addresses and self._rules:
             self._remove_rules()
+
+    def change(self, change: RouteChange) -> None:
+        """Bring some routes up to date; costs nothing for all others. Raises as ``apply`` does."""
+        self._drop_routes([p for p in change.gone if p in self._routes])
+        routes: dict[IPPrefix, int | None] = {r: self._index for r in change.routes if self._usable(r)}
+        routes.update({r: None for r in change.throws if self._usable(r)})
+        self._set_routes(routes)
 
     def _usable(self, prefix: IPPrefix) -> bool:
         return self._ipv6 or prefix.version == 4
 
-    def _drop_routes(self, prefixes: Iterable[IPPrefix]) -> None:
-        requests = [nl.delete_route(p, TABLE, self._routes[p]) for p in prefixes]
+    def _set_routes(self, routes: dict[IPPrefix, int | None]) -> None:
+        changed = [
+            (p, i) for p, i in routes.items() if p not in self._routes or self._routes[p] != i or p in self._doubtful
+        ]
+        # Noted first: what the kernel may hold must be taken back in the end.
+        self._routes.update(changed)
+        self._doubtful.update(p for p, _ in changed)
+        self._do(("add a route to", p, nl.replace_route(p, TABLE, i)) for p, i in changed)
+        self._doubtful.clear()
+
+    def _drop_routes(self, prefixes: list[IPPrefix]) -> None:
+        requests = [nl.delete_route(p, TABLE, self._routes.pop(p)) for p in prefixes]
+        self._doubtful.difference_update(prefixes)
         for number in self._netlink.execute(requests):
             if number not in _GONE:
                 log.warning("route_not_removed", extra=kv(reason=os.strerror(number)))
@@ -91,26 +107,26 @@ class LinuxRouter:
         families = [nl.AF_INET, nl.AF_INET6] if self._ipv6 else [nl.AF_INET]
         rules = [rule for family in families for rule in policy_rules(family)]
         self._journal.record(rules, TABLE, self._interface)
-        self._do((f"add the policy rule {r.priority}", nl.add_rule(r)) for r in rules)
+        self._do(("add the policy rule", r.priority, nl.add_rule(r)) for r in rules)
         self._rules = rules
 
     def restore_rules(self) -> None:
         """Put back rules that somebody else removed (RT-14)."""
         if self._rules:
-            self._do((f"restore the policy rule {r.priority}", nl.add_rule(r)) for r in self._rules)
+            self._do(("restore the policy rule", r.priority, nl.add_rule(r)) for r in self._rules)
 
     def _remove_rules(self) -> None:
         remove_rules(self._netlink, self._rules)
         self._rules = []
         self._journal.clear()
 
-    def _do(self, changes: Iterable[tuple[str, nl.Request]]) -> None:
+    def _do(self, changes: Iterable[tuple[str, object, nl.Request]]) -> None:
         todo = list(changes)
-        results = self._netlink.execute([request for _, request in todo])
-        for (what, _), number in zip(todo, results, strict=True):
+        results = self._netlink.execute([request for _, _, request in todo])
+        for (what, which, _), number in zip(todo, results, strict=True):
             if number not in _DONE:
                 raise MeshdError(
-                    f"cannot {what} on {self._interface}: {os.strerror(number)}",
+                    f"cannot {what} {which} on {self._interface}: {os.strerror(number)}",
                     code="host",
                     hint="meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking",
                 )
@@ -118,7 +134,6 @@ class LinuxRouter:
     def close(self) -> None:
         """Take back everything; the interface itself belongs to its opener."""
         self._drop_routes(list(self._routes))
-        self._routes = {}
         self._netlink.execute([nl.delete_address(self._index, a) for a in self._addresses])
         self._addresses = set()
         if self._rules:

@@ -76,11 +76,12 @@ def test_router_config_exit_node_captures_both_families_and_the_lan() -> None:
     assert net("192.168.1.0/24") in allowed.throws
 
 
-def test_route_table_generation_grows_only_when_routes_differ() -> None:
+def test_route_table_touches_only_what_differs() -> None:
     table = RouteTable()
+    assert table.take_touched() is None  # nobody has seen it yet
     table.set_peer(b"a", OWN)
-    first = table.generation
+    assert table.take_touched() == {OWN[0], net("fd7a:115c:a1e0::/48")}
     table.set_peer(b"a", OWN)
-    assert table.generation == first
-    table.set_peer(b"b", (net("100.64.0.3/32"),))
-    assert table.generation > first
+    assert not table.touched
+    table.set_peer(b"b", (net("100.64.0.3/32"), net("fd7a:115c:a1e0::3/128")))
+    assert table.take_touched() == {net("100.64.0.3/32")}

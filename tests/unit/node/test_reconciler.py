@@ -12,8 +12,10 @@ from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
+from meshd.core.routeplan import RouteChange
 from meshd.core.routes import RouterConfig
 from meshd.node.reconciler import Reconciler
+from meshd.wire.control import FilterRule, NetPortRange, PortRange
 
 PRIVATE = NodePrivate.generate()
 PREFS = Prefs(want_running=True)
@@ -52,12 +54,23 @@ class PathsDouble(EngineDouble):
 class RouterDouble:
     def __init__(self) -> None:
         self.configs: list[RouterConfig] = []
+        self.changes: list[RouteChange] = []
+        self.routes: set[IPPrefix] = set()
+        self.throws: set[IPPrefix] = set()
         self.error: MeshdError | None = None
 
     def apply(self, config: RouterConfig) -> None:
         if self.error is not None:
             raise self.error
         self.configs.append(config)
+        self.routes, self.throws = set(config.routes), set(config.throws)
+
+    def change(self, change: RouteChange) -> None:
+        if self.error is not None:
+            raise self.error
+        self.changes.append(change)
+        self.routes = self.routes.difference(change.gone, change.throws) | set(change.routes)
+        self.throws = self.throws.difference(change.gone, change.routes) | set(change.throws)
 
 
 class World:
@@ -82,7 +95,7 @@ class World:
 
     @property
     def routes(self) -> set[IPPrefix]:
-        return set(self.router.configs[-1].routes)
+        return self.router.routes
 
 
 def node(number: int, *, key: NodePrivate | None = None, **changes: Any) -> Node:
@@ -134,12 +147,12 @@ def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
     peer = node(2)
     world.put(peer)
     world.apply()
-    configs, filters = len(world.router.configs), world.engine.filters
+    configs, filters = len(world.router.configs) + len(world.router.changes), world.engine.filters
     moved = node(2, endpoints=(AddrPort.parse("192.0.2.1:5"),))
     moved = type(peer)(**{f: getattr(peer, f) for f in peer.__struct_fields__} | {"endpoints": moved.endpoints})
     world.put(moved)
     world.apply(MapChange(patched=[(peer, moved)]))
-    assert (len(world.router.configs), world.engine.filters) == (configs, filters)
+    assert (len(world.router.configs) + len(world.router.changes), world.engine.filters) == (configs, filters)
     assert world.paths.peers[peer.key].endpoints == moved.endpoints
 
 
@@ -208,3 +221,40 @@ def test_reconciler_router_failure_is_told_and_tried_again() -> None:
     world.apply(MapChange(self_changed=True))
     assert world.problems["router"] is None
     assert world.router.configs
+
+
+def test_reconciler_failed_route_change_leads_to_a_full_one() -> None:
+    world = World()
+    world.apply()
+    first, second = node(2), node(3)
+    world.put(first)
+    world.router.error = MeshdError("no permission")
+    world.apply(MapChange(added=[first]))
+    assert world.problems["router"] == "no permission"
+    world.router.error = None
+    world.put(second)
+    world.apply(MapChange(added=[second]))
+    assert world.problems["router"] is None
+    assert {*first.addresses, *second.addresses} <= world.routes
+
+
+def test_reconciler_rules_with_capabilities_follow_their_holders() -> None:
+    """PF-10; nodes that hold none of the capabilities in use do not touch the filter."""
+    world = World()
+    world.netmap.filter_rules = (
+        FilterRule(src_ips=("cap:backup",), dst_ports=(NetPortRange(ip="*", ports=PortRange(first=1, last=9)),)),
+    )
+    world.apply()
+    filters = world.engine.filters
+    plain = node(2)
+    world.put(plain)
+    world.apply(MapChange(added=[plain]))
+    assert world.engine.filters == filters
+    holder = node(3, cap_map={"backup": None})
+    world.put(holder)
+    world.apply(MapChange(added=[holder]))
+    assert world.engine.filters == filters + 1
+    without = node(3)
+    world.put(without)
+    world.apply(MapChange(changed=[(holder, without)]))
+    assert world.engine.filters == filters + 2
