@@ -22,7 +22,7 @@ from meshd.base.keys import NodePublic
 from meshd.core.netmap import Netmap, Refusal, name_key
 from meshd.core.node import Node
 
-MAX_PEERS = 100_000  # candidates kept; a bound on memory, not a promise of speed
+MAX_PEERS = 65_000  # candidates kept; the data plane has 65 536 places, a few of them of peers just gone
 MAX_REFUSALS = 4096
 
 _Resource = NodePublic | bytes  # a node key, or an own address in its packed form

@@ -12,6 +12,7 @@ from meshd._fast.filter import Filter
 from meshd._fast.plane import Plane
 from meshd.base.addr import host_prefix, parse_ip
 from meshd.base.keys import NodePrivate
+from meshd.core.admission import MAX_PEERS
 from meshd.io.systemclock import SystemClock
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import EngineHooks, PeerConfig
@@ -178,3 +179,13 @@ def test_engine_fault_of_one_event_spares_the_others():
 
     asyncio.run(main())
     assert [type(fault) for fault in faults] == [OSError]
+
+
+def test_engine_has_room_for_every_peer_that_is_admitted():
+    """One peer too many would stop the reconciler in the middle of its work."""
+    plane = Plane(tun_fds=[], udp4_fd=-1, udp6_fd=-1)
+    for number in range(65_536):
+        plane.add_peer(number.to_bytes(32, "big"))
+    with pytest.raises(MemoryError):
+        plane.add_peer(bytes(32))
+    assert MAX_PEERS < 65_536
