@@ -304,11 +304,15 @@ class NodeService:
             "rebind": self._magicsock.rebind,
             "restun": self._magicsock.restun,
             "break-derp-conns": self._magicsock.break_relays,
+            "current-netmap": self._netmap_or_error,
         }
         if action not in actions:
             raise MeshdError(f"this daemon has no debug action {action!r}", code="not_found")
-        actions[action]()
-        return None
+        return actions[action]()
+
+    def _netmap_or_error(self) -> JSON | None:
+        self._known_netmap()
+        return self.netmap()
 
     async def shutdown(self) -> None:
         asyncio.get_running_loop().call_later(0.05, self._stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-
 from meshd.base.gotime import ZERO_TIME, format_time
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -190,13 +189,13 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
     return shown
 
 
-def _peer_api(node: Node | None) -> list[str]:
+def _peer_api(node: Node | None) -> list[str] | None:
     if node is None or node.hostinfo is None:
-        return []
+        return None
     ports = {s.proto: s.port for s in node.hostinfo.services or ()}
     urls = []
     for ip in node.ips:
         port = ports.get(f"peerapi{ip.version}")
         if port:
             urls.append(f"http://{ip}:{port}" if ip.version == 4 else f"http://[{ip}]:{port}")
-    return urls
+    return urls or None
