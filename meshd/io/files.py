@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
+import time
 from pathlib import Path
+
+LEFTOVER_AGE_S = 60.0  # no writer takes so long
 
 
 def write_atomic(path: Path | str, data: bytes, mode: int = 0o600) -> None:
@@ -28,6 +32,14 @@ def write_atomic(path: Path | str, data: bytes, mode: int = 0o600) -> None:
             os.unlink(temporary)
         raise
     sync_directory(target.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers of ``path`` that were killed a while ago: they hold what it holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.lstat().st_mtime > LEFTOVER_AGE_S:
+                left.unlink()
 
 
 def sync_directory(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -67,19 +67,20 @@ class Profiles:
         persist = prefs.persist()
         profile = self.current
         known = self._known
+        replaced: Sequence[LoginProfile] = ()
         if persist.node_id and persist.user_profile.login_name:
             profile, replaced = adopt(known, profile, prefs, self._random, format_time(self._wall()))
             if network is not None:
                 profile = msgspec.structs.replace(profile, network_profile=network)
             gone = {p.id for p in replaced}
             known = {i: p for i, p in known.items() if i not in gone} | {profile.id: profile}
-            for old in replaced:
-                self._store.write(old.key, None)
         if profile.id:
-            self._store.write(profile.key, _encode(prefs))
+            changes: dict[str, bytes | None] = {old.key: None for old in replaced}
+            changes[profile.key] = _encode(prefs)
             if known != self._known or profile != self.current:
-                self._store.write(PROFILES, _encode_profiles(known))
-                self._store.write(CURRENT_PROFILE, profile.key.encode())
+                changes[PROFILES] = _encode_profiles(known)
+                changes[CURRENT_PROFILE] = profile.key.encode()
+            self._store.update(changes)
         self._known, self.current, self.prefs = known, profile, prefs
 
     def new(self) -> None:
@@ -100,11 +101,12 @@ class Profiles:
         profile = self._known.get(profile_id)
         if profile is not None:
             known = {i: p for i, p in self._known.items() if i != profile_id}
-            self._store.write(PROFILES, _encode_profiles(known))
-            self._store.write(profile.key, None)
+            changes: dict[str, bytes | None] = {PROFILES: _encode_profiles(known), profile.key: None}
+            if profile_id == self.current.id:
+                changes[CURRENT_PROFILE] = None
+            self._store.update(changes)
             self._known = known
         if profile_id == self.current.id:
-            self._store.write(CURRENT_PROFILE, None)
             self.new()
             return True
         return False

@@ -8,13 +8,14 @@ refuses writes and says why.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from meshd.base.errors import MeshdError
-from meshd.io.files import write_atomic
+from meshd.io.files import remove_leftovers, write_atomic
 
 MACHINE_KEY = "_machinekey"
 PROFILES = "_profiles"
@@ -36,6 +37,10 @@ class Store(Protocol):
         """Store durably, or raise MeshdError and keep what was there. None removes."""
         ...
 
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
+        """As `write`, for several keys at once: whatever happens, all of them are changed or none."""
+        ...
+
 
 class MemoryStore:
     """State that ends with the process (``mem:``); the node logs in as ephemeral."""
@@ -50,10 +55,10 @@ class MemoryStore:
         return self._values.get(key) or None
 
     def write(self, key: str, value: bytes | None) -> None:
-        if value is None:
-            self._values.pop(key, None)
-        else:
-            self._values[key] = value
+        self.update({key: value})
+
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
+        self._values = _changed(self._values, changes)
 
 
 class FileStore:
@@ -73,6 +78,7 @@ class FileStore:
     def _load(self) -> None:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            remove_leftovers(self._path)
             with self._path.open("rb") as file:
                 data = file.read(_LIMIT_BYTES + 1)
         except FileNotFoundError:
@@ -105,13 +111,12 @@ class FileStore:
         return self._values.get(key) or None
 
     def write(self, key: str, value: bytes | None) -> None:
+        self.update({key: value})
+
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
         if self.problem is not None:
             raise self.problem
-        values = dict(self._values)
-        if value is None:
-            values.pop(key, None)
-        else:
-            values[key] = value
+        values = _changed(self._values, changes)
         if values != self._values:
             self._save(values)
             self._values = values
@@ -127,6 +132,11 @@ class FileStore:
                 code="unavailable",
                 hint="Nothing was changed. Free space or make the directory writable, then try again.",
             ) from None
+
+
+def _changed(values: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    merged = {**values, **changes}
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def _brief(error: Exception) -> str:

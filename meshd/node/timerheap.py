@@ -70,9 +70,11 @@ class TimerHeap(Generic[ItemT]):
     def _run(self) -> None:
         self._handle = None
         now = self._monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            deadline, _, item = heappop(self._heap)
-            if self._armed.get(item) == deadline:
-                del self._armed[item]
-                self._fire(item)
-        self._schedule()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                deadline, _, item = heappop(self._heap)
+                if self._armed.get(item) == deadline:
+                    del self._armed[item]
+                    self._fire(item)
+        finally:
+            self._schedule()  # also after a fault: the timers of all others must not stop for it

@@ -116,10 +116,36 @@ def test_profiles_failed_write_keeps_the_old_preferences(monkeypatch: pytest.Mon
     made.set_prefs(logged_in())
     before = made.prefs
 
-    def refuse(key: str, value: bytes | None) -> None:
+    def refuse(changes: object) -> None:
         raise MeshdError("disk full")
 
-    monkeypatch.setattr(store, "write", refuse)
+    monkeypatch.setattr(store, "update", refuse)
     with pytest.raises(MeshdError):
         made.set_prefs(msgspec.structs.replace(before, hostname="new"))
     assert made.prefs is before
+
+
+def test_profiles_login_that_replaces_a_profile_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash or a full disk in between would lose the node key of the old profile before the new one is stored."""
+    store = FileStore(tmp_path / "state")
+    made = profiles(store)
+    made.set_prefs(logged_in(node="1"))
+    before = (tmp_path / "state").read_bytes()
+    made.new()
+
+    def full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("meshd.node.store.write_atomic", full)
+        with pytest.raises(MeshdError):
+            made.set_prefs(logged_in(node="1"))
+        assert (tmp_path / "state").read_bytes() == before
+    writes: list[bytes] = []
+    real = store._save
+    monkeypatch.setattr(store, "_save", lambda values: (writes.append(b""), real(values)))
+    made.set_prefs(logged_in(node="1"))
+    assert len(writes) == 1
+    again = profiles(FileStore(tmp_path / "state"))
+    assert again.prefs == made.prefs
+    assert again.list() == made.list()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from base64 import b64encode
 from pathlib import Path
 
@@ -92,3 +95,47 @@ def test_open_store_mem_is_ephemeral() -> None:
 def test_open_store_unknown_kind_is_refused() -> None:
     with pytest.raises(MeshdError, match="no store of kind 'kube'"):
         open_store("kube:secret")
+
+
+@pytest.mark.parametrize("store", [MemoryStore(), None], ids=["memory", "file"])
+def test_store_update_changes_several_keys_at_once(tmp_path: Path, store: MemoryStore | None) -> None:
+    made = store or FileStore(tmp_path / "state")
+    made.update({"a": b"1", "b": b"2"})
+    made.update({"a": None, "c": b"3", "never": None})
+    assert [made.read(key) for key in "abc"] == [None, b"2", b"3"]
+    if store is None:
+        assert sorted(json.loads((tmp_path / "state").read_text())) == ["b", "c"]
+
+
+WRITER = """
+import sys, pathlib
+from meshd.node.store import FileStore
+store = FileStore(pathlib.Path(sys.argv[1]))
+assert store.problem is None, store.problem
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    store.update({"a": b"%d" % number * 500, "b": b"%d" % number * 500})
+"""
+
+
+@pytest.mark.slow
+def test_filestore_killed_at_any_moment_is_whole(tmp_path: Path) -> None:
+    """INV-2: SIGKILL leaves the old state or the new one, and no copy of it lies about for ever."""
+    path = tmp_path / "state"
+    for turn in range(12):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(turn * 0.0017)
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        store = FileStore(path)
+        assert store.problem is None
+        assert store.read("a") == store.read("b")
+    for left in tmp_path.iterdir():
+        os.utime(left, (0, 0))
+    FileStore(path)
+    assert os.listdir(tmp_path) == ["state"]

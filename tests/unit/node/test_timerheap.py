@@ -82,3 +82,20 @@ def test_every_item_fires_at_its_earliest_deadline_for_any_sequence(loop, heap, 
     loop.run_for(101)
     assert {item: when for when, item in fired} == pytest.approx(wanted, abs=1e-6)
     assert len(fired) == len(wanted)
+
+
+def test_fault_of_one_item_does_not_stop_the_others(loop):
+    fired, faults = [], []
+
+    def fire(item):
+        if item == "bad":
+            raise RuntimeError(item)
+        fired.append(item)
+
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    heap = TimerHeap(loop, loop.time, fire)
+    for item, deadline in (("bad", 1.0), ("same time", 1.0), ("later", 2.0)):
+        heap.arm(item, deadline)
+    loop.run_for(5)
+    assert fired == ["same time", "later"]
+    assert len(faults) == 1
