@@ -125,6 +125,7 @@ cdef class Plane(Registry):
         for thread in threads:
             thread.join()
         os.eventfd_read(self.c.stop_fd)
+        self._reclaim()
 
     def _thread(self, name, target, args):
         # Daemon threads: a program that forgets stop() can still end.

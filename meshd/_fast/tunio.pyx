@@ -1,6 +1,6 @@
 """TUN devices of Linux; the contract is in tunio.pyi, the C API in tunio.pxd."""
 
-from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOBUFS, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOBUFS, ENODEV, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 
@@ -63,8 +63,10 @@ cdef int tun_read_c(int fd, uint8_t* data, uint32_t n) noexcept nogil:
     cdef ssize_t got
     while True:
         got = c_read(fd, data, n)
-        if got >= 0:
+        if got > 0:
             return <int> got
+        if got == 0:
+            return -ENODEV          # a socket in place of a TUN, closed at its other end
         if errno == EINTR:
             continue
         return 0 if errno == EAGAIN else -errno

@@ -33,8 +33,13 @@ ROOT = Path(__file__).parents[2]
 SPACES = ("fb-a", "fb-b")
 OUTER = ("10.97.0.1", "10.97.0.2")
 INNER = ("100.64.7.1", "100.64.7.2")
+INNER6 = ("fd7a:115c:a1e0::71", "fd7a:115c:a1e0::72")
 KEYS = (bytes(range(32)), bytes(range(50, 82)))
 EVERYBODY = (bytes(4), b"\xff" * 4)
+EVERYBODY6 = (bytes(16), b"\xff" * 16)
+ALLOW_ALL = Filter(
+    [([one], [(*one, 0, 65535)], [1, 6, 17, 58]) for one in (EVERYBODY, EVERYBODY6)], [(bytes(4), 0), (bytes(16), 0)]
+)
 
 
 def sh(command: str, *, check: bool = True) -> str:
@@ -52,9 +57,10 @@ def node(side: int) -> None:
     sock.bind((OUTER[side], PORT))
     tun = open_tun(f"plane{side}")
     plane = Plane(tun_fds=tun.fds, udp4_fd=sock.fileno(), udp6_fd=-1, vnet_header=tun.vnet_header)
-    plane.set_filter(Filter([([EVERYBODY], [(*EVERYBODY, 0, 65535)], [1, 6, 17])], [(bytes(4), 0)]))
+    plane.set_filter(ALLOW_ALL)
     peer = plane.add_peer(bytes([side]) * 32)
     plane.add_route(peer, socket.inet_aton(INNER[1 - side]), 32)
+    plane.add_route(peer, socket.inet_pton(socket.AF_INET6, INNER6[1 - side]), 128)
     plane.set_path(peer, socket.inet_aton(OUTER[1 - side]), PORT, 1e8, 0)
     plane.install_session(
         peer,
@@ -119,6 +125,7 @@ def ends(limit: str | None) -> Iterator[list[subprocess.Popen[str]]]:
                     raise RuntimeError("no interface appeared")
                 time.sleep(0.05)
             sh(f"ip -n {name} addr add {INNER[side]}/24 dev {device}{side}")
+            sh(f"ip -n {name} addr add {INNER6[side]}/64 dev {device}{side} nodad")
             sh(f"ip -n {name} link set {device}{side} mtu 1280 up")
         time.sleep(0.3)
         yield programs

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from meshd._fast.aead import Cipher
 from meshd._fast.filter import Filter
 from meshd._fast.plane import Plane
 from tests.unit.fast.packets import A4, B4
@@ -32,26 +33,33 @@ def allow_all() -> Filter:
     )
 
 
+def sealed(packet: bytes, counter: int, index: int = 0xB0, key: bytes = KEY_AB) -> bytes:
+    """A transport message from a to b."""
+    return Cipher().seal_transport(packet, index, counter, key, 1280)
+
+
 class Node:
     """One plane, its UDP socket, and the host's end of its TUN."""
 
-    def __init__(self, *, userspace: bool = False, **options: Any) -> None:
+    def __init__(self, *, userspace: bool = False, queues: int = 1, **options: Any) -> None:
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.setblocking(False)
         self.udp.bind(("127.0.0.1", 0))
         self.port: int = self.udp.getsockname()[1]
-        self.host, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self.host, self.tun):
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
+        self.hosts, self.tuns = [host for host, _ in pairs], [tun for _, tun in pairs]
+        self.host, self.tun = pairs[0]
+        for end in (*self.hosts, *self.tuns):
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        fds = [] if userspace else [self.tun.fileno()]
+        fds = [] if userspace else [tun.fileno() for tun in self.tuns]
         self.plane = Plane(tun_fds=fds, udp4_fd=self.udp.fileno(), udp6_fd=-1, **options)
         self.plane.set_filter(allow_all())
         self.held: list[tuple[Any, ...]] = []
 
     def close(self) -> None:
         self.plane.stop()
-        for end in (self.udp, self.host, self.tun):
+        for end in (self.udp, *self.hosts, *self.tuns):
             end.close()
 
     def write(self, packet: bytes, header: bytes = PLAIN_HEADER) -> None:
@@ -129,6 +137,11 @@ class Pair:
             created=created,
             initiator=False,
         )
+
+
+def send_raw(nodes: Pair, datagram: bytes) -> None:
+    """To b, from a's socket."""
+    nodes.a.udp.sendto(datagram, ("127.0.0.1", nodes.b.port))
 
 
 @contextmanager

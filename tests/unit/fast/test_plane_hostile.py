@@ -9,21 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd._fast.aead import Cipher
 from meshd._fast.plane import EV_STAGED
 from tests.unit.fast import offload
 from tests.unit.fast.packets import A4, B4, icmp, ipv4, ipv6, packets
-from tests.unit.fast.planepair import KEY_AB, KEY_BA, Node, Pair, allow_all, pair
+from tests.unit.fast.planepair import KEY_AB, KEY_BA, Node, allow_all, pair, sealed, send_raw
 
 REJECT_AFTER = 2**64 - 2**13 - 1
-
-
-def sealed(packet: bytes, counter: int, index: int = 0xB0, key: bytes = KEY_AB, mtu: int = 1280) -> bytes:
-    return Cipher().seal_transport(packet, index, counter, key, mtu)
-
-
-def send_raw(nodes: Pair, datagram: bytes) -> None:
-    nodes.a.udp.sendto(datagram, ("127.0.0.1", nodes.b.port))
 
 
 def test_counter_limit_on_sending_stages_instead() -> None:
