@@ -43,9 +43,7 @@ def full_plan(relays: RelayMap, *, v4: bool, v6: bool) -> list[ProbeSet]:
 
 def incremental_plan(relays: RelayMap, last: Report, home: int, *, v4: bool, v6: bool) -> list[ProbeSet]:
     """The three regions that were fastest last time. The home region is tried most persistently."""
-    ordered = sorted(
-        (r for r in relays.regions if r in last.region_latency), key=lambda r: (last.region_latency[r], r)
-    )
+    ordered = sorted((r for r in relays.regions if r in last.region_latency), key=lambda r: (last.region_latency[r], r))
     sets: list[ProbeSet] = []
     for place, number in enumerate(ordered[:FAST_REGIONS]):
         region = relays.regions[number]
@@ -65,9 +63,7 @@ def _families(v4: bool, v6: bool) -> tuple[int, ...]:
     return tuple(family for family, have in ((4, v4), (6, v6)) if have)
 
 
-def _append(
-    sets: list[ProbeSet], region: RelayRegion, family: int, tries: list[tuple[int, float]]
-) -> None:
+def _append(sets: list[ProbeSet], region: RelayRegion, family: int, tries: list[tuple[int, float]]) -> None:
     if not region.nodes:
         return
     probes = []

@@ -78,9 +78,7 @@ def open_udp_sockets(port: int, *, mark: bool = True, host_v4: str = "", host_v6
         raise MeshdError(
             f"cannot open UDP port {port}: {v4_error}",
             code="port_in_use" if in_use else "network",
-            hint=f"Another program uses port {port}; choose one with --port, or --port=0 for any."
-            if in_use
-            else None,
+            hint=f"Another program uses port {port}; choose one with --port, or --port=0 for any." if in_use else None,
         )
     return UdpSockets(v4, v6)
 

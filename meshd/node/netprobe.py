@@ -57,7 +57,10 @@ class ProbeEvents(Protocol):
 
 
 class NetProber:
-    """Starts checks and feeds them. ``measure`` takes the latency of a region over HTTPS. ``history`` holds the reports and the preferred region."""
+    """Starts checks and feeds them.
+
+    ``measure`` takes the latency of a region over HTTPS. ``history`` holds the reports and the preferred region.
+    """
 
     def __init__(
         self,

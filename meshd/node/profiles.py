@@ -42,7 +42,7 @@ class Profiles:
             self._store.problem = MeshdError(
                 f"the stored profiles cannot be understood: {error}",
                 code="unavailable",
-                hint="meshd keeps the state file untouched and does not log in. Restore it or move it away, then restart.",
+                hint="meshd keeps the state file and does not log in. Restore the file or move it away, then restart.",
             )
 
     def _read_prefs(self, profile: LoginProfile) -> Prefs:
