@@ -7,11 +7,15 @@ taken as plain text. The byte is only peeked at, so either transport sees the wh
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 
+from meshd.base.addr import parse_ip
 from meshd.base.log import get_logger, kv
+from meshd.core.ratelimit import source_network
 
 log = get_logger(__name__)
 
@@ -27,6 +31,11 @@ KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
 UNACKNOWLEDGED_MS = 60_000
 """Sent bytes that nobody acknowledged for this long end the connection."""
+SOURCE_SHARE = 4
+"""One source (an IPv4 address, the /64 of an IPv6 one) may hold this fraction of all connections, so that a single
+host cannot keep everybody else out. This host is exempt: a reverse proxy on it brings everybody's."""
+RESERVED_DESCRIPTORS = 128
+"""Kept free of connections, for the state and its administration."""
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
@@ -46,9 +55,11 @@ class SniffingListener:
     ) -> None:
         self._factory = factory
         self._tls = tls
-        self._max_connections = max_connections
+        self._max_connections = min(max_connections, _descriptors(max_connections))
+        self._per_source = max(1, self._max_connections // SOURCE_SHARE)
+        self._sources: Counter[bytes] = Counter()
         self._sockets: list[socket.socket] = []
-        self._sniffing: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._sniffing: dict[socket.socket, tuple[asyncio.TimerHandle, bytes]] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.Transport] = set()
         self._all_gone = asyncio.Event()
@@ -111,7 +122,7 @@ class SniffingListener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
             try:
-                connection, _ = listening.accept()
+                connection, address = listening.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
@@ -119,15 +130,24 @@ class SniffingListener:
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(ACCEPT_RETRY_S, self._resume, listening)
                 return
-            if self._connections >= self._max_connections:
+            source = _source(str(address[0]))
+            if self._connections >= self._max_connections or self._sources[source] >= self._per_source:
                 self.refused += 1
                 connection.close()
                 continue
-            self._connections += 1
+            self._count(source, 1)
             connection.setblocking(False)
             _tune(connection)
-            self._sniffing[connection] = self._loop.call_later(SNIFF_TIMEOUT_S, self._drop, connection)
+            timer = self._loop.call_later(SNIFF_TIMEOUT_S, self._drop, connection)
+            self._sniffing[connection] = timer, source
             self._loop.add_reader(connection.fileno(), self._sniff, connection)
+
+    def _count(self, source: bytes, change: int) -> None:
+        self._connections += change
+        if source:
+            self._sources[source] += change
+            if not self._sources[source]:
+                del self._sources[source]
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -143,13 +163,14 @@ class SniffingListener:
         if not first or (first == TLS_HANDSHAKE_BYTE and self._tls is None):
             self._drop(connection)
             return
-        self._sniffing.pop(connection).cancel()
+        timer, source = self._sniffing.pop(connection)
+        timer.cancel()
         self._loop.remove_reader(connection.fileno())
-        task = self._loop.create_task(self._start(connection, first == TLS_HANDSHAKE_BYTE))
+        task = self._loop.create_task(self._start(connection, first == TLS_HANDSHAKE_BYTE, source))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _start(self, connection: socket.socket, encrypted: bool) -> None:
+    async def _start(self, connection: socket.socket, encrypted: bool, source: bytes) -> None:
         released = False
         started: asyncio.Transport | None = None
 
@@ -157,7 +178,7 @@ class SniffingListener:
             nonlocal released
             if not released:
                 released = True
-                self._connections -= 1
+                self._count(source, -1)
                 if started is not None:
                     self._transports.discard(started)
                     if not self._transports:
@@ -184,13 +205,30 @@ class SniffingListener:
             raise
 
     def _drop(self, connection: socket.socket) -> None:
-        timer = self._sniffing.pop(connection, None)
-        if timer is None:
+        waiting = self._sniffing.pop(connection, None)
+        if waiting is None:
             return
+        timer, source = waiting
         timer.cancel()
         self._loop.remove_reader(connection.fileno())
         connection.close()
-        self._connections -= 1
+        self._count(source, -1)
+
+
+def _source(address: str) -> bytes:
+    """What counts as one source of connections; empty for this host, which is not counted."""
+    ip = parse_ip(address.partition("%")[0])
+    return b"" if ip.is_loopback else source_network(ip.packed)
+
+
+def _descriptors(wanted: int) -> int:
+    """How many connections the process may have, after raising its limit as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_DESCRIPTORS)
 
 
 def _tune(connection: socket.socket) -> None:
