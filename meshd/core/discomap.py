@@ -14,7 +14,7 @@ class _Entry(Generic[PeerT]):
     __slots__ = ("peers", "shared")
 
     def __init__(self) -> None:
-        self.peers: dict[PeerT, None] = {}
+        self.peers: tuple[PeerT, ...] = ()  # nearly always one
         self.shared: bytes | None = None
 
 
@@ -35,14 +35,15 @@ class DiscoMap(Generic[PeerT]):
         entry = self._entries.get(key.raw)
         if entry is None:
             entry = self._entries[key.raw] = _Entry()
-        entry.peers[peer] = None
+        if peer not in entry.peers:
+            entry.peers = (*entry.peers, peer)
 
     def remove(self, key: DiscoPublic, peer: PeerT) -> None:
         """Forget it; the last peer of a key takes the shared secret with it."""
         entry = self._entries.get(key.raw)
         if entry is None:
             return
-        entry.peers.pop(peer, None)
+        entry.peers = tuple(other for other in entry.peers if other != peer)
         if not entry.peers:
             del self._entries[key.raw]
 

@@ -178,9 +178,7 @@ class RunningNode:
         self._backend.health.set(code, text)
 
     def _is_live(self) -> bool:
-        if self._magicsock.live_relays:
-            return True
-        return any((s := self._engine.peer_status(key)) and s.last_handshake for key in self._engine.peers())
+        return bool(self._magicsock.live_relays or self._engine.live_peers)
 
     def _endpoints_changed(self, endpoints: list[Endpoint]) -> None:
         found: list[tuple[AddrPort, int]] = [(e.addr, int(e.kind)) for e in endpoints]

@@ -56,6 +56,7 @@ EVENTS_PER_TURN = 256
 if TYPE_CHECKING:
     from meshd._fast.filter import Filter
 
+_UNUSED = EnginePeerStatus(0, 0, None, in_engine=False)
 SERVICE_ADDRESSES: tuple[IPAddress, ...] = (SERVICE_V4, SERVICE_V6)  # answered inside this daemon
 
 log = get_logger(__name__)
@@ -91,6 +92,8 @@ class Engine:
         self._peers: dict[NodePublic, EnginePeer] = {}
         self._by_index: dict[int, EnginePeer] = {}
         self._by_tunnel: dict[Tunnel, EnginePeer] = {}
+        self._used: set[EnginePeer] = set()  # every peer that ever had a tunnel
+        self._live = 0
         self._timers: TimerHeap[EnginePeer] = TimerHeap(loop, clock.monotonic, self._timer_fired)
         self._drops: dict[str, int] = {}
         self._routes = PeerRoutes(plane)
@@ -164,6 +167,8 @@ class Engine:
         if peer is None:
             return
         self._forget_tunnel(peer)
+        self._used.discard(peer)
+        self._live -= peer.last_handshake is not None
         del self._by_index[peer.index]
         self._routes.replace(peer.index, peer.config.allowed_ips, ())
         self._plane.remove_peer(peer.index)
@@ -175,6 +180,15 @@ class Engine:
 
     def peers(self) -> list[NodePublic]:
         return list(self._peers)
+
+    def used_peers(self) -> list[NodePublic]:
+        """The peers with which there was anything to do; the counters of all others are zero."""
+        return [peer.key for peer in self._used]
+
+    @property
+    def live_peers(self) -> int:
+        """How many peers have handshaken."""
+        return self._live
 
     def close(self) -> None:
         """Stop listening to the data plane; sessions in it stay."""
@@ -188,6 +202,8 @@ class Engine:
         peer = self._peers.get(key)
         if peer is None:
             return None
+        if peer not in self._used:
+            return _UNUSED
         state = self._plane.peer_state(peer.index)
         return EnginePeerStatus(
             state.rx_bytes + peer.handshake_rx_bytes,
@@ -315,11 +331,12 @@ class Engine:
         if peer.tunnel is None and self._context is not None:
             peer.tunnel = Tunnel(self._context, peer.key.raw)
             self._by_tunnel[peer.tunnel] = peer
+            self._used.add(peer)
         return peer.tunnel
 
     def _forget_tunnel(self, peer: EnginePeer) -> None:
         self._timers.disarm(peer)
-        peer.waiting.clear()
+        peer.waiting = None
         if peer.tunnel is not None:
             peer.tunnel.close()
             del self._by_tunnel[peer.tunnel]
@@ -374,14 +391,15 @@ class Engine:
             case AllowActive():
                 self._allow_active(peer, tunnel)
             case SessionEstablished():
+                self._live += peer.last_handshake is None
                 peer.last_handshake = self._clock.wall()
                 log.debug("handshake_completed", extra=kv(peer=peer.key, initiator=effect.initiator))
-                waiting, peer.waiting = peer.waiting, []
-                for packet in waiting:
+                waiting, peer.waiting = peer.waiting, None
+                for packet in waiting or ():
                     self._plane.send_packet(peer.index, packet)
                 self.hooks.session(peer.key)
             case HandshakeGaveUp():
-                peer.waiting.clear()
+                peer.waiting = None
                 self._drop("staged_given_up", effect.dropped)
                 log.debug("handshake_gave_up", extra=kv(peer=peer.key, dropped=effect.dropped))
             case _:
@@ -399,10 +417,10 @@ class Engine:
         if peer is None or self._plane.send_packet(index, packet):
             return
         tunnel = self._tunnel(peer)
-        if tunnel is None or len(peer.waiting) >= MAX_WAITING_PACKETS:
+        if tunnel is None or len(peer.waiting or ()) >= MAX_WAITING_PACKETS:
             self._drop("own_packet_without_session")
             return
-        peer.waiting.append(packet)
+        peer.waiting = [*(peer.waiting or ()), packet]
         tunnel.initiate(self._clock.monotonic())
         self._settle(peer)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from meshd.base.addr import AddrPort, IPPrefix
 from meshd.base.keys import DiscoPublic, NodePublic
@@ -16,8 +18,7 @@ from meshd.node.dataplane import PeerCounters
 MAX_WAITING_PACKETS = 16  # packets of our own that wait for a session, per peer
 
 
-@dataclass(frozen=True, slots=True)
-class PeerConfig:
+class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     """A peer as the netmap wants it. ``keepalive_s`` 0 = no persistent keepalive.
 
     A changed ``disco_key`` means that the peer's process restarted and lost its sessions.
@@ -73,7 +74,7 @@ class EngineHooks:
 
 @dataclass(slots=True, eq=False)
 class EnginePeer:
-    """The engine's record of a peer. ``tunnel`` exists from the first use on."""
+    """The engine's record of a peer. ``tunnel`` exists from the first use on, ``waiting`` while packets wait."""
 
     config: PeerConfig
     index: int
@@ -81,7 +82,7 @@ class EnginePeer:
     last_handshake: float | None = None
     handshake_rx_bytes: int = 0
     handshake_tx_bytes: int = 0
-    waiting: list[bytes] = field(default_factory=list)
+    waiting: list[bytes] | None = None
     polled: tuple[float, float] | None = None  # last_tx, last_rx that the tunnel was last told
 
     @property

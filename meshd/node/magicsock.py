@@ -268,7 +268,10 @@ class MagicSock:
         peer = self._paths.get(key)
         if peer is None:
             return None
-        now, path = self._clock.monotonic(), peer.path
+        path = peer.machine
+        if path is None:
+            return PathStatus(None, peer.relay, active=False, last_write=None, latency_s=0.0)
+        now = self._clock.monotonic()
         self._paths.note_traffic(peer)
         trusted = path.trusted(now)
         return PathStatus(
@@ -282,7 +285,7 @@ class MagicSock:
     def path_changes(self, key: NodePublic) -> list[PathChange]:
         """The debug log of a peer's path."""
         peer = self._paths.get(key)
-        return peer.path.changes if peer is not None else []
+        return peer.machine.changes if peer is not None and peer.machine is not None else []
 
     async def ping(self, key: NodePublic, size: int = 0) -> PingOutcome | None:
         """Disco ping with a UDP payload of ``size`` bytes (0: smallest); the first pong counts.

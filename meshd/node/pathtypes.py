@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from meshd.base.addr import AddrPort
 from meshd.base.keys import DiscoPublic, NodePublic
 
 
-@dataclass(frozen=True, slots=True)
-class PathPeer:
+class PathPeer(msgspec.Struct, frozen=True, gc=False):
     """What control says about reaching a peer. ``home_relay`` 0 and ``disco_key`` None: it has none."""
 
     node_key: NodePublic

@@ -41,15 +41,35 @@ class PathOwner(Protocol):
     def path_relay(self, home: int, heard: int) -> int: ...
 
 
+_NO_DISCO = DiscoPublic.zero()
+
+
 class PeerPath:
-    """One peer: its path machine, its place in the data plane, the region it was last heard on."""
+    """One peer: its path machine, its place in the data plane, the region it was last heard on.
 
-    __slots__ = ("handshake", "heard", "index", "key", "path", "ping_held_at", "removed", "spec", "was_direct")
+    The machine is made when something happens: until then packets go to ``relay``, if to anywhere.
+    """
 
-    def __init__(self, spec: PathPeer, path: PathSet) -> None:
+    __slots__ = (
+        "_make",
+        "handshake",
+        "heard",
+        "index",
+        "key",
+        "machine",
+        "ping_held_at",
+        "relay",
+        "removed",
+        "spec",
+        "was_direct",
+    )
+
+    def __init__(self, spec: PathPeer, relay: int, make: Callable[[PeerPath], PathSet]) -> None:
         self.key = spec.node_key
         self.spec = spec
-        self.path = path
+        self.relay = relay
+        self.machine: PathSet | None = None
+        self._make = make
         self.index: int | None = None
         self.heard = 0
         self.ping_held_at = 0.0
@@ -57,6 +77,18 @@ class PeerPath:
         self.was_direct: AddrPort | None = None
         self.handshake: tuple[bytes, float] | None = None
         """The last handshake message that went out while no path was proven, and when."""
+
+    @property
+    def disco_key(self) -> DiscoPublic:
+        return self.spec.disco_key or _NO_DISCO
+
+    @property
+    def path(self) -> PathSet:
+        """The machine; asking for it makes it."""
+        machine = self.machine
+        if machine is None:
+            machine = self.machine = self._make(self)
+        return machine
 
 
 class PeerPaths:
@@ -85,6 +117,7 @@ class PeerPaths:
         self._peers: dict[bytes, PeerPath] = {}
         self._elsewhere: set[PeerPath] = set()  # heard on a region that is not their home
         self._unplaced: list[PeerPath] = []
+        self._make = self._make_machine  # one bound method for all peers
         self._timers: TimerHeap[PeerPath] = TimerHeap(loop, clock.monotonic, self._timer_fired)
 
     def get(self, key: NodePublic) -> PeerPath | None:
@@ -102,27 +135,27 @@ class PeerPaths:
     def update(self, spec: PathPeer) -> None:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)
-        disco_key = spec.disco_key or DiscoPublic.zero()
         if peer is None:
-            lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * (len(self._peers) + 1))))
             relay = self._owner.path_relay(spec.home_relay, 0)
-            path = PathSet(spec.node_key, disco_key, spec.endpoints, relay, self._random, change_limit=lines)
-            peer = self._peers[spec.node_key.raw] = PeerPath(spec, path)
-            self.disco.peers.add(disco_key, peer)
+            peer = self._peers[spec.node_key.raw] = PeerPath(spec, relay, self._make)
+            self.disco.peers.add(peer.disco_key, peer)
             if not self._unplaced:
                 self._loop.call_soon(self._place)  # the data plane learns of the peer in the same turn
             self._unplaced.append(peer)
             return
         if spec == peer.spec:
             return
-        old, peer.spec = peer.path.disco_key, spec
-        if old != disco_key:
+        old, peer.spec = peer.disco_key, spec
+        if old != peer.disco_key:
             self.disco.peers.remove(old, peer)
-            self.disco.peers.add(disco_key, peer)
-        now = self._clock.monotonic()
-        peer.path.node_updated(disco_key, spec.endpoints, now)
-        self._route(peer)
-        self.turn(peer)
+            self.disco.peers.add(peer.disco_key, peer)
+        if peer.machine is not None:
+            peer.machine.node_updated(peer.disco_key, spec.endpoints, self._clock.monotonic())
+        self._reroute(peer)
+
+    def _make_machine(self, peer: PeerPath) -> PathSet:
+        lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * max(1, len(self._peers)))))
+        return PathSet(peer.key, peer.disco_key, peer.spec.endpoints, peer.relay, self._random, change_limit=lines)
 
     def remove(self, key: NodePublic) -> PeerPath | None:
         """Forget a peer."""
@@ -130,7 +163,7 @@ class PeerPaths:
         if peer is not None:
             peer.removed = True
             peer.index = None
-            self.disco.peers.remove(peer.path.disco_key, peer)
+            self.disco.peers.remove(peer.disco_key, peer)
             self._timers.disarm(peer)
             self.active.discard(peer)
             self._elsewhere.discard(peer)
@@ -150,11 +183,13 @@ class PeerPaths:
         """Carry out what the peer's machine wants and arm its timer."""
         if peer.removed:
             return
-        path = peer.path
+        path = peer.machine
         if peer.index is None:
             peer.index = self._peer_index(peer.key)
             if peer.index is not None:
-                self._publish(peer, path.published)
+                self._publish(peer, path.published if path is not None else SetPath(None, 0.0, peer.relay))
+        if path is None:
+            return
         while effects := path.drain():
             for effect in effects:
                 self._execute(peer, effect)
@@ -308,14 +343,18 @@ class PeerPaths:
         """Every proven path is void."""
         now = self._clock.monotonic()
         for peer in self._peers.values():
-            if peer.path.best is not None or peer in self.active:
+            path = peer.machine
+            if path is not None and (path.best is not None or peer in self.active):
                 self.note_traffic(peer)
-                peer.path.reset(now)
+                path.reset(now)
                 self.turn(peer)
 
     def _reroute(self, peer: PeerPath) -> None:
-        self._route(peer)
+        relay = self._owner.path_relay(peer.spec.home_relay, peer.heard)
+        if relay != peer.relay:
+            peer.relay = relay
+            if peer.machine is not None:
+                peer.machine.set_relay(relay, self._clock.monotonic())
+            else:
+                self._publish(peer, SetPath(None, 0.0, relay))
         self.turn(peer)
-
-    def _route(self, peer: PeerPath) -> None:
-        peer.path.set_relay(self._owner.path_relay(peer.spec.home_relay, peer.heard), self._clock.monotonic())

@@ -232,7 +232,7 @@ class NodeService:
             return
         live: JSON = {}
         received = sent = 0
-        for key in self._engine.peers():
+        for key in self._engine.used_peers():
             peer = self._engine.peer_status(key)
             if peer is None:
                 continue
