@@ -39,6 +39,9 @@ def decompress(data: bytes, limit: int) -> bytes:
     """
     import zstandard
 
+    whole = _decompress_one(data, limit)
+    if whole is not None:
+        return whole
     _check_whole(data)
     pieces: list[bytes] = []
     total = 0
@@ -53,6 +56,25 @@ def decompress(data: bytes, limit: int) -> bytes:
     except zstandard.ZstdError as error:
         raise WireError(f"zstd data is malformed: {error}") from error
     return b"".join(pieces)
+
+
+@lru_cache(maxsize=1)
+def _decompressor() -> zstandard.ZstdDecompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+
+
+def _decompress_one(data: bytes, limit: int) -> bytes | None:
+    """The usual message, a single frame that says how long it is, in one call; None for anything else."""
+    import zstandard
+
+    try:
+        if not 0 < zstandard.frame_content_size(data) <= limit:
+            return None
+        return _decompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError:
+        return None  # the long way finds out what is wrong
 
 
 def _check_whole(data: bytes) -> None:
