@@ -13,7 +13,7 @@ from typing import Any
 
 JSON = dict[str, Any]
 QUEUE_LIMIT = 128  # notifications a reader may lag behind
-MAX_WATCHERS = 256
+MAX_WATCHERS = 1024  # as many as the LocalAPI has connections, so that no user's watchers push out another's
 
 
 class Watcher(AsyncIterator[JSON]):

@@ -19,6 +19,7 @@ from meshd.wire.wireguard import (
 )
 
 HANDSHAKES_PER_TURN = 16  # each costs up to half a millisecond of the event loop
+CHALLENGES_PER_TURN = 512  # cheap; more than a turn brings in, so that a flood cannot keep the queue full
 
 
 class HandshakeDesk:
@@ -75,13 +76,17 @@ class HandshakeDesk:
 
     def _work(self) -> None:
         self._scheduled = False
-        for _ in range(HANDSHAKES_PER_TURN):
+        handshakes = challenges = 0
+        while handshakes < HANDSHAKES_PER_TURN and challenges < CHALLENGES_PER_TURN:
             item = self._queue.take(self._monotonic()) if self._queue is not None else None
             if item is None:
                 return
             if isinstance(item, Challenge):
+                challenges += 1
                 self._challenge(item.source, item.data)
-            elif (tunnel := self._message(item)) is not None:
+                continue
+            handshakes += 1
+            if (tunnel := self._message(item)) is not None:
                 self._accepted(tunnel, item.source, len(item.data))
         if self._queue:
             self._scheduled = True
