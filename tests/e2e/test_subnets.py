@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.extrahost import HOST_V4, HOST_V6, LAN_V4, LAN_V6, extra_host
 from tests.e2e.labhosts import Coordinator, Lab, Node, running_lab, wait_until
-from tests.e2e.traffic import PORT, FileServer, bracketed, fetched_digest, lost_percent, wait_reachable
+from tests.e2e.traffic import FileServer, caller, fetched_digest, lost_percent, start_mirror, wait_reachable
 
 pytestmark = pytest.mark.netns
 
@@ -122,26 +121,6 @@ def test_subnet_is_gone_when_not_accepted_approved_or_advertised(
 OUTSIDE = {"198.51.100.1": "192.168.12.2", "2001:db8:1::1": "2001:db8:12::2"}
 
 
-def caller(lab: Lab, target: str) -> str:
-    """The address that a server on ``net`` sees when ``a`` calls; empty when it cannot."""
-    url = f"http://{bracketed(target)}:{PORT}/"
-    return lab.run("a", "curl", "-sSfg", "--max-time", "5", url, check=False).stdout.removeprefix("::ffff:")
-
-
-ECHO = f"""
-import http.server, socket
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.client_address[0].encode())
-class Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-print("Serving", flush=True)
-Server(("::", {PORT}), Handler).serve_forever()
-"""
-
-
 def underlay_callers(lab: Lab) -> set[str]:
     """From where nodes are connected to the coordinator and its relay."""
     lines = lab.run("net", "ss", "-Htn", "state", "established", "sport = :8080").stdout.splitlines()
@@ -153,8 +132,8 @@ def test_exit_node_carries_everything_but_the_underlay(
 ) -> None:
     a, b = nodes
     lab.run("b", "sh", "-c", f"echo '{MASQUERADE}' | nft -f -")
-    echo = lab.start("net", "echo.log", sys.executable, "-c", ECHO)
-    wait_until(lambda: caller(lab, "198.51.100.1") == "192.168.11.2" or not echo.running, 10, "the server")
+    start_mirror(lab, "net")
+    assert caller(lab, "a", "198.51.100.1") == "192.168.11.2"
     b.mesh("set", "--advertise-exit-node")
     done = a.mesh("set", f"--exit-node={b.ip}", check=False)
     assert done.returncode != 0, "it is not approved yet"
@@ -164,10 +143,10 @@ def test_exit_node_carries_everything_but_the_underlay(
     coordinator.command("nodes", "approve-routes", "node-b", "--all")
     wait_until(lambda: a.peer("node-b").get("ExitNodeOption"), 10, "the offer to reach a")
     for target in OUTSIDE:
-        assert caller(lab, target) not in OUTSIDE.values()
+        assert caller(lab, "a", target) not in OUTSIDE.values()
     a.mesh("set", f"--exit-node={b.ip}")
     for target, seen in OUTSIDE.items():
-        wait_until(lambda t=target, s=seen: caller(lab, t) == s, 15, f"{target} to be reached through b")
+        wait_until(lambda t=target, s=seen: caller(lab, "a", t) == s, 15, f"{target} to be reached through b")
     assert a.status()["ExitNodeStatus"]["Online"]
     assert a.peer("node-b")["ExitNode"]
     a.ping(b.ip, direct=True)
@@ -184,10 +163,10 @@ def test_exit_node_does_not_carry_the_underlay_after_restarts(
     a.start()
     wait_until(lambda: a.status()["BackendState"] == "Running", 15, "a to run again")
     for target, seen in OUTSIDE.items():
-        wait_until(lambda t=target, s=seen: caller(lab, t) == s, 15, f"{target} to be reached through b")
+        wait_until(lambda t=target, s=seen: caller(lab, "a", t) == s, 15, f"{target} to be reached through b")
     lab.script("block-udp")
     try:
-        wait_until(lambda: caller(lab, "198.51.100.1") == "192.168.12.2", 30, "the exit node through the relay")
+        wait_until(lambda: caller(lab, "a", "198.51.100.1") == "192.168.12.2", 30, "the exit node through the relay")
     finally:
         lab.script("allow-udp")
     a.ping(b.ip, direct=True)
@@ -197,9 +176,9 @@ def test_exit_node_that_is_gone_lets_nothing_out(nodes: tuple[Node, Node], lab: 
     _, b = nodes
     b.mesh("down")
     for target in OUTSIDE:
-        assert caller(lab, target) == ""
+        assert caller(lab, "a", target) == ""
     b.mesh("up")
-    wait_until(lambda: caller(lab, "198.51.100.1") == "192.168.12.2", 20, "the exit node to be back")
+    wait_until(lambda: caller(lab, "a", "198.51.100.1") == "192.168.12.2", 20, "the exit node to be back")
 
 
 def test_exit_node_local_network_is_reached_only_when_allowed(nodes: tuple[Node, Node], lab: Lab) -> None:
@@ -216,4 +195,4 @@ def test_exit_node_given_up_leaves_the_host_as_before(nodes: tuple[Node, Node], 
     a, _ = nodes
     a.mesh("set", "--exit-node=")
     wait_until(lambda: "default" not in routes(a), 10, "the default route to go")
-    assert caller(lab, "198.51.100.1") == "192.168.11.2"
+    assert caller(lab, "a", "198.51.100.1") == "192.168.11.2"

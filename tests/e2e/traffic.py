@@ -11,6 +11,21 @@ from pathlib import Path
 from tests.e2e.labhosts import Lab, Process, wait_until
 
 PORT = 8000
+MIRROR_PORT = 8001
+
+_MIRROR = f"""
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].removeprefix("::ffff:").encode())
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+with Server(("::", {MIRROR_PORT}), Handler) as server:
+    print("Serving", flush=True)
+    server.serve_forever()
+"""
 
 
 def lost_percent(lab: Lab, host: str, target: str, count: int = 5, *flags: str) -> float:
@@ -51,3 +66,17 @@ def fetched_digest(lab: Lab, host: str, address: str, seconds: int = 30) -> str:
     """SHA-256 of the file that the server at ``address`` has, fetched by ``host``; of nothing when that failed."""
     command = f"curl -sSfg --max-time {seconds} http://{bracketed(address)}:{PORT}/file | sha256sum"
     return lab.run(host, "sh", "-c", command, seconds=seconds + 10).stdout.split()[0]
+
+
+def start_mirror(lab: Lab, host: str) -> Process:
+    """A web server that tells everybody the address they come from."""
+    process = lab.start(host, f"mirror-{host}.log", sys.executable, "-c", _MIRROR)
+    wait_until(lambda: "Serving" in process.output or not process.running, 10, "the web server")
+    assert process.running, process.output
+    return process
+
+
+def caller(lab: Lab, host: str, target: str) -> str:
+    """The address that the mirror at ``target`` sees when ``host`` calls; empty when it cannot be reached."""
+    url = f"http://{bracketed(target)}:{MIRROR_PORT}/"
+    return lab.run(host, "curl", "-sSfg", "--max-time", "5", url, check=False).stdout

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.extrahost import HOST_V4, HOST_V6, LAN_V4, LAN_V6, extra_host
 from tests.e2e.labhosts import Lab, Node, running_lab, wait_until
-from tests.e2e.traffic import FileServer, fetched_digest, lost_percent, wait_reachable
+from tests.e2e.traffic import FileServer, caller, fetched_digest, lost_percent, start_mirror, wait_reachable
 from tests.interop.genuine import GenuineNode, Headscale, needs
 
 pytestmark = [
@@ -75,7 +76,7 @@ class Mixed:
 
 @pytest.fixture(scope="module", params=["a", "b"], ids=["meshd-a", "meshd-b"])
 def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
-    with running_lab(tmp_path_factory.mktemp("mixed"), "mt-mixed") as lab:
+    with running_lab(tmp_path_factory.mktemp("mixed"), "mt-mixed") as lab, extra_host(lab, behind="b"):
         yield Mixed(lab, request.param)
 
 
@@ -168,6 +169,49 @@ def test_mixed_lost_udp_goes_on_through_the_relay_and_returns(mixed: Mixed) -> N
     finally:
         mixed.lab.script("allow-udp")
     mixed.expect_path(direct=True)
+    mixed.reach_each_other()
+
+
+def test_mixed_subnet_of_one_is_reached_by_the_other(mixed: Mixed) -> None:
+    a, b = mixed.nodes
+    number = str(mixed.server.node(b.name)["id"])
+    b.mesh("set", f"--advertise-routes={LAN_V4},{LAN_V6}")
+    wait_until(lambda: LAN_V4 in str(mixed.server.node(b.name)), 10, "the server to know of the routes")
+    mixed.server.command("nodes", "approve-routes", "--identifier", number, "--routes", f"{LAN_V4},{LAN_V6}")
+    a.mesh("set", "--accept-routes")
+    for target in (HOST_V4, HOST_V6):
+        wait_reachable(mixed.lab, a.host, target)
+    mixed.server.command("nodes", "approve-routes", "--identifier", number, "--routes", "")
+    for target in (HOST_V4, HOST_V6):
+        wait_until(lambda t=target: lost_percent(mixed.lab, a.host, t, 1, "-W", "1") == 100, 20, "it to be cut off")
+    a.mesh("set", "--accept-routes=false")
+    b.mesh("set", "--advertise-routes=")
+    mixed.reach_each_other()
+
+
+def test_mixed_exit_node_carries_the_other(mixed: Mixed) -> None:
+    """The way out leads through ``b``, whichever program runs there; the way back is a route."""
+    a, b = mixed.nodes
+    for host, v4, v6 in (("net", "198.51.100.12", "2001:db8:1::12"), ("rb", "192.168.12.2", "2001:db8:12::2")):
+        mixed.lab.run(host, "ip", "route", "replace", "100.64.0.0/10", "via", v4)
+        mixed.lab.run(host, "ip", "-6", "route", "replace", "fd7a:115c:a1e0::/48", "via", v6)
+    start_mirror(mixed.lab, "net")
+    outside = dict(zip(("198.51.100.1", "2001:db8:1::1"), mixed.ips[a.name], strict=True))
+    number = str(mixed.server.node(b.name)["id"])
+    b.mesh("set", "--advertise-exit-node", "--snat-subnet-routes=false")
+    wait_until(lambda: "0.0.0.0/0" in str(mixed.server.node(b.name)), 10, "the server to know of the offer")
+    mixed.server.command("nodes", "approve-routes", "--identifier", number, "--routes", "0.0.0.0/0,::/0")
+    wait_until(lambda: a.peer(b.name).get("ExitNodeOption"), 10, "the offer to reach a")
+    for target, seen in outside.items():
+        assert caller(mixed.lab, a.host, target) not in ("", seen)
+    a.mesh("set", f"--exit-node={mixed.ips[b.name][0]}")
+    for target, seen in outside.items():
+        wait_until(lambda t=target, s=seen: caller(mixed.lab, a.host, t) == s, 20, f"the way to {target} through b")
+    mixed.expect_path(direct=True)
+    a.mesh("set", "--exit-node=")
+    for target, seen in outside.items():
+        assert caller(mixed.lab, a.host, target) not in ("", seen)
+    b.mesh("set", "--advertise-exit-node=false", "--snat-subnet-routes")
     mixed.reach_each_other()
 
 
