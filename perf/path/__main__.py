@@ -1,103 +1,112 @@
-"""Throughput, processor time and round trips of meshd beside other userspace WireGuards, in one run.
+"""Throughput, packets, round trips, processor time and memory of meshd beside other tunnels, in one run.
 
-    python -m perf.path [--seconds N] [--rounds N] [--relayed] [--only NAME,…] [--json FILE]
+    python -m perf.path [--seconds N] [--rounds N] [--relayed] [--quick] [--only NAME,…] [--json FILE]
 
-Needs root, iperf3, wireguard-tools; Debian's wireguard-go is the peer that is always there, others join when
-they are on PATH. Pairs take turns, so that a machine whose speed drifts is fair to all; medians are printed,
-and the ratio to wireguard-go.
+Needs root, iperf3, wireguard-tools, a C compiler with libsodium and OpenSSL headers (scripts/setup test). Debian's
+wireguard-go and the calibration tunnel (no protocol, only what the kernel's interfaces and one AEAD allow) are always
+there; tailscaled, boringtun-cli and gotatun join when they are on PATH. tailscaled and meshd share a network of
+headscale and derper where those are on PATH, else of mesh-coord.
+
+Pairs take turns, so that a machine whose speed drifts is fair to all; medians and ratios are printed. A pair that
+fails in one round is reported and takes part in the next one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import statistics
+import platform
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from perf.path import measure
-from perf.path.hosts import Hosts, forbid_udp_between_nodes, hosts
-from perf.path.peers import Pair, as_json, available, meshd
-
-BASELINE = "wireguard-go"
+from perf.path import measure, networks, summary
+from perf.path.hosts import forbid_udp_between_nodes, hosts, only_run
+from perf.path.peers import BringUp, available
 
 
-def one_round(made: Hosts, pair: Pair, seconds: int) -> dict[str, Any]:
-    idle = measure.idle(pair)
-    return {
-        "idle": idle,
-        "ping": measure.round_trips(pair),
-        "tcp1": measure.iperf(pair, seconds),
-        "tcp8": measure.iperf(pair, seconds, "-P", "8"),
-        "loaded_pss_mb": pair.a.pss_mb(),
+def one_turn(bring_up: BringUp, seconds: int, *, quick: bool, relayed: bool) -> dict[str, Any]:
+    with hosts() as made:
+        if relayed:
+            forbid_udp_between_nodes()
+        try:
+            return measure.everything(bring_up(made), seconds, quick=quick)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{made.last_words()}") from None
+
+
+def run(pairs: dict[str, BringUp], arguments: argparse.Namespace) -> dict[str, Any]:
+    """All rounds; after each turn the figures so far are written, so that nothing is lost by an interruption."""
+    report: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        "relayed": arguments.relayed,
+        "seconds": arguments.seconds,
+        "results": {},
+        "failures": [],
     }
-
-
-def run(seconds: int, rounds: int, relayed: bool, only: set[str]) -> dict[str, list[dict[str, Any]]]:
-    results: dict[str, list[dict[str, Any]]] = {}
-    pairs = {"meshd": lambda made: meshd(made, relayed=True)} if relayed else available()
-    for number in range(rounds):
+    for number in range(arguments.rounds):
         for name, bring_up in pairs.items():
-            if only and name not in only:
-                continue
             print(f"round {number + 1}: {name}", file=sys.stderr)
-            with hosts() as made:
-                if relayed:
-                    forbid_udp_between_nodes()
-                results.setdefault(name, []).append(one_round(made, bring_up(made), seconds))
-    return results
+            try:
+                turn = one_turn(bring_up, arguments.seconds, quick=arguments.quick, relayed=arguments.relayed)
+            except RuntimeError as error:
+                print(f"{name} failed: {error}", file=sys.stderr)
+                report["failures"].append({"round": number + 1, "name": name, "reason": str(error)})
+                continue
+            report["results"].setdefault(name, []).append(turn)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return report
 
 
-def median(rounds: list[dict[str, Any]], *path: str | int) -> float:
-    values = []
-    for one in rounds:
-        value: Any = one
-        for key in path:
-            value = value[key]
-        values.append(float(value))
-    return statistics.median(values)
+def show(report: dict[str, Any]) -> None:
+    results = report["results"]
+    print(f"{report['machine']}; {'relayed' if report['relayed'] else 'direct'}; medians")
+    print(summary.aligned(summary.table(results)))
+    print()
+    print(summary.aligned(summary.ratios(results)))
+    loads = [turn["load_before"] for rounds in results.values() for turn in rounds]
+    if loads and max(loads) > (os.cpu_count() or 1):
+        print(f"\nThe machine was busy with other things (load {max(loads):.1f}): read the ratios, not the figures.")
 
 
-def report(results: dict[str, list[dict[str, Any]]]) -> str:
-    head = ("", "TCP Gbit/s", "8 flows", "CPU s/GB", "ping avg ms", "PSS idle/loaded MB", f"x {BASELINE}")
-    lines = [head]
-    base = median(results[BASELINE], "tcp1", "gbit_s") if BASELINE in results else 0.0
-    for name, rounds in results.items():
-        throughput = median(rounds, "tcp1", "gbit_s")
-        cpu = [median(rounds, "tcp1", "cpu_s_per_gb", end) for end in (0, 1)]
-        lines.append(
-            (
-                name,
-                f"{throughput:.2f}",
-                f"{median(rounds, 'tcp8', 'gbit_s'):.2f}",
-                f"{cpu[0]:.2f} + {cpu[1]:.2f}",
-                f"{median(rounds, 'ping', 'avg_ms'):.3f}",
-                f"{median(rounds, 'idle', 'pss_mb'):.0f} / {median(rounds, 'loaded_pss_mb'):.0f}",
-                f"{throughput / base:.1f}" if base else "-",
-            )
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines)
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of the clean-up
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m perf.path", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=5, help="length of each iperf3 run")
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=5, help="length of each TCP run")
     parser.add_argument("--rounds", type=int, default=1, help="how often every pair takes its turn")
-    parser.add_argument("--relayed", action="store_true", help="meshd alone, with UDP between the nodes forbidden")
+    parser.add_argument("--relayed", action="store_true", help="UDP between the nodes is forbidden")
+    parser.add_argument("--quick", action="store_true", help="no reverse, no datagrams, no pings under load")
     parser.add_argument("--only", default="", help="names of pairs, separated by commas")
+    parser.add_argument("--network", choices=("auto", *networks.NETWORKS), default="auto")
+    parser.add_argument("--list", action="store_true", help="name the pairs this machine can run")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
+    pairs = available(networks.choose(arguments.network), relayed=arguments.relayed)
+    if arguments.list:
+        print("\n".join(pairs))
+        return 0
+    only = [name for name in arguments.only.split(",") if name]
+    unknown = [name for name in only if name not in pairs]
+    if unknown:
+        parser.error(f"not here: {', '.join(unknown)}; there are {', '.join(pairs)}")
     if os.geteuid() != 0:
         print("perf.path: namespaces need root", file=sys.stderr)
         return 1
-    only = {name for name in arguments.only.split(",") if name}
-    results = run(arguments.seconds, arguments.rounds, arguments.relayed, only)
-    if arguments.json:
-        arguments.json.write_text(as_json(results))
-    print(report(results))
-    return 0
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
+    with only_run():
+        report = run({name: pairs[name] for name in only or pairs}, arguments)
+    show(report)
+    return 0 if report["results"] and not report["failures"] else 1
 
 
 if __name__ == "__main__":

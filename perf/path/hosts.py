@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PREFIX = "mperf"
 ADDRESS = {"c": "10.98.0.1", "a": "10.98.0.11", "b": "10.98.0.12"}
@@ -102,21 +104,39 @@ class Hosts:
         self.programs.append(started)
         return started
 
+    def last_words(self, lines: int = 5) -> str:
+        """The end of every program's log, for the message about a failure."""
+        ends = []
+        for started in self.programs:
+            said = started.log.read_text(errors="replace").splitlines()[-lines:]
+            ends.append("\n".join([f"-- {started.log.name}", *said]))
+        return "\n".join(ends)
+
     def stop_programs(self) -> None:
         for started in reversed(self.programs):
             started.stop()
         self.programs.clear()
 
 
-def wait_for(condition: object, seconds: float, what: str) -> object:
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """Poll a callable until it is true; RuntimeError after ``seconds``."""
     deadline = time.monotonic() + seconds
-    assert callable(condition)
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited {seconds} s in vain for {what}")
         time.sleep(0.02)
     return value
+
+
+@contextlib.contextmanager
+def only_run() -> Iterator[None]:
+    """One run at a time: the namespaces have fixed names, and two runs would measure each other."""
+    with Path(tempfile.gettempdir(), "meshd-perf-path.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("perf.path: another run is under way on this machine") from None
+        yield
 
 
 @contextlib.contextmanager
