@@ -14,9 +14,15 @@ SERVICE_V4 = IPv4Address("100.100.100.100")
 SERVICE_V6 = IPv6Address("fd7a:115c:a1e0::53")
 DERP_MAGIC_IP = IPv4Address("127.3.3.40")  # stands for "by relay"; the port is the region
 
+# The leading bits of the ranges, for a quick answer.
+_CGNAT_BITS = int(CGNAT.network_address) >> 22
+_CHROMEOS_BITS = int(CHROMEOS_VM.network_address) >> 9
+_ULA_BITS = int(ULA.network_address) >> 80
+
 
 def is_tailscale_ip(address: IPAddress) -> bool:
     """Whether control servers hand out this address to nodes."""
+    number = int(address)
     if isinstance(address, IPv4Address):
-        return address in CGNAT and address not in CHROMEOS_VM
-    return address in ULA
+        return number >> 22 == _CGNAT_BITS and number >> 9 != _CHROMEOS_BITS
+    return number >> 80 == _ULA_BITS

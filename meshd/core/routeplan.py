@@ -64,9 +64,11 @@ class RoutePlan:
                 touched |= {p for p in self._around if prefix in self._supernets(p)}
         routes, throws, gone = [], [], []
         for prefix in touched:
-            if prefix in self._throws or (not self._exit_node and self._stays_local(prefix)):
+            if (self._throws and prefix in self._throws) or (
+                self._around and not self._exit_node and self._stays_local(prefix)
+            ):
                 throws.append(prefix)
-            elif prefix in self._extra or self._table.wants(prefix):
+            elif self._table.wants(prefix) or prefix in self._extra:
                 routes.append(prefix)
             else:
                 gone.append(prefix)

@@ -5,7 +5,7 @@ Pure decisions; ``meshd.host`` carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
@@ -15,6 +15,7 @@ from meshd.base.ranges import CGNAT, SERVICE_V4, ULA, is_tailscale_ip
 # Beyond this many single IPv4 addresses one route for the whole range replaces them.
 MAX_SINGLE_ROUTES = 10_000
 
+_FULL = {4: 32, 6: 128}
 _DEFAULT_V4 = IPv4Network("0.0.0.0/0")
 _DEFAULT_V6 = IPv6Network("::/0")
 
@@ -51,7 +52,7 @@ def accepted_prefixes(
 
 
 def _single_tailscale(prefix: IPPrefix) -> bool:
-    return prefix.prefixlen == prefix.max_prefixlen and is_tailscale_ip(prefix.network_address)
+    return prefix.prefixlen == _FULL[prefix.version] and is_tailscale_ip(prefix.network_address)
 
 
 class RouteTable:
@@ -62,7 +63,7 @@ class RouteTable:
     """
 
     def __init__(self) -> None:
-        self._by_peer: dict[bytes, tuple[IPPrefix, ...]] = {}
+        self._by_peer: dict[Hashable, tuple[IPPrefix, ...]] = {}
         self._count: dict[IPPrefix, int] = {}
         self._single_v4 = 0
         self._single_v6 = 0
@@ -78,15 +79,15 @@ class RouteTable:
         touched, self._touched = self._touched, set()
         return touched
 
-    def set_peer(self, key: bytes, prefixes: tuple[IPPrefix, ...]) -> None:
-        """Replace what the peer of this node key carries; an empty tuple removes it."""
-        before = self._by_peer.get(key, ())
+    def set_peer(self, peer: Hashable, prefixes: tuple[IPPrefix, ...]) -> None:
+        """Replace what a peer, by any name of it that stays, carries; an empty tuple removes it."""
+        before = self._by_peer.get(peer, ())
         if before is prefixes or before == prefixes:
             return
         if prefixes:
-            self._by_peer[key] = prefixes
+            self._by_peer[peer] = prefixes
         else:
-            del self._by_peer[key]
+            del self._by_peer[peer]
         for prefix in before:
             self._add(prefix, -1)
         for prefix in prefixes:
@@ -131,13 +132,13 @@ class RouteTable:
 
     def wants(self, prefix: IPPrefix) -> bool:
         """Whether ``prefix`` is one of ``routes``."""
+        if _single_tailscale(prefix):
+            return prefix.version == 4 and not self._merges_v4 and prefix in self._count
         if prefix == ULA and self._single_v6:
             return True
         if prefix == CGNAT and self._merges_v4:
             return True
-        if prefix not in self._count:
-            return False
-        return not _single_tailscale(prefix) or (prefix.version == 4 and not self._merges_v4)
+        return prefix in self._count
 
     def routes(self) -> frozenset[IPPrefix]:
         """Routes for the host (RT-03): single ULA addresses as one /48, very many CGNAT ones as one /10."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from meshd.base.addr import IPPrefix
 from meshd.node.dataplane import DataPlane
@@ -19,13 +19,17 @@ class PeerRoutes:
         self._plane = plane
         self._owner: dict[IPPrefix, int] = {}
 
-    def replace(self, peer: int, old: Iterable[IPPrefix], new: Iterable[IPPrefix]) -> None:
+    def replace(self, peer: int, old: Sequence[IPPrefix], new: Sequence[IPPrefix]) -> None:
         """Change the prefixes of a peer (by its plane index)."""
-        before, after = set(old), set(new)
-        for prefix in before - after:
+        if old is new:
+            return
+        if old and new:
+            kept = set(old).intersection(new)
+            old, new = [p for p in old if p not in kept], [p for p in new if p not in kept]
+        for prefix in old:
             if self._owner.get(prefix) == peer:
                 del self._owner[prefix]
                 self._plane.remove_route(prefix.network_address.packed, prefix.prefixlen)
-        for prefix in after - before:
+        for prefix in new:
             self._owner[prefix] = peer
             self._plane.add_route(peer, prefix.network_address.packed, prefix.prefixlen)

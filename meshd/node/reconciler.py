@@ -131,7 +131,7 @@ class Reconciler:
             self._drop(node.id)
             return
         if known is not None and known != node.key:
-            self._drop(node.id)
+            self._drop_key(known)
         accepted = accepted_prefixes(
             node.addresses,
             node.allowed_ips,
@@ -139,7 +139,7 @@ class Reconciler:
             exit_node=bool(prefs.exit_node_id) and node.stable_id == prefs.exit_node_id,
         )
         self._present[node.id] = node.key
-        self._routes.set_peer(node.key.raw, accepted)
+        self._routes.set_peer(node.id, accepted)
         self._magicsock.update_peer(_path_peer(node))
         self._engine.update_peer(
             PeerConfig(node_key=node.key, allowed_ips=accepted, disco_key=node.disco_key, jailed=node.is_jailed)
@@ -159,9 +159,12 @@ class Reconciler:
     def _drop(self, node_id: int) -> None:
         key = self._present.pop(node_id, None)
         if key is not None:
-            self._routes.set_peer(key.raw, ())
-            self._engine.remove_peer(key)
-            self._magicsock.remove_peer(key)
+            self._routes.set_peer(node_id, ())
+            self._drop_key(key)
+
+    def _drop_key(self, key: NodePublic) -> None:
+        self._engine.remove_peer(key)
+        self._magicsock.remove_peer(key)
 
     def _filter(self, netmap: Netmap, prefs: Prefs) -> None:
         self._filter_caps = frozenset(

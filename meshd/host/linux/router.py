@@ -87,9 +87,8 @@ class LinuxRouter:
         return self._ipv6 or prefix.version == 4
 
     def _set_routes(self, routes: dict[IPPrefix, int | None]) -> None:
-        changed = [
-            (p, i) for p, i in routes.items() if p not in self._routes or self._routes[p] != i or p in self._doubtful
-        ]
+        held, doubtful = self._routes, self._doubtful
+        changed = [(p, i) for p, i in routes.items() if held.get(p, 0) != i or (doubtful and p in doubtful)]
         # Noted first: what the kernel may hold must be taken back in the end.
         self._routes.update(changed)
         self._doubtful.update(p for p, _ in changed)
