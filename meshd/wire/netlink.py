@@ -25,7 +25,7 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
-IFLA_IFNAME, IFLA_MTU = 3, 4
+IFLA_IFNAME, IFLA_MTU, IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE = 3, 4, 41, 63
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_GATEWAY, RTA_TABLE = 1, 4, 6, 5, 15
 RTN_UNICAST, RTN_UNREACHABLE, RTN_THROW = 1, 7, 9
@@ -116,6 +116,12 @@ def set_link(index: int, *, up: bool, mtu: int) -> Request:
     """Bring an interface up or down and set its MTU."""
     body = _LINK.pack(AF_UNSPEC, 0, index, IFF_UP if up else 0, IFF_UP) + _u32(IFLA_MTU, mtu)
     return Request(RTM_NEWLINK, NLM_F_ACK, body)
+
+
+def limit_segmentation(index: int, size: int) -> Request:
+    """The largest packet, in bytes, that the kernel hands to the interface for cutting up."""
+    body = _LINK.pack(AF_UNSPEC, 0, index, 0, 0)
+    return Request(RTM_NEWLINK, NLM_F_ACK, body + _u32(IFLA_GSO_MAX_SIZE, size) + _u32(IFLA_GSO_IPV4_MAX_SIZE, size))
 
 
 def get_links() -> Request:

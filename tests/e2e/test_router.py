@@ -56,6 +56,7 @@ def test_router_applies_and_takes_back(namespace: str, tmp_path: Path) -> None:
         " frozenset({net('10.1.0.0/16')})))",
         str(tmp_path / "journal"),
     )
+    assert json.loads(ip("-j", "-d", "link", "show", "mesh0"))[0]["gso_max_size"] == 60224
     addresses = json.loads(ip("-j", "addr", "show", "mesh0"))[0]
     assert addresses["mtu"] == 1280
     assert {a["local"] for a in addresses["addr_info"]} >= {"100.64.0.1", "fd7a:115c:a1e0::1"}

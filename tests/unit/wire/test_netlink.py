@@ -29,6 +29,12 @@ def test_link_request_says_up_and_mtu() -> None:
     assert message.get_attr("IFLA_MTU") == 1280
 
 
+def test_segmentation_limit_names_both_families() -> None:
+    message = parsed(ifinfmsg, nl.limit_segmentation(7, 60224))
+    assert message.get_attr("IFLA_GSO_MAX_SIZE") == 60224
+    assert message["change"] == 0
+
+
 @pytest.mark.parametrize(("text", "family"), [("100.64.0.1/32", 2), ("fd7a:115c:a1e0::1/128", 10)])
 def test_address_request_names_address_and_interface(text: str, family: int) -> None:
     message = parsed(ifaddrmsg, nl.add_address(7, net(text)))
