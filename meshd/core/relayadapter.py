@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 from meshd.core.netreport import Report
 from meshd.core.relaymap import DEFAULT_DERP_PORT, DEFAULT_STUN_PORT, RelayMap, RelayNode, RelayRegion
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion, NetInfo
 
 MAX_NODES = 64  # of one region
+MAX_REGION = 65535  # a region stands where messages have a port
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.){0,126}[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 
 
 def relay_map(wire: DERPMap | None) -> RelayMap:
-    """The usable part of a DERP map: regions with a number and servers that name a host or address."""
+    """The usable part of a DERP map: regions with a number, and servers with a host name or address that can be one."""
     if wire is None:
         return RelayMap()
     regions = {
         number: _region(number, region)
         for number, region in sorted((wire.regions or {}).items())
-        if number > 0 and region is not None
+        if 0 < number <= MAX_REGION and region is not None
     }
     scores = wire.home_params.region_score if wire.home_params is not None else None
     return RelayMap(regions, {r: s for r, s in (scores or {}).items() if s > 0})
@@ -24,7 +28,9 @@ def relay_map(wire: DERPMap | None) -> RelayMap:
 
 def _region(number: int, wire: DERPRegion) -> RelayRegion:
     nodes = tuple(
-        _node(number, node) for node in wire.nodes[:MAX_NODES] if node is not None and (node.host_name or node.ipv4)
+        _node(number, node)
+        for node in wire.nodes[:MAX_NODES]
+        if node is not None and _HOST.fullmatch(node.host_name or node.ipv4)
     )
     return RelayRegion(
         id=number,

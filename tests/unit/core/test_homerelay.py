@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
 from meshd.core.relayadapter import net_info, relay_map
@@ -82,3 +84,32 @@ def test_net_info_names_latencies_by_family():
     assert info.preferred_derp == 1
     assert info.working_udp is True
     assert info.mapping_varies_by_dest_ip is False
+
+
+@pytest.mark.parametrize(
+    ("host", "usable"),
+    [
+        ("derp1.example.com", True),
+        ("derp1.example.com.", True),
+        ("192.0.2.1", True),
+        ("2001:db8::1", True),
+        ("x_1", True),
+        ("", False),
+        ("two..dots", False),
+        ("a" * 64 + ".example", False),
+        ("new\r\nline", False),
+        ("space here", False),
+        ("b\u00fccher.example", False),
+        (".", False),
+    ],
+)
+def test_relay_map_host_that_no_resolver_takes_is_left_out(host, usable):
+    """Asking for it raises other errors than those of a network."""
+    wire = DERPMap(regions={1: DERPRegion(region_id=1, nodes=(DERPNode(name="1", host_name=host),))})
+    assert bool(relay_map(wire).regions[1].nodes) is usable
+
+
+@pytest.mark.parametrize("number", [-1, 0, 65536, 1 << 40])
+def test_relay_map_region_that_is_no_port_is_left_out(number):
+    wire = DERPMap(regions={number: DERPRegion(region_id=number), 65535: DERPRegion(region_id=65535)})
+    assert set(relay_map(wire).regions) == {65535}
