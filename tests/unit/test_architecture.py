@@ -24,6 +24,12 @@ def modules() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in found if not path.name.startswith("__init__."))
 
 
+def summary(path: Path) -> str:
+    """The first sentence that a module says about itself."""
+    found = re.match(r'(?:"""|/\*\s*)(.*?)(?:"""|\*/|\n\s*\n|\n \*\n)', path.read_text(), re.DOTALL)
+    return " ".join(found[1].replace("``", "`").split()) if found else "?"
+
+
 def definitions() -> str:
     """All source text, for looking up names."""
     files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")]
@@ -31,8 +37,8 @@ def definitions() -> str:
 
 
 def test_architecture_every_module_is_listed_once() -> None:
-    missing = sorted(set(modules()) - set(LISTED))
-    assert not missing, f"ARCHITECTURE.md lacks a line for: {', '.join(missing)}"
+    missing = [f"- `{name}`: {summary(ROOT / name)}" for name in sorted(set(modules()) - set(LISTED))]
+    assert not missing, "ARCHITECTURE.md lacks these lines:\n" + "\n".join(missing)
     assert len(LISTED) == len(set(LISTED)), "a module is listed twice"
 
 
