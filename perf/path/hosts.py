@@ -172,7 +172,7 @@ def forbid_udp_between_nodes() -> None:
     for host, other in (("a", "b"), ("b", "a")):
         rules = (
             "table inet mperf { chain in { type filter hook input priority -300; "
-            f"ip saddr {ADDRESS[other]} meta l4proto udp drop; }} }}"
+            f"ip saddr {ADDRESS[other]} meta l4proto udp drop; }}; }}"
         )
         sh("ip", "netns", "exec", f"{PREFIX}-{host}", "nft", "-f", "-", text=rules)
 

@@ -60,6 +60,16 @@ async def _unreachable(region: RelayRegion) -> float:
     raise ConnectionError("there is no network here")
 
 
+class StatusService(NodeService):
+    """Only what ``status`` needs, of a node without preferences, store and login."""
+
+    def __init__(self, backend: object, engine: Engine, magicsock: MagicSock) -> None:
+        self._backend = backend  # type: ignore[assignment]
+        self._engine = engine
+        self._magicsock = magicsock
+        self._tun = False
+
+
 class WholeNode:
     """Feed it frames inside a running loop."""
 
@@ -83,22 +93,15 @@ class WholeNode:
         self.session = MapSession()
         self.prefs = msgspec.structs.replace(default_prefs(), want_running=True)
         self._reader = MapFrameReader(zstd=True)
-        backend = SimpleNamespace(
-            state=State.RUNNING, node_private=OWN_PRIVATE, auth_url="", health=SimpleNamespace(texts=list)
+        self._backend = SimpleNamespace(
+            state=State.RUNNING,
+            node_private=OWN_PRIVATE,
+            auth_url="",
+            health=SimpleNamespace(texts=list),
+            prefs=self.prefs,
+            netmap=None,
         )
-        backend.prefs = self.prefs
-        self._backend = backend
-        self.service = NodeService(
-            backend,  # type: ignore[arg-type]
-            self.engine,
-            self.magicsock,
-            clock,
-            tun=False,
-            counters=self.plane.counters,
-            uid_of=lambda name: None,
-            forwarding_problem=lambda routes: "",
-            stop=lambda: None,
-        )
+        self.service = StatusService(self._backend, self.engine, self.magicsock)
         self.plane.start()
 
     async def feed(self, frame: bytes) -> MapChange:
