@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
+from functools import lru_cache
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _FORM = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_EPOCH_DAY, _LAST_DAY = date(1970, 1, 1).toordinal(), date.max.toordinal()
 
 
 def format_time(wall: float | None) -> str:
     """RFC 3339 in UTC with up to nanoseconds; None gives the zero time."""
     if wall is None:
         return ZERO_TIME
-    seconds, nanos = divmod(round(wall * 1_000_000_000), 1_000_000_000)
-    moment = _EPOCH + timedelta(seconds=seconds)
-    text = f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}"
+    seconds = int(wall // 1)
+    nanos = round((wall - seconds) * 1_000_000_000)
+    if nanos == 1_000_000_000:
+        seconds, nanos = seconds + 1, 0
+    days, clock = divmod(seconds, 86400)
+    minutes, second = divmod(clock, 60)
+    text = f"{_day(days)}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"
     fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
     return f"{text}{fraction}Z"
+
+
+@lru_cache(maxsize=256)
+def _day(days: int) -> str:
+    # A zone can move a time out of the years that there are.
+    return date.fromordinal(min(max(_EPOCH_DAY + days, 1), _LAST_DAY)).isoformat()
 
 
 def parse_time(text: str) -> float | None:

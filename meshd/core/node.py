@@ -61,6 +61,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def offers_exit(self) -> bool:
         """Both default routes are allowed: it can be chosen as exit node."""
+        if self.allowed_ips is self.addresses:
+            return False
         seen = 0
         for prefix in self.allowed_ips:
             if prefix.prefixlen == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from meshd.base.addr import AddrPort, format_ip
 from meshd.base.gotime import ZERO_TIME, format_time
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -96,7 +97,7 @@ def user_json(profile: UserProfile) -> JSON:
 
 
 def _ips(node: Node) -> list[str]:
-    return [str(ip) for ip in node.ips]
+    return [format_ip(ip) for ip in node.ips]
 
 
 def _tailnet(netmap: Netmap | None, suffix: str) -> JSON | None:
@@ -197,5 +198,5 @@ def _peer_api(node: Node | None) -> list[str] | None:
     for ip in node.ips:
         port = ports.get(f"peerapi{ip.version}")
         if port:
-            urls.append(f"http://{ip}:{port}" if ip.version == 4 else f"http://[{ip}]:{port}")
+            urls.append(f"http://{AddrPort(ip, port)}")
     return urls or None
