@@ -6,7 +6,15 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_parse_c
-from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_lock, fast_unlock
+from meshd._fast.atomics cimport (
+    fast_add64,
+    fast_load32,
+    fast_loadp,
+    fast_lock,
+    fast_peek64,
+    fast_set64,
+    fast_unlock,
+)
 from meshd._fast.coalesce cimport (
     gro_add_c,
     gro_finish_c,
@@ -39,6 +47,7 @@ from meshd._fast.planestate cimport (
     EV_LOCAL,
     EV_TSMP,
     IN_DEVICE_ERROR,
+    IN_EVENT_LIMIT,
     IN_EXPIRED,
     IN_FILTERED,
     IN_FORGED,
@@ -72,6 +81,7 @@ from meshd._fast.udpio cimport udp_address_bytes_c
 
 cdef enum:
     DENIED_PER_SECOND = 10      # refused connections that are worth an answer
+    TOLD_PER_SECOND = 256       # questions and answers of one peer for the loop, which takes some 25 000 of all
     RUNT = 32                   # shorter than any message of any protocol on this socket
 
 
@@ -222,6 +232,14 @@ cdef void _denied(inbound_t* inb, int32_t peer, const uint8_t* packet, uint32_t 
         event_c(plane, inb.worker, EV_DENIED, peer, 0, packet, n)
 
 
+cdef inline bint _may_tell(inbound_t* inb, peer_t* slot) noexcept nogil:
+    """Whether one more packet of the peer may cost the loop time in this second; a thread's slip does no harm."""
+    if inb.now - fast_peek64(&slot.told_since) >= SECOND:
+        fast_set64(&slot.told_since, inb.now)
+        fast_set64(&slot.told, 0)
+    return fast_add64(&slot.told, 1) < TOLD_PER_SECOND
+
+
 cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* packet, uint32_t padded) noexcept nogil:
     """An authenticated packet: source, filter, destination."""
     cdef plane_t* plane = inb.plane
@@ -235,9 +253,12 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
         count_c(plane, inb.worker, IN_SOURCE, 1)
         return
     if info.proto == PROTO_TSMP:
-        event_c(plane, inb.worker, EV_TSMP, peer, 0, packet, info.total_bytes)
+        if _may_tell(inb, slot):
+            event_c(plane, inb.worker, EV_TSMP, peer, 0, packet, info.total_bytes)
+        else:
+            count_c(plane, inb.worker, IN_EVENT_LIMIT, 1)
         return
-    if _is_watched_echo(plane, &info):
+    if _is_watched_echo(plane, &info) and _may_tell(inb, slot):
         event_c(plane, inb.worker, EV_ECHO, peer, 0, packet, info.total_bytes)
         return
     jailed = fast_load32(&slot.jailed) != 0

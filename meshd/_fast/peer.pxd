@@ -44,6 +44,8 @@ cdef struct peer_t:
     uint64_t last_rx_data
     uint64_t owed_since             # first data received since our last packet
     uint64_t unanswered_since       # first data sent since the peer's last packet
+    uint64_t told_since             # start of the second in which `told` packets were handed to the loop
+    uint64_t told
     uint64_t pad2[8]
 
 cdef struct peer_table_t:

@@ -55,6 +55,7 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     IN_MALFORMED
     IN_SOURCE
     IN_FILTERED
+    IN_EVENT_LIMIT
     IN_DEVICE_ERROR
     IN_GRO_OFF
     IN_SOCKET_ERROR

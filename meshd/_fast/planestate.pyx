@@ -32,6 +32,7 @@ COUNTER_NAMES = (
     "in_malformed",
     "in_source",
     "in_filtered",
+    "in_event_limit",
     "in_device_error",
     "in_gro_off",
     "in_socket_error",

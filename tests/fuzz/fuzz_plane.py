@@ -33,7 +33,7 @@ RELAY = 7
 MARKER = b"batch marker, 32 bytes or longer"
 OUT_DROPS = ("out_malformed", "out_no_route", "out_filtered", "out_too_big", "out_staged_limit")
 IN_DROPS = ("in_runt", "in_truncated", "in_no_session", "in_expired", "in_forged", "in_replayed")
-PLAIN_DROPS = ("in_malformed", "in_source", "in_filtered", "in_device_error")
+PLAIN_DROPS = ("in_malformed", "in_source", "in_filtered", "in_event_limit", "in_device_error")
 
 
 class Imbalance(AssertionError):

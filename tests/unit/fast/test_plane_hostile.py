@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd._fast.plane import EV_STAGED
+from meshd._fast.plane import EV_STAGED, EV_TSMP
 from tests.unit.fast import offload
 from tests.unit.fast.packets import A4, B4, icmp, ipv4, ipv6, packets
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, Node, allow_all, pair, sealed, send_raw
@@ -318,3 +318,19 @@ def test_icmp_of_both_families_is_told_apart() -> None:
         assert nodes.b.read()[10:] == ipv4(1, icmp(8), A4, B4)
         nodes.b.write(ipv4(1, icmp(0), B4, A4))
         assert nodes.a.read()[10:] == ipv4(1, icmp(0), B4, A4)
+
+
+def test_flood_of_questions_of_one_peer_does_not_keep_the_loop_busy() -> None:
+    """TSMP passes every filter and is answered by the event loop, which serves all peers."""
+    with pair(start=False) as nodes:
+        packets = [sealed(ipv4(99, b"p" + bytes(8)), counter) for counter in range(1000)]
+        assert nodes.b.plane.open_from(packets) == []
+        told = sum(event[0] == EV_TSMP for event in nodes.b.plane.drain(2000))
+        assert told == 256
+        assert nodes.b.plane.counters()["in_event_limit"] == 1000 - 256
+
+
+def test_sealing_failures_have_a_counter() -> None:
+    """Plaintext that could not be sealed is wiped instead of sent."""
+    with pair(start=False) as nodes:
+        assert nodes.a.plane.counters()["out_seal_error"] == 0
