@@ -74,14 +74,14 @@ class RouterDouble:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, attached: list[IPPrefix] | None = None) -> None:
         self.engine, self.paths, self.router = EngineDouble(), PathsDouble(), RouterDouble()
         self.problems: dict[str, str | None] = {}
         self.reconciler = Reconciler(
             self.engine,  # type: ignore[arg-type]
             self.paths,  # type: ignore[arg-type]
             self.router,
-            lambda: [],
+            lambda: attached or [],
             1280,
             self.problems.__setitem__,
         )
