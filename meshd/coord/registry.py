@@ -139,7 +139,10 @@ class Registry:
 
         def save(connection: sqlite3.Connection) -> None:
             admit(connection)
-            store.save_node(connection, row)
+            if existing is None:
+                store.add_node(connection, row)
+            elif not store.update_node(connection, row):
+                raise MeshdError("this machine was deleted a moment ago, log in again", code="denied")
             store.set_setting(connection, ADDRESS_SETTING, last_address)
 
         try:
@@ -181,7 +184,7 @@ class Registry:
 
         def write(connection: sqlite3.Connection) -> None:
             for row in rows:
-                store.save_node(connection, row)
+                store.update_node(connection, row)
 
         await self.database.run(write)
 

@@ -16,10 +16,8 @@ _NODE_COLUMNS = (
     *("method", "auth_key_id", "ephemeral", "expiry", "last_seen", "hostinfo", "endpoints", "endpoint_types"),
     *("version", "approved_routes"),
 )
-_SAVE_NODE = (
-    f"INSERT INTO node ({', '.join(_NODE_COLUMNS)}) VALUES ({', '.join('?' * len(_NODE_COLUMNS))}) "
-    f"ON CONFLICT(id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _NODE_COLUMNS[1:])}"
-)
+_ADD_NODE = f"INSERT INTO node ({', '.join(_NODE_COLUMNS)}) VALUES ({', '.join('?' * len(_NODE_COLUMNS))})"
+_UPDATE_NODE = f"UPDATE node SET {', '.join(f'{c} = ?' for c in _NODE_COLUMNS[1:])} WHERE id = ?"
 _KEY_COLUMNS = "id, prefix, user_id, reusable, ephemeral, tags, created, expiry, used, revoked, note"
 
 NodeRow = tuple[object, ...]
@@ -86,8 +84,20 @@ def node_row(node: NodeRecord) -> NodeRow:
     )
 
 
-def save_node(connection: sqlite3.Connection, row: NodeRow) -> None:
-    connection.execute(_SAVE_NODE, row)
+def add_node(connection: sqlite3.Connection, row: NodeRow) -> None:
+    """A new node; MeshdError when its key, name or address was taken a moment ago."""
+    try:
+        connection.execute(_ADD_NODE, row)
+    except sqlite3.IntegrityError:
+        raise MeshdError("another machine has just taken this node key or name", code="denied") from None
+
+
+def update_node(connection: sqlite3.Connection, row: NodeRow) -> bool:
+    """A node as it is now; False when it was deleted: what was on its way must not bring it back."""
+    try:
+        return connection.execute(_UPDATE_NODE, (*row[1:], row[0])).rowcount == 1
+    except sqlite3.IntegrityError:
+        raise MeshdError("another machine has just taken this node key or name", code="denied") from None
 
 
 def last_node_id(connection: sqlite3.Connection) -> int:

@@ -8,11 +8,12 @@ import json
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.coord import store
 from meshd.coord.cli.output import print_table
 from meshd.coord.control import MAX_MAP_BYTES, MAX_REGISTER_BYTES
 from meshd.coord.pending import MAX_PER_SOURCE, PendingRegistrations
 from meshd.testing.controlmachine import RequestFailed
-from meshd.wire.control import RegisterRequest
+from meshd.wire.control import Hostinfo, RegisterRequest
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,51 @@ def test_request_larger_than_any_honest_one_is_refused(run_coord, path, limit):
 def test_table_shows_control_characters_of_a_machine_that_waits(capsys):
     print_table(["HOSTNAME"], [["evil\x1b[2J\r\nok"]])
     assert capsys.readouterr().out.splitlines() == ["HOSTNAME", "evil\ufffd[2J\ufffd\ufffdok"]
+
+
+def test_deleted_node_is_not_brought_back_by_what_was_on_its_way(run_coord):
+    """A machine that floods the server with updates while it is being deleted would be a member again after a restart."""
+
+    async def scenario(coord):
+        machine = await coord.joined("gone")
+        registry = coord.service._registry
+        (node,) = coord.service.network.nodes.values()
+        deleting = asyncio.ensure_future(registry.delete(node))
+        await asyncio.sleep(0)
+        saving = [asyncio.ensure_future(registry.save(node)) for _ in range(3)]
+        again = asyncio.ensure_future(machine.register(coord.join_key))
+        await asyncio.gather(deleting, *saving)
+        answer = await again
+        stored = await registry.database.run(store.load_nodes)
+        assert node.id not in {row.id for row in stored}
+        assert node.id not in coord.service.network.nodes
+        assert [row.id for row in stored] == ([] if answer.error else list(coord.service.network.nodes))
+
+    run_coord(scenario)
+
+
+def test_two_machines_with_one_node_key_second_is_refused(run_coord):
+    async def scenario(coord):
+        registry = coord.service._registry
+
+        def join(machine_key):
+            return registry.join(
+                machine_key=machine_key,
+                node_key="nodekey:" + "ab" * 32,
+                hostinfo=Hostinfo(hostname="same"),
+                version=113,
+                user_id=1,
+                tags=(),
+                method="authkey",
+                auth_key_id=None,
+                ephemeral=False,
+                expiry=None,
+                existing=None,
+                admit=lambda connection: None,
+            )
+
+        outcomes = await asyncio.gather(join("mkey:" + "1" * 64), join("mkey:" + "2" * 64), return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["MeshdError", "NodeRecord"]
+        assert len(coord.service.network.nodes) == 1
+
+    run_coord(scenario)
