@@ -59,7 +59,7 @@ def test_table_shows_control_characters_of_a_machine_that_waits(capsys):
 
 
 def test_deleted_node_is_not_brought_back_by_what_was_on_its_way(run_coord):
-    """A machine that floods the server with updates while it is being deleted would be a member again after a restart."""
+    """Else a machine that floods the server with updates while it is deleted is a member again after a restart."""
 
     async def scenario(coord):
         machine = await coord.joined("gone")
