@@ -12,7 +12,7 @@ from collections import namedtuple
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from meshd._fast cimport planestate as state
 from meshd._fast.atomics cimport (
@@ -278,12 +278,22 @@ cdef class Plane(Registry):
 
     def take_relayed(self, int relay) -> bytes:
         cdef relay_queue_t* queue = self._relay(relay)
+        cdef uint32_t n
         cdef bytes frames
+        # Room first: packet threads must not wait for memory, nor for ever when there is none.
         fast_lock(&queue.lock)
-        frames = PyBytes_FromStringAndSize(<char*> queue.data, queue.used)
-        queue.used = 0
-        queue.told = 0
+        n = queue.used
         fast_unlock(&queue.lock)
+        frames = PyBytes_FromStringAndSize(NULL, n)
+        fast_lock(&queue.lock)
+        memcpy(<char*> frames, queue.data, n)
+        queue.used -= n
+        if queue.used:
+            memmove(queue.data, queue.data + n, queue.used)     # came in between
+        queue.told = n = 1 if queue.used else 0
+        fast_unlock(&queue.lock)
+        if n:
+            bell_ring_c(&self.c.bell)
         return frames
 
     # -- state

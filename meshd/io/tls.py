@@ -84,7 +84,10 @@ class TlsEngine:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         context = client_context(verify=verify, alpn=alpn)
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        try:
+            self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        except (ValueError, TypeError):  # a UnicodeError, or a zero byte in it
+            raise MeshdError(f"{name[:80]!r} is no name that a certificate can have", code="tls") from None
         self.established = False
         self.closed = False
         self._advance()

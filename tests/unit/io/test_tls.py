@@ -217,3 +217,10 @@ def test_tlsprotocol_large_writes_keep_their_order(server_tls, direct):
         await server.wait_closed()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", [".starts.with.a.dot", "two..dots", "x" * 300, "a" * 64 + ".example", "nul\0byte"])
+def test_tls_name_that_no_certificate_can_have_is_an_ordinary_error(name):
+    """Names come from the coordination server; any other exception would end the relay link for good."""
+    with pytest.raises(MeshdError):
+        TlsEngine(CertificateCheck("relay.test", name))
