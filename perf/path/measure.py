@@ -16,6 +16,7 @@ from perf.path.peers import Pair
 
 LOSS_LIMIT = 1.0  # percent of datagrams
 STEP = 1.07  # the highest rate is found this closely
+LEAST_KPPS = 0.2  # below this, nothing is carried
 PROBE_S = 1  # of each UDP rate
 SIZES = (64, 512, 1200)  # bytes of UDP payload
 TRIES = 3
@@ -90,22 +91,21 @@ def _figures(output: dict[str, Any], spent: list[float], seconds: int, datagrams
 def udp_capacity(pair: Pair, size: int) -> dict[str, Any]:
     """The highest rate that arrives with at most 1 % loss, by bisection around what a flood delivers."""
     flood = iperf(pair, PROBE_S, "-u", "-l", str(size), "-b", "0")
-    low, high = 0.3 * flood["kpps"], 1.1 * max(flood["sent_kpps"], flood["kpps"])
-    best: dict[str, Any] | None = None
     if flood["lost_percent"] <= LOSS_LIMIT:  # the sender is the limit, there is no higher rate
         return flood
-    while high / max(low, 1e-3) > STEP:
-        rate = (low * high) ** 0.5
-        # Other work on the machine makes a rate fail that the pair can carry: two must agree on that.
-        found = _probe(pair, size, rate) or _probe(pair, size, rate)
-        if found:
-            low, best = rate, found
-        else:
-            high = rate
-        if best is None and high < 0.4 * flood["kpps"]:
-            low /= 4  # below what the flood delivered: the floor was too high
-            if low < 0.1:
-                break
+    low, high = 0.3 * flood["kpps"], 1.1 * flood["sent_kpps"]
+    best: dict[str, Any] | None = None
+    while best is None and high > LEAST_KPPS:
+        low = max(low, LEAST_KPPS / 2)
+        while high / low > STEP:
+            rate = (low * high) ** 0.5
+            # Other work on the machine makes a rate fail that the pair can carry: two must agree on that.
+            found = _probe(pair, size, rate) or _probe(pair, size, rate)
+            if found:
+                low, best = rate, found
+            else:
+                high = rate
+        low /= 4  # nothing was carried: the floor was too high
     return best or {**flood, "kpps": 0.0, "gbit_s": 0.0}
 
 

@@ -24,7 +24,7 @@ SIZES = (10, 1000, 10_000, 100_000)
 def run(size: int) -> dict[str, Any]:
     """Figures of one size. RuntimeError when it could not be measured."""
     figures = _child(str(size), data=frames.whole(size))
-    return figures | _child("plane", str(size))
+    return figures | _child("plane", str(figures["admitted"]))
 
 
 def _child(*arguments: str, data: bytes = b"") -> dict[str, Any]:
@@ -44,6 +44,8 @@ def _child(*arguments: str, data: bytes = b"") -> dict[str, Any]:
 def rows(results: list[dict[str, Any]]) -> list[list[str]]:
     """A table: what, then one column for each size."""
     table = [["peers", *(f"{one['peers']:,}".replace(",", " ") for one in results)]]
+    if any(one["admitted"] != one["peers"] for one in results):
+        table.append(["of them admitted", *(f"{one['admitted']:,}".replace(",", " ") for one in results)])
     table.append(["load, CPU s", *(f"{one['load_cpu_s']:.3f}" for one in results)])
     table += [
         [f"{kind}, CPU ms (median)", *(f"{one['deltas'][kind]['median_ms']:.3f}" for one in results)]
@@ -70,17 +72,27 @@ def main() -> int:
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="numbers of peers, separated by commas")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
-    results = []
+    results: list[dict[str, Any]] = []
+    failed = False
     for size in (int(text) for text in arguments.sizes.split(",")):
         print(f"{size} peers", file=sys.stderr)
-        results.append(run(size))
+        try:
+            results.append(run(size))
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(f"perf.scale: {size} peers: {error}", file=sys.stderr)
+            failed = True
         if arguments.json:
             arguments.json.write_text(json.dumps({"sizes": results}, indent=1) + "\n")
+    if not results:
+        return 1
     table = rows(results)
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         print("  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]))
-    return 0
+    for one in results:
+        if one["admitted"] != one["peers"]:
+            print(f"{one['peers']} peers: only {one['admitted']} came in, {one['refused_because']}; costs are of those")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perf.scale import frames
 
-SAMPLE = 10_000  # further peers; fewer would measure the growth steps of tables
+SAMPLE = 10_000  # peers; fewer would measure the growth steps of tables
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -51,10 +51,11 @@ def malloc_bytes() -> int:
 
 
 def plane_bytes_per_peer(start: int) -> dict[str, float]:
-    """Growth per peer of a plane that has ``start`` peers already, each with two addresses and a relay."""
+    """Growth per peer of a plane up to ``start`` peers, or by a sample from few; each has two addresses and a relay."""
     from meshd._fast.plane import Plane
 
     plane = Plane(tun_fds=[], udp4_fd=-1, udp6_fd=-1)
+    start = max(start - SAMPLE, 1)
     _add(plane, 0, start)
     pss, heap = pss_bytes(), malloc_bytes()
     _add(plane, start, SAMPLE)
