@@ -9,7 +9,7 @@ Peers, per message: ``Peers`` replaces all; else removed, changed, seen, online,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -45,12 +45,17 @@ _PATH_FIELDS = frozenset({"endpoints", "home_derp", "disco_key", "online", "last
 _all_but_path = attrgetter(*(name for name in Node.__struct_fields__ if name not in _PATH_FIELDS))
 
 
+SLICE = 256  # nodes that `prepare` looks at in one go: a few milliseconds
+
+_ParsedPeer = tuple[WireNode, Node | str, list[str]]
+
+
 @dataclass(slots=True)
 class _Parsed:
     """The nodes of one message, checked before anything is changed."""
 
     own: Node | None
-    peers: list[tuple[WireNode, Node | str, list[str]]]
+    peers: list[_ParsedPeer]
     replace: bool
     patches: list[tuple[PeerChange, dict[str, Any], list[str]]]
 
@@ -68,12 +73,13 @@ class MapSession:
         self._rules: tuple[FilterRule, ...] = ()
         self._unsigned: set[int] = set()
         self._first = True
+        self._prepared: tuple[MapResponse, list[_ParsedPeer]] | None = None
         self._last_ping_url = ""
         self._last_browser_url = ""
 
     def begin_stream(self) -> None:
         """A new stream was opened: its first message with content describes everything."""
-        self._first = True
+        self._first, self._prepared = True, None
 
     def apply(self, response: MapResponse, wall: float) -> MapChange:
         """Take one message in; ``wall`` is unix seconds.
@@ -101,6 +107,22 @@ class MapSession:
         self._filter(response, netmap, change)
         self._first = False
         return change
+
+    def prepare(self, response: MapResponse) -> Iterator[None]:
+        """Do the greater part of the work that `apply` has with a large map, in slices of a few milliseconds.
+
+        Optional, changes nothing, and what it finds is used only when ``apply`` gets the same response next.
+        """
+        if len(response.peers) <= SLICE:
+            return
+        peers: list[_ParsedPeer] = []
+        for start in range(0, len(response.peers), SLICE):
+            try:
+                peers += map(_parse_peer, response.peers[start : start + SLICE])
+            except WireError:
+                return  # apply says so
+            yield
+        self._prepared = response, peers
 
     def control_wall(self, wall: float) -> float | None:
         """Our time by the server's clock; None when it cannot be right."""
@@ -170,16 +192,14 @@ class MapSession:
                 raise WireError(f"the server's description of this node is unusable: {reason}") from None
             if own.key.is_zero:
                 raise WireError("the server's description of this node has no node key")
-        peers: list[tuple[WireNode, Node | str, list[str]]] = []
-        for wire in sources:
-            notes: list[str] = []
-            try:
-                peers.append((wire, node_from_wire(wire, notes), notes))
-            except Unacceptable as reason:
-                peers.append((wire, str(reason), notes))
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] is response:
+            peers = prepared[1]
+        else:
+            peers = [_parse_peer(wire) for wire in sources]
         parsed_patches = []
         for patch in patches:
-            notes = []
+            notes: list[str] = []
             parsed_patches.append((patch, patch_fields(patch, notes), notes))
         return _Parsed(own, peers, replace, parsed_patches)
 
@@ -303,6 +323,14 @@ class MapSession:
             if known.get(profile.id) != profile and (profile.id in known or len(known) < MAX_USER_PROFILES):
                 known[profile.id] = profile
                 change.profiles_changed = True
+
+
+def _parse_peer(wire: WireNode) -> _ParsedPeer:
+    notes: list[str] = []
+    try:
+        return wire, node_from_wire(wire, notes), notes
+    except Unacceptable as reason:
+        return wire, str(reason), notes
 
 
 def _set(netmap: Netmap, name: str, value: object) -> bool:

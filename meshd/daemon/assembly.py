@@ -141,7 +141,13 @@ class RunningNode:
         store = open_store(flags.state)
         profiles = Profiles(store, os.urandom, self._clock.wall)
         self._reconciler = Reconciler(
-            engine, magicsock, host.router, host.attached, MTU, lambda code, text: self._report(code, text)
+            engine,
+            magicsock,
+            host.router,
+            host.attached,
+            MTU,
+            lambda code, text: self._report(code, text),
+            self._loop.call_soon,
         )
         self._backend = backend = Backend(
             clock=self._clock,

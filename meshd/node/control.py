@@ -259,6 +259,8 @@ class ControlClient:
         try:
             stream = controlcalls.map_stream(await self._link.connection(), request)
             async for message in stream:
+                for _ in self._session.map.prepare(message):
+                    await asyncio.sleep(0)  # a map of thousands must not hold up everything else
                 now, wall = self._clock.monotonic(), self._clock.wall()
                 change = self._session.map_message(number, message, now, wall)
                 self._driver.turn()

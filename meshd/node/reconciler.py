@@ -6,6 +6,7 @@ passes on the difference. A change of one peer costs the same whether there are 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -28,6 +29,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 MAX_LOGGED_REFUSALS = 8
+SLICE = 256  # peers of a full map that are applied in one go: a few milliseconds
 
 
 class HostRouter(Protocol):
@@ -49,13 +51,18 @@ class Reconciler:
         attached: Callable[[], list[IPPrefix]],
         mtu: int,
         report: Callable[[str, str | None], None],
+        later: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
+        """``later`` runs a callable in another turn of the event loop; a large map is then applied in slices.
+        Without it everything is applied at once."""
         self._engine = engine
         self._magicsock = magicsock
         self._router = router
         self._attached = attached
         self._mtu = mtu
         self._report = report
+        self._later = later
+        self._waiting: deque[int] = deque()  # peers of a full map whose turn has not come
         self._routes = RouteTable()
         self._plan = RoutePlan(self._routes)
         self._routes_stand = False  # the router has all of the plan
@@ -106,6 +113,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """No peers, no addresses, no routes, no relay connections."""
+        self._waiting = deque()
         for node_id in list(self._present):
             self._drop(node_id)
         self._routes.clear()
@@ -121,8 +129,24 @@ class Reconciler:
     def _all_peers(self, netmap: Netmap, prefs: Prefs) -> None:
         for node_id in [i for i in self._present if i not in netmap.peers]:
             self._drop(node_id)
-        for node in netmap.peers.values():
-            self._put(node, prefs)
+        self._waiting = deque(netmap.peers)
+        self._next_peers(self._waiting, netmap, prefs)
+
+    def _next_peers(self, waiting: deque[int], netmap: Netmap, prefs: Prefs) -> None:
+        """Apply some of the peers that wait, as they are by now, and come back for the others."""
+        for _ in range(min(len(waiting), SLICE) if self._later is not None else len(waiting)):
+            node = netmap.peers.get(waiting.popleft())
+            if node is not None:
+                self._put(node, prefs)
+        if waiting and self._later is not None:
+            self._later(lambda: self._go_on(waiting, netmap, prefs))
+
+    def _go_on(self, waiting: deque[int], netmap: Netmap, prefs: Prefs) -> None:
+        if waiting is not self._waiting:
+            return  # stopped, or begun anew
+        self._next_peers(waiting, netmap, prefs)
+        if self._routes.touched:
+            self._reroute(netmap, prefs)
 
     def _put(self, node: Node, prefs: Prefs) -> None:
         known = self._present.get(node.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
@@ -74,7 +75,8 @@ class RouterDouble:
 
 
 class World:
-    def __init__(self, attached: list[IPPrefix] | None = None) -> None:
+    def __init__(self, attached: list[IPPrefix] | None = None, *, sliced: bool = False) -> None:
+        self.later: list[Callable[[], None]] = []
         self.engine, self.paths, self.router = EngineDouble(), PathsDouble(), RouterDouble()
         self.problems: dict[str, str | None] = {}
         self.reconciler = Reconciler(
@@ -84,6 +86,7 @@ class World:
             lambda: attached or [],
             1280,
             self.problems.__setitem__,
+            self.later.append if sliced else None,
         )
         self.netmap = Netmap(node(1, key=PRIVATE))
 

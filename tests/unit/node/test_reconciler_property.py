@@ -8,11 +8,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.core import mapsession
+from meshd.core.mapchange import MapChange
 from meshd.core.mapsession import MapSession
 from meshd.core.netmap import Netmap
 from meshd.core.prefs import Prefs
-from tests.unit.core.mapworld import own, send
-from tests.unit.core.test_mapsession_property import IDS, MESSAGES
+from meshd.node import reconciler
+from tests.unit.core.mapworld import WALL, message, node, own, send
+from tests.unit.core.test_mapsession_property import IDS, MESSAGES, nodes
 from tests.unit.node.test_reconciler import PRIVATE, World
 
 DISCO = st.integers(0, 3).map(lambda n: f"discokey:{n:064x}")
@@ -48,8 +51,8 @@ def state(world: World) -> tuple[Any, ...]:
     )
 
 
-def fresh(netmap: Netmap, prefs: Prefs) -> World:
-    world = World(attached=[ip_network("10.1.2.0/24"), ip_network("192.168.1.0/24")])
+def fresh(netmap: Netmap, prefs: Prefs, *, sliced: bool = False) -> World:
+    world = World([ip_network("10.1.2.0/24"), ip_network("192.168.1.0/24")], sliced=sliced)
     world.reconciler.apply(netmap, prefs, PRIVATE, None)
     return world
 
@@ -66,3 +69,52 @@ def test_reconciler_any_deltas_equal_a_full_apply(steps: list[dict[str, Any]], p
         change = send(session, **fields)
         world.reconciler.apply(session.netmap, chosen, PRIVATE, change)
         assert state(world) == state(fresh(session.netmap, chosen))
+
+
+@given(st.lists(STEPS, max_size=10), st.lists(st.integers(0, 2), min_size=10, max_size=10), st.integers(0, 10))
+def test_reconciler_slices_between_deltas_end_where_a_full_apply_does(
+    steps: list[dict[str, Any]], turns: list[int], stop: int
+) -> None:
+    """A map applied in slices, with deltas, new preferences and a stop in between."""
+    before, reconciler.SLICE = reconciler.SLICE, 1
+    try:
+        session = MapSession()
+        send(session, Node=own(), Peers=[node(n) for n in range(2, 8)])
+        assert session.netmap is not None
+        prefs = [Prefs(want_running=True, route_all=wanted) for wanted in (True, False)]
+        world = fresh(session.netmap, prefs[0], sliced=True)
+        for number, fields in enumerate(steps):
+            for _ in range(min(turns[number], len(world.later))):
+                world.later.pop(0)()
+            if number == stop:
+                world.reconciler.stop()
+                while world.later:
+                    world.later.pop(0)()
+                assert world.engine.peers == world.paths.peers == {}
+                assert not world.router.routes
+            world.reconciler.apply(session.netmap, prefs[number % 4 == 3], PRIVATE, send(session, **fields))
+        world.reconciler.apply(session.netmap, prefs[0], PRIVATE, MapChange())
+        while world.later:
+            world.later.pop(0)()
+        assert state(world) == state(fresh(session.netmap, prefs[0]))
+    finally:
+        reconciler.SLICE = before
+
+
+@given(st.lists(nodes(), max_size=8, unique_by=lambda n: n["ID"]))
+def test_mapsession_prepared_message_gives_what_an_unprepared_one_does(peers: list[dict[str, Any]]) -> None:
+    before, mapsession.SLICE = mapsession.SLICE, 2
+    try:
+        one, two = MapSession(), MapSession()
+        for session, prepared in ((one, True), (two, False)):
+            response = message(Node=own(), Peers=peers)
+            if prepared:
+                steps = len(list(session.prepare(response)))
+                assert steps == ((len(peers) + 1) // 2 if len(peers) > 2 else 0)
+            session.apply(response, WALL)
+        assert one.netmap is not None
+        assert two.netmap is not None
+        assert one.netmap.peers == two.netmap.peers
+        assert one.netmap.refused == two.netmap.refused
+    finally:
+        mapsession.SLICE = before
