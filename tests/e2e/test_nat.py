@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.labhosts import Coordinator, Lab, Node, running_lab, wait_until
-from tests.e2e.traffic import PORT, FileServer, lost_percent, wait_reachable
+from tests.e2e.traffic import FileServer, lost_percent, slow_transfer, wait_reachable
 
 pytestmark = pytest.mark.netns
 
 ROUTER_A, ROUTER_B = "198.51.100.11", "198.51.100.12"
+
+OPEN_PORT = """
+table inet open-port {
+    chain pre {
+        type nat hook prerouting priority -100;
+        iifname "wan" udp dport 41641 dnat ip to 192.168.12.2
+    }
+}
+insert rule inet lab-nat forward iifname "wan" ct status dnat accept
+"""
 
 # What a reboot does to a router: it forgets every flow (IPCTNL_MSG_CT_DELETE of nfnetlink without a tuple).
 FORGET = """
@@ -55,26 +63,6 @@ def files(lab: Lab, nodes: tuple[Node, Node]) -> FileServer:
     return FileServer(lab, "b", 12_000_000)
 
 
-@contextmanager
-def slow_transfer(node: Node, target: str, files: FileServer) -> Iterator[subprocess.Popen[bytes]]:
-    """A transfer of some seconds; the block runs while it is under way, and afterwards the file must be whole."""
-    received = node.lab.directory / "received"
-    with received.open("wb") as output:
-        curl = subprocess.Popen(
-            ["ip", "netns", "exec", f"{node.lab.name}-{node.host}", "curl", "-sSf", "--limit-rate", "4M",
-             "--max-time", "60", f"http://{target}:{PORT}/file"],
-            stdout=output,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: received.stat().st_size > 1_000_000 or curl.poll() is not None, 20, "the transfer")
-        yield curl
-        assert curl.wait(60) == 0
-    finally:
-        curl.kill()
-        curl.wait()
-    assert received.read_bytes() == (files.directory / "file").read_bytes()
-
-
 def direct_to(node: Node, peer: Node, address: str, seconds: float = 30) -> None:
     """Wait until ``node`` sends straight to this address (or to some port of it, when it ends in a colon)."""
 
@@ -104,7 +92,7 @@ def test_nat_holes_are_punched(nodes: tuple[Node, Node]) -> None:
 def test_nat_moved_host_keeps_its_transfer(nodes: tuple[Node, Node], lab: Lab, files: FileServer) -> None:
     a, b = nodes
     try:
-        with slow_transfer(a, b.ip, files) as curl:
+        with slow_transfer(lab, "a", b.ip, files) as curl:
             move(lab, "192.168.11.2", "192.168.11.7")
             assert curl.poll() is None, "moved too late"
         direct_to(a, b, f"{ROUTER_B}:41641")
@@ -118,7 +106,7 @@ def test_nat_unplugged_host_keeps_its_transfer(nodes: tuple[Node, Node], lab: La
     """The cable is out long enough to be noticed, then the host comes back with another address."""
     a, b = nodes
     try:
-        with slow_transfer(a, b.ip, files):
+        with slow_transfer(lab, "a", b.ip, files):
             lab.run("a", "ip", "link", "set", "eth0", "down")
             wait_until(lambda: lost_percent(lab, "a", b.ip, 1, "-W", "1") == 100, 5, "the link to be down")
             lab.run("a", "ip", "link", "set", "eth0", "up")
@@ -132,7 +120,7 @@ def test_nat_unplugged_host_keeps_its_transfer(nodes: tuple[Node, Node], lab: La
 def test_nat_rebooted_router_is_survived(nodes: tuple[Node, Node], lab: Lab, files: FileServer) -> None:
     a, b = nodes
     direct_to(a, b, f"{ROUTER_B}:41641")
-    with slow_transfer(a, b.ip, files):
+    with slow_transfer(lab, "a", b.ip, files):
         for router in ("ra", "rb"):
             lab.run(router, sys.executable, "-c", FORGET)
     direct_to(a, b, f"{ROUTER_B}:41641")
@@ -152,12 +140,37 @@ def test_nat_router_with_another_address_is_survived(nodes: tuple[Node, Node], l
         lab.run("ra", sys.executable, "-c", FORGET)
 
     try:
-        with slow_transfer(a, b.ip, files):
+        with slow_transfer(lab, "a", b.ip, files):
             renumber(ROUTER_A, "198.51.100.77")
         direct_to(b, a, "198.51.100.77:41641", 40)
     finally:
         renumber("198.51.100.77", ROUTER_A)
     direct_to(b, a, f"{ROUTER_A}:41641", 40)
+
+
+def test_nat_another_port_for_every_destination(nodes: tuple[Node, Node], lab: Lab, files: FileServer) -> None:
+    """The router of ``a`` makes hole punching impossible; with a port open at the other side it is not needed."""
+    a, b = nodes
+    direct_to(a, b, f"{ROUTER_B}:41641")
+    lab.run("ra", "nft", "flush chain inet lab-nat post")
+    lab.run("ra", "nft", 'add rule inet lab-nat post oifname "wan" masquerade fully-random')
+    lab.run("ra", sys.executable, "-c", FORGET)
+    try:
+        with slow_transfer(lab, "a", b.ip, files):
+            assert "DERP" in a.ping(b.ip, direct=False)
+        lab.run("rb", "sh", "-c", f"echo '{OPEN_PORT}' | nft -f -")
+        direct_to(a, b, f"{ROUTER_B}:41641")
+        direct_to(b, a, f"{ROUTER_A}:")
+        with slow_transfer(lab, "a", b.ip, files):
+            pass
+    finally:
+        lab.run("rb", "nft", "delete table inet open-port", check=False)
+        lab.run("ra", "nft", "flush chain inet lab-nat post")
+        lab.run("ra", "nft", 'add rule inet lab-nat post oifname "wan" masquerade')
+        for router in ("ra", "rb"):
+            lab.run(router, sys.executable, "-c", FORGET)
+    direct_to(a, b, f"{ROUTER_B}:41641")
+    direct_to(b, a, f"{ROUTER_A}:41641")
 
 
 @pytest.mark.parametrize("router", ["ra", "rb"])
@@ -167,7 +180,7 @@ def test_nat_udp_blocked_on_one_side_goes_through_the_relay(
     a, b = nodes
     direct_to(a, b, f"{ROUTER_B}:41641")
     try:
-        with slow_transfer(a, b.ip, files):
+        with slow_transfer(lab, "a", b.ip, files):
             lab.script("block-udp", router)
         assert "DERP" in a.ping(b.ip, direct=False)
     finally:

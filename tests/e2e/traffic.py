@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.labhosts import Lab, Process, wait_until
@@ -66,6 +69,26 @@ def fetched_digest(lab: Lab, host: str, address: str, seconds: int = 30) -> str:
     """SHA-256 of the file that the server at ``address`` has, fetched by ``host``; of nothing when that failed."""
     command = f"curl -sSfg --max-time {seconds} http://{bracketed(address)}:{PORT}/file | sha256sum"
     return lab.run(host, "sh", "-c", command, seconds=seconds + 10).stdout.split()[0]
+
+
+@contextmanager
+def slow_transfer(lab: Lab, host: str, address: str, files: FileServer) -> Iterator[subprocess.Popen[bytes]]:
+    """A transfer at 4 MB/s; the block runs while it is under way, and afterwards the file must be whole."""
+    received = lab.directory / "received"
+    with received.open("wb") as output:
+        curl = subprocess.Popen(
+            ["ip", "netns", "exec", f"{lab.name}-{host}", "curl", "-sSfg", "--limit-rate", "4M", "--max-time", "60",
+             f"http://{bracketed(address)}:{PORT}/file"],
+            stdout=output,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: received.stat().st_size > 1_000_000 or curl.poll() is not None, 20, "the transfer")
+        yield curl
+        assert curl.wait(60) == 0
+    finally:
+        curl.kill()
+        curl.wait()
+    assert received.read_bytes() == (files.directory / "file").read_bytes()
 
 
 def start_mirror(lab: Lab, host: str) -> Process:
