@@ -10,19 +10,20 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from meshd.base.version import long_version
 from meshd.cli.errors import AccessDenied, ApiError, CliError, NotRunning
+from meshd.cli.stream import JSON, MAX_LINE, Stream, Watcher, read_body
 
-JSON = dict[str, Any]
+__all__ = ["DEFAULT_SOCKET", "JSON", "Answer", "LocalClient", "Stream", "Watcher"]
 
 DEFAULT_SOCKET = "/run/meshd/meshd.sock"
 
 _HOST = "local-tailscaled.sock"
+_PREFIX = "/localapi/v0/"
 _MAX_HEADER_LINES = 100
-_MAX_LINE = 64 * 1024
+_PIECE = 64 * 1024
 
 
 class Answer:
@@ -68,32 +69,36 @@ class LocalClient:
         """Any route that answers JSON."""
         return self._parse(self.call(method, name, timeout=timeout).body)
 
+    def text(self, method: str, name: str, *, timeout: float | None = None) -> str:
+        """Any route that answers plain text."""
+        return self.call(method, name, timeout=timeout).body.decode("utf-8", "replace")
+
     def watch(self, mask: int) -> Watcher:
         """Notifies from now on."""
-        sock, reader = self._open(None)
-        try:
-            self._send(sock, "GET", f"watch-ipn-bus?mask={mask}", b"")
-            status, reason, headers = self._read_head(reader)
-            if status != 200:
-                raise self._error(Answer(status, reason, headers, _read_body(reader, headers)))
-        except BaseException:
-            sock.close()
-            raise
-        return Watcher(sock, reader, chunked="chunked" in headers.get("transfer-encoding", ""))
+        return Watcher(self.stream("GET", f"watch-ipn-bus?mask={mask}"))
 
     # -- transport -------------------------------------------------------------------------------------------
 
-    def call(self, method: str, name: str, body: JSON | None = None, *, timeout: float | None = None) -> Answer:
-        """One request to /localapi/v0/`name`.
+    def call(self, method: str, name: str, body: JSON | bytes | None = None, *, timeout: float | None = None) -> Answer:
+        """One request to /localapi/v0/`name`; bytes are sent as they are, anything else as JSON.
 
         Raises:
             NotRunning, AccessDenied, ApiError: see there. TimeoutError: no answer within `timeout` seconds.
         """
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        answer = self.request(method, _PREFIX + name, data, timeout=timeout)
+        if answer.status >= 300:
+            raise self._error(answer)
+        return answer
+
+    def request(self, method: str, path: str, body: bytes = b"", *, timeout: float | None = None) -> Answer:
+        """One request to any path of the socket, whatever its outcome. Raises as `call`, but no ApiError."""
         sock, reader = self._open(timeout)
         try:
-            self._send(sock, method, name, b"" if body is None else json.dumps(body).encode())
+            self._send(sock, method, path, body)
             status, reason, headers = self._read_head(reader)
-            answer = Answer(status, reason, headers, _read_body(reader, headers))
+            bodyless = method == "HEAD" or status in (204, 304)
+            answer = Answer(status, reason, headers, b"" if bodyless else read_body(reader, headers))
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:
@@ -102,9 +107,73 @@ class LocalClient:
             reader.close()
             sock.close()
         self._check_version(headers)
-        if status >= 300:
-            raise self._error(answer)
         return answer
+
+    def stream(self, method: str, name: str, body: bytes = b"") -> Stream:
+        """A request whose answer is read piece by piece. Raises as `call`."""
+        sock, reader = self._open(None)
+        try:
+            self._send(sock, method, _PREFIX + name, body)
+            status, reason, headers = self._read_head(reader)
+            if status >= 300:
+                raise self._error(Answer(status, reason, headers, read_body(reader, headers)))
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise CliError(f"lost the connection to local meshd: {error}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return Stream(sock, reader, headers)
+
+    def upload(self, name: str, source: BinaryIO, length: int | None) -> None:
+        """PUT a file that need not fit into memory; without `length` (bytes) it is sent in chunks. Raises as `call`."""
+        sock, reader = self._open(None)
+        chunked = length is None
+        framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(length)}
+        try:
+            self._send(sock, "PUT", _PREFIX + name, b"", {"Connection": "close", **framing})
+            while data := source.read(_PIECE):
+                sock.sendall(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if chunked:
+                sock.sendall(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before the end: the answer says why
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            status, reason, headers = self._read_head(reader)
+            if status >= 300:
+                raise self._error(Answer(status, reason, headers, read_body(reader, headers)))
+        except (OSError, ValueError) as error:
+            raise CliError(f"lost the connection to local meshd: {error}") from None
+        finally:
+            reader.close()
+            sock.close()
+
+    def upgrade(self, name: str, protocol: str, fields: dict[str, str]) -> tuple[socket.socket, bytes]:
+        """Turn a connection into a raw one (RFC 9110 7.8): the socket, and what has already been read from it.
+
+        Raises:
+            NotRunning, AccessDenied, ApiError: the daemon did not agree.
+        """
+        sock, reader = self._open(None)
+        lines = {"Connection": "upgrade", "Upgrade": protocol, "Content-Length": "0", **fields}
+        try:
+            self._send(sock, "POST", _PREFIX + name, b"", lines)
+            status, reason, headers = self._read_head(reader)
+            if status != 101:
+                raise self._error(Answer(status, reason, headers, read_body(reader, headers)))
+            sock.settimeout(0)  # only what is in the buffer already, or could be
+            early = reader.read(len(reader.peek()))  # type: ignore[attr-defined]
+            sock.settimeout(None)
+            return sock, early
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise CliError(f"lost the connection to local meshd: {error}") from None
+        except BaseException:
+            sock.close()
+            raise
 
     def _open(self, timeout: float | None) -> tuple[socket.socket, BinaryIO]:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -123,21 +192,28 @@ class LocalClient:
             return NotRunning(f"failed to connect to local meshd{where}; it doesn't appear to be running{hint}")
         return NotRunning(f"failed to connect to local meshd at {self.path}: {error.strerror or error}")
 
-    def _send(self, sock: socket.socket, method: str, name: str, body: bytes) -> None:
-        head = f"{method} /localapi/v0/{name} HTTP/1.1\r\nHost: {_HOST}\r\nConnection: close\r\n"
-        if method != "GET":
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    def _send(
+        self, sock: socket.socket, method: str, path: str, body: bytes, fields: dict[str, str] | None = None
+    ) -> None:
+        lines = {"Host": _HOST}
+        if fields is not None:
+            lines |= fields
+        else:
+            lines["Connection"] = "close"
+            if method not in ("GET", "HEAD"):
+                lines |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         sock.sendall(head.encode() + b"\r\n" + body)
 
     def _read_head(self, reader: BinaryIO) -> tuple[int, str, dict[str, str]]:
-        line = reader.readline(_MAX_LINE).decode("latin-1")
+        line = reader.readline(MAX_LINE).decode("latin-1")
         version, _, rest = line.strip().partition(" ")
         code, _, reason = rest.partition(" ")
         if not version.startswith("HTTP/1.") or not code.isdigit():
             raise ValueError("it did not answer in HTTP" if line else "it closed the connection")
         headers: dict[str, str] = {}
         for _ in range(_MAX_HEADER_LINES):
-            line = reader.readline(_MAX_LINE).decode("latin-1").strip()
+            line = reader.readline(MAX_LINE).decode("latin-1").strip()
             if not line:
                 return int(code), reason, headers
             key, _, value = line.partition(":")
@@ -174,68 +250,3 @@ class LocalClient:
             return json.loads(body)
         except ValueError as error:
             raise CliError(f"local meshd answered something that is not JSON: {error}") from None
-
-
-class Watcher:
-    """An open notify stream."""
-
-    def __init__(self, sock: socket.socket, reader: BinaryIO, *, chunked: bool) -> None:
-        self._sock = sock
-        self._reader = reader
-        self._chunks = _chunks(reader) if chunked else iter(lambda: reader.read1(_MAX_LINE), b"")  # type: ignore[attr-defined]
-        self._buffer = b""
-
-    def next(self, timeout: float | None) -> JSON | None:
-        """The next notify, None when the daemon closed the stream. TimeoutError after `timeout` seconds."""
-        while b"\n" not in self._buffer:
-            if timeout is not None and timeout <= 0:
-                raise TimeoutError
-            self._sock.settimeout(timeout)
-            try:
-                part = next(self._chunks, b"")
-            except TimeoutError:
-                raise
-            except (OSError, ValueError):
-                return None
-            if not part:
-                return None
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise CliError(f"local meshd sent a notify that is not JSON: {error}") from None
-        return value if isinstance(value, dict) else {}
-
-    def close(self) -> None:
-        """End the stream."""
-        self._reader.close()
-        self._sock.close()
-
-
-def _read_body(reader: BinaryIO, headers: dict[str, str]) -> bytes:
-    if "chunked" in headers.get("transfer-encoding", ""):
-        return b"".join(_chunks(reader))
-    length = headers.get("content-length")
-    if length is None:
-        return reader.read()
-    body = reader.read(int(length))
-    if len(body) != int(length):
-        raise ValueError("it closed the connection in the middle of an answer")
-    return body
-
-
-def _chunks(reader: BinaryIO) -> Iterator[bytes]:
-    """The chunks of a chunked body (RFC 9112 7.1)."""
-    while True:
-        line = reader.readline(_MAX_LINE)
-        size = int(line.partition(b";")[0].strip() or b"-", 16)
-        if size == 0:
-            while reader.readline(_MAX_LINE).strip():
-                pass
-            return
-        data = reader.read(size)
-        if len(data) != size:
-            raise ValueError("it closed the connection in the middle of an answer")
-        reader.readline(_MAX_LINE)
-        yield data

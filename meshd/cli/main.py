@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from typing import cast
 
-from meshd.cli.client import DEFAULT_SOCKET, LocalClient
+from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import AccessDenied, CliError, Exit, HelpRequested, UsageError
-from meshd.cli.flags import STRING, Flag, parse_flags
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("up", "Connect to the mesh, logging in if needed"),
-    "down": ("down", "Disconnect from the mesh"),
-    "set": ("set", "Change the settings that are named"),
-    "get": ("get", "Show the current settings"),
-    "login": ("login", "Log in to a network"),
-    "logout": ("logout", "Disconnect and expire the node key"),
-    "switch": ("switch", "Switch to another login profile"),
-    "netcheck": ("netcheck", "Report on the network that this machine is in"),
-    "ip": ("ip", "Show mesh IP addresses"),
-    "status": ("status", "Show the state of meshd and its connections"),
-    "ping": ("ping", "Ping a node through the mesh and see how it was reached"),
-    "version": ("version", "Print the version"),
-    "whois": ("whois", "Show the machine and user behind a mesh address"),
-}
-"""Commands in the order of the help: module below meshd.cli.commands, and one line of help."""
-
-_SHORT = "A mesh of WireGuard tunnels."
-
-_LONG = 'For help on a command, add --help after it: "mesh status --help".'
+from meshd.cli.flags import Parsed, parse_flags
+from meshd.cli.output import without_keys
+from meshd.cli.tree import root_command
 
 _RENAMED = {"authkey": "auth-key", "posture-checking": "report-posture"}
-
-
-def default_socket() -> str:
-    """The daemon's socket unless --socket says otherwise."""
-    return os.environ.get("MESHD_SOCKET") or DEFAULT_SOCKET
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,48 +59,41 @@ def _run(args: list[str]) -> int:
 
 
 def _dispatch(args: list[str]) -> int:
-    flags = [Flag("socket", STRING, default_socket(), "path of meshd's socket")]
-    try:
-        parsed = parse_flags(flags, args)
-    except HelpRequested:
-        sys.stdout.write(root_help(flags))
+    """Walk down the tree of commands along the arguments, and run what is found."""
+    command, path = root_command(), "mesh"
+    client: LocalClient | None = None
+    while True:
+        try:
+            parsed = parse_flags(command.flags, args)
+        except HelpRequested:
+            sys.stdout.write(command.help())
+            return 0
+        except UsageError as error:
+            sys.stderr.write(f"{without_keys(str(error))}\n{command.help()}")
+            return 2
+        if client is None:
+            client = LocalClient(parsed.text("socket"))
+            if parsed.on("json-docs"):
+                from meshd.cli.docs import print_docs
+
+                print_docs(command)
+                return 0
+        part = command.part(parsed.args[0]) if parsed.args else None
+        if part is None:
+            return _run_here(command, path, client, parsed)
+        command, path, args = part.load(), f"{path} {part.name}", parsed.args[1:]
+
+
+def _run_here(command: Command, path: str, client: LocalClient, parsed: Parsed) -> int:
+    if command.parts and parsed.args and not command.arguments:
+        raise CliError(f"{path}: unknown subcommand: {parsed.args[0]}")
+    if command.run is not None:
+        command.run(client, parsed)
         return 0
-    except UsageError as error:
-        sys.stderr.write(f"{error}\n{root_help(flags)}")
-        return 2
-    if not parsed.args:
-        sys.stdout.write(root_help(flags))
-        return 0
-    name, *rest = parsed.args
-    if name not in COMMANDS:
-        raise CliError(f"mesh: unknown subcommand: {name}")
-    command = load(name)
-    try:
-        own = parse_flags(command.flags, rest)
-    except HelpRequested:
+    if path == "mesh":
         sys.stdout.write(command.help())
         return 0
-    except UsageError as error:
-        sys.stderr.write(f"{error}\n{command.help()}")
-        return 2
-    command.run(LocalClient(parsed.text("socket")), own)
-    return 0
-
-
-def load(name: str) -> Command:
-    """The command of that name; its module is imported only now."""
-    module = import_module("meshd.cli.commands." + COMMANDS[name][0] + "_command")
-    return cast("Command", module.COMMAND)
-
-
-def root_help(flags: list[Flag]) -> str:
-    """The help of `mesh` itself."""
-    width = max(len(name) for name in COMMANDS) + 2
-    commands = "\n".join(f"  {name.ljust(width)}{short}" for name, (_, short) in COMMANDS.items())
-    return (
-        f"{_SHORT}\n\nUSAGE\n  mesh [flags] <subcommand> [command flags]\n\n{_LONG}\n\n"
-        f"SUBCOMMANDS\n{commands}\n\nFLAGS\n" + "\n".join(flag.usage() for flag in flags) + "\n"
-    )
+    raise CliError(f"{path}: missing subcommand: {', '.join(part.name for part in command.parts)}")
 
 
 def _clean(args: list[str]) -> list[str]:

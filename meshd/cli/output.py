@@ -57,3 +57,10 @@ def columns(rows: list[list[str]], *, padding: int = 2, minimum: int = 0, traili
         padded = len(row) if trailing else len(row) - 1
         lines.append("".join(c.ljust(widths[i]) if i < padded else c for i, c in enumerate(row)))
     return "".join(line + "\n" for line in lines)
+
+
+def without_keys(text: str) -> str:
+    """A text with the auth keys in it made unreadable: what a user typed wrongly may be printed."""
+    import re
+
+    return re.sub(r"tskey-[A-Za-z0-9-]+", lambda key: "tskey-" + "X" * (len(key[0]) - 6), text)

@@ -16,6 +16,7 @@ from meshd.cli.prefsflags import (
     pref_flags,
     without_exit_routes,
 )
+from meshd.cli.progress import at_terminal
 from meshd.cli.risk import confirm, connected_through_mesh
 from meshd.cli.state import no_arguments
 
@@ -30,8 +31,8 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     current = client.prefs()
     if masked.get("AdvertiseRoutesSet"):
         masked["AdvertiseRoutes"] = _routes(flags, current)
-        if masked["AdvertiseRoutes"]:
-            warn_if_not_forwarding(client)
+        if masked["AdvertiseRoutes"] and at_terminal():
+            warn_if_not_forwarding(client)  # advice for people: scripts know "set" as silent
     if masked.get("RunSSHSet") and masked["RunSSH"] != current.get("RunSSH") and connected_through_mesh():
         confirm("This changes who answers SSH over the mesh, and will end your session.", flags.text("accept-risk"))
     after = _applied(current, masked)

@@ -106,7 +106,7 @@ def _owner(status: JSON, peer: JSON) -> str:
 def activity(peer: JSON) -> str:
     """The last column: how a node is reached, and whether anything goes over it."""
     sent, received = peer.get("TxBytes") or 0, peer.get("RxBytes") or 0
-    offline = "" if peer.get("Online") else "; offline" + _last_seen(peer)
+    offline = "" if peer.get("Online") else "; offline" + last_seen(peer)
     if peer.get("Active"):
         role = "exit node; " if peer.get("ExitNode") else "offers exit node; " if peer.get("ExitNodeOption") else ""
         text = f"active; {role}{_path(peer)}{offline}"
@@ -129,7 +129,8 @@ def _path(peer: JSON) -> str:
     return f'relay "{printable(peer["Relay"])}"' if peer.get("Relay") else ""
 
 
-def _last_seen(peer: JSON) -> str:
+def last_seen(peer: JSON) -> str:
+    """How long ago a node was seen, as the end of a sentence; "" when nobody knows."""
     text = peer.get("LastSeen") or ZERO_TIME
     if text == ZERO_TIME:
         return ""

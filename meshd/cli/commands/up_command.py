@@ -6,6 +6,7 @@ from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.commands.set_command import warn_if_not_forwarding
 from meshd.cli.errors import CliError
+from meshd.cli.filevalue import text_or_file
 from meshd.cli.flags import BOOL, DURATION, STRING, TRUE_ONLY, Flag, Parsed
 from meshd.cli.output import out, printable_lines
 from meshd.cli.prefsflags import ACCEPT_RISK, DEFAULT_CONTROL_URL, pref_flags
@@ -100,7 +101,7 @@ def _same_tags(prefs: JSON, current: JSON) -> bool:
 def _start_and_wait(
     client: LocalClient, flags: Parsed, status: JSON, prefs: JSON, *, simple: bool, force: bool
 ) -> None:
-    key = read_auth_key(flags.text("auth-key"))
+    key = text_or_file(flags.text("auth-key"), "the auth key")
     watcher = client.watch(0)  # before anything happens, so that nothing is missed
     try:
         if simple:
@@ -121,22 +122,6 @@ def _start_and_wait(
         wait.run(watcher, flags.seconds("timeout"))
     finally:
         watcher.close()
-
-
-def read_auth_key(text: str) -> str:
-    """The key itself, or the content of the file that `file:PATH` names."""
-    if not text.startswith("file:"):
-        return text
-    path = text.removeprefix("file:")
-    try:
-        with open(path, encoding="utf-8") as file:
-            key = file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise CliError(f"cannot read the auth key from {path}: {reason}") from None
-    if not key:
-        raise CliError(f"the auth key file {path} is empty")
-    return key
 
 
 def _tell_health(client: LocalClient) -> None:

@@ -10,6 +10,9 @@ from meshd.cli.errors import ApiError, CliError
 from meshd.cli.flags import BOOL, STRING, Flag, Parsed
 from meshd.cli.output import columns, out, out_json, printable
 
+_DISPLAY_NAME = "tailnet-display-name"
+"""Node attribute with the name of the network."""
+
 
 def _run(client: LocalClient, flags: Parsed) -> None:
     from urllib.parse import quote
@@ -25,13 +28,33 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         found = client.json("GET", route)
     except ApiError as error:
         raise CliError("peer not found") from None if error.status == 404 else error
-    if flags.on("json"):
-        out_json(found, 2)
-    else:
-        _print(found)
+    print_identity(found, as_json=flags.on("json"))
 
 
-def _print(found: JSON) -> None:
+def print_identity(found: JSON, *, as_json: bool, tailnet: JSON | None = None) -> None:
+    """Print an answer of the whois route, and the network where it is given."""
+    if as_json:
+        out_json(found | ({"CurrentTailnet": tailnet} if tailnet else {}), 2)
+        return
+    _print_node(found)
+    if tailnet:
+        out("Tailnet:")
+        rows = [["  Name:", _tailnet_name(found, tailnet)], ["  MagicDNS Suffix:", _word(tailnet, "MagicDNSSuffix")]]
+        sys.stdout.write(columns(rows, padding=5, minimum=10))
+    _print_capabilities(found.get("CapMap") or {})
+
+
+def _word(values: JSON, name: str) -> str:
+    return printable(values.get(name) or "")
+
+
+def _tailnet_name(found: JSON, tailnet: JSON) -> str:
+    """The name that the network wants to be shown by, else its own."""
+    shown = ((found.get("Node") or {}).get("CapMap") or {}).get(_DISPLAY_NAME) or []
+    return printable(shown[0]) if shown and isinstance(shown[0], str) else _word(tailnet, "Name")
+
+
+def _print_node(found: JSON) -> None:
     node, user = found.get("Node") or {}, found.get("UserProfile") or {}
     allowed = node.get("AllowedIPs") or []
     machine = [
@@ -49,7 +72,6 @@ def _print(found: JSON) -> None:
         out("User:")
         rows = [["  Name:", printable(user.get("LoginName") or "")], ["  ID:", str(user.get("ID") or 0)]]
         sys.stdout.write(columns(rows, padding=5, minimum=10))
-    _print_capabilities(found.get("CapMap") or {})
 
 
 def _print_capabilities(capabilities: JSON) -> None:

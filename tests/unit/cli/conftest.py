@@ -1,17 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from meshd.testing.localapi import LocalApiThread
+from tests.unit.cli.stubdaemon import StubDaemon
 
 
 @pytest.fixture
 def localapi(tmp_path: Path) -> Iterator[LocalApiThread]:
     with LocalApiThread(str(tmp_path / "meshd.sock")) as server:
         yield server
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[StubDaemon]:
+    daemon = StubDaemon(str(tmp_path / "stub.sock"))
+    yield daemon
+    daemon.close()
 
 
 class Outcome:
@@ -21,12 +29,10 @@ class Outcome:
         self.err = stderr
 
 
-@pytest.fixture
-def mesh(localapi: LocalApiThread, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run `mesh` in this process against the fake node."""
+def _runner(path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     from meshd.cli.main import main
 
-    monkeypatch.setenv("MESHD_SOCKET", localapi.path)
+    monkeypatch.setenv("MESHD_SOCKET", path)
     monkeypatch.setenv("MESHD_DEBUG", "1")
     monkeypatch.delenv("SSH_CLIENT", raising=False)
 
@@ -37,3 +43,15 @@ def mesh(localapi: LocalApiThread, capsys: pytest.CaptureFixture[str], monkeypat
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def mesh(localapi: LocalApiThread, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run `mesh` in this process against the fake node."""
+    return _runner(localapi.path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def mesh_to_stub(stub: StubDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run `mesh` in this process against the stub daemon."""
+    return _runner(stub.path, capsys, monkeypatch)

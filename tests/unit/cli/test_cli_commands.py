@@ -207,8 +207,10 @@ def test_set_exit_node_by_name(mesh, localapi) -> None:
     assert localapi.backend.stored["ExitNodeIP"] == ""
 
 
-def test_set_warns_when_the_host_does_not_forward(mesh, localapi) -> None:
+def test_set_warns_people_when_the_host_does_not_forward(mesh, localapi, monkeypatch) -> None:
     localapi.backend.forwarding_warning = "IP forwarding is disabled"
+    assert mesh("set", "--advertise-routes=10.1.0.0/24").out == ""
+    monkeypatch.setattr("meshd.cli.commands.set_command.at_terminal", lambda: True)
     assert mesh("set", "--advertise-routes=10.1.0.0/24").out == "Warning: IP forwarding is disabled\n"
 
 

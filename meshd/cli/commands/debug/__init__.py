@@ -1,0 +1,1 @@
+"""The subcommands of `mesh debug`, by what they look at."""

@@ -1,0 +1,72 @@
+"""`mesh serve` and `mesh funnel`: what they show; this version of meshd serves nothing itself."""
+
+from __future__ import annotations
+
+from meshd.cli.client import JSON, LocalClient
+from meshd.cli.command import Command, Part
+from meshd.cli.flags import BOOL, Flag, Parsed
+from meshd.cli.output import out, out_json, printable
+from meshd.cli.servetree import funnel_urls, is_empty, tree
+from meshd.cli.state import no_arguments
+
+
+def _config(client: LocalClient) -> JSON:
+    config = client.json("GET", "serve-config")
+    return config if isinstance(config, dict) else {}
+
+
+def _status(client: LocalClient, flags: Parsed) -> None:
+    no_arguments(flags.args)
+    config = _config(client)
+    if flags.on("json"):
+        out_json(config, 2)
+        return
+    urls = funnel_urls(config)
+    if urls:
+        out("\n# Funnel on:")
+        for url in urls:
+            out(f"#     - {printable(url)}")
+        out()
+    if is_empty(config):
+        out("No serve config")
+        return
+    for line in tree(config, client.status(peers=False)):
+        out(line)
+
+
+def _reset(client: LocalClient, flags: Parsed) -> None:
+    no_arguments(flags.args)
+    client.call("POST", "serve-config", {})
+
+
+def _status_of(name: str) -> Command:
+    return Command(
+        "status",
+        usage=f"mesh {name} status [--json]",
+        short="Show what is served",
+        flags=[Flag("json", BOOL, False, "print JSON")],
+        run=_status,
+    )
+
+
+def _reset_of(name: str) -> Command:
+    return Command("reset", usage=f"mesh {name} reset", short="Serve nothing any more", run=_reset)
+
+
+def _group(name: str, short: str, prefix: str) -> Command:
+    return Command(
+        name,
+        usage=f"mesh {name} status [--json]\nmesh {name} reset",
+        short=short,
+        parts=[
+            Part("status", "Show what is served", "serve_command", f"{prefix}_STATUS"),
+            Part("reset", "Serve nothing any more", "serve_command", f"{prefix}_RESET"),
+        ],
+    )
+
+
+SERVE_STATUS, SERVE_RESET = _status_of("serve"), _reset_of("serve")
+FUNNEL_STATUS, FUNNEL_RESET = _status_of("funnel"), _reset_of("funnel")
+
+COMMAND = _group("serve", "Show what this node serves to the mesh", "SERVE")
+FUNNEL = _group("funnel", "Show what this node serves to the internet", "FUNNEL")

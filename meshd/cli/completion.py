@@ -1,0 +1,85 @@
+"""What may follow on a command line, for the completion of shells."""
+
+from __future__ import annotations
+
+from meshd.cli.client import LocalClient
+from meshd.cli.command import Command
+from meshd.cli.errors import CliError
+from meshd.cli.flags import Flag
+
+DEFAULT = 0
+"""Directive: complete file names where nothing is suggested."""
+NO_FILES = 4
+"""Directive: what is suggested is all there can be."""
+
+
+class _Line:
+    """A command line up to the word under the cursor: where in the tree it is."""
+
+    def __init__(self, root: Command, words: list[str], socket: str) -> None:
+        self.command = root
+        self.arguments: list[str] = []
+        self.socket = socket
+        self.value_of: Flag | None = None
+        self.flags_over = False
+        for word in words:
+            self._take(word)
+
+    def _take(self, word: str) -> None:
+        if self.value_of is not None:
+            self._set(self.value_of, word)
+            self.value_of = None
+        elif word.startswith("-") and len(word) > 1 and not self.arguments and not self.flags_over:
+            name, equals, value = word.lstrip("-").partition("=")
+            flag = next((flag for flag in self.command.flags if flag.name == name), None)
+            self.flags_over = word == "--"
+            if flag is not None and equals:
+                self._set(flag, value)
+            elif flag is not None and not flag.is_bool:
+                self.value_of = flag
+        else:
+            part = None if self.arguments else self.command.part(word)
+            if part is None:
+                self.arguments.append(word)
+            else:
+                self.command, self.flags_over = part.load(), False
+
+    def _set(self, flag: Flag, value: str) -> None:
+        if flag.name == "socket":
+            self.socket = value
+
+
+def complete(root: Command, words: list[str], socket: str, *, flags: bool = True) -> tuple[list[tuple[str, str]], int]:
+    """Suggestions with their descriptions for the last of `words`, and a directive.
+
+    `flags` off: flags are only suggested for a word that begins with a dash.
+    """
+    *before, last = words or [""]
+    line = _Line(root, before, socket)
+    if line.value_of is not None or (last.startswith("-") and "=" in last):
+        return [], DEFAULT
+    found: list[tuple[str, str]] = []
+    if not last.startswith("-"):
+        if not line.arguments:
+            found += [(part.name, part.short) for part in line.command.parts if not part.hidden]
+        if line.command.complete is not None:
+            found += [(word, "") for word in line.command.complete(LocalClient(line.socket), line.arguments)]
+    if not line.arguments and not line.flags_over and (last.startswith("-") or (flags and not last)):
+        dashes = "-" if last.startswith("-") and not last.startswith("--") and len(last) > 1 else "--"
+        visible = sorted((flag for flag in line.command.flags if not flag.hidden), key=lambda flag: flag.name)
+        found += [(dashes + flag.name, flag.help) for flag in visible]
+    found = [(word, text) for word, text in found if word.startswith(last)]
+    closed = bool(line.command.parts) or line.command.complete is not None
+    return found, NO_FILES if closed else DEFAULT
+
+
+def complete_node(client: LocalClient, arguments: list[str]) -> list[str]:
+    """The names of the peers, for a first argument that is one."""
+    if arguments:
+        return []
+    try:
+        status = client.status()
+    except CliError:
+        return []
+    names = (str(peer.get("DNSName") or "").rstrip(".") for peer in (status.get("Peer") or {}).values())
+    return sorted(name for name in names if name.isprintable() and name)
