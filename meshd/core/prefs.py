@@ -6,6 +6,7 @@ The JSON form is that of existing clients and state files: Go's field names, nul
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_interface
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import LockPrivate, NodePrivate
+from meshd.wire.control.values import always
 
 _ZERO_PRIVATE = NodePrivate.zero().text()
 _ZERO_LOCK = LockPrivate.zero().text()
@@ -20,12 +22,12 @@ DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
 CONTROL_SYNONYMS = frozenset({DEFAULT_CONTROL_URL, "https://login.tailscale.com"})
 
 
-class UserProfile(msgspec.Struct, frozen=True, rename="pascal"):
-    """Who the node belongs to, as control named them."""
+class UserProfile(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
+    """Who the node belongs to, as control named them. Only an absent picture is left out of the JSON."""
 
-    id: int = msgspec.field(default=0, name="ID")
-    login_name: str = ""
-    display_name: str = ""
+    id: int = msgspec.field(default_factory=int, name="ID")
+    login_name: str = always("")
+    display_name: str = always("")
     profile_pic_url: str = msgspec.field(default="", name="ProfilePicURL")
 
 
@@ -124,6 +126,7 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
 # Written only when set, as Go's ``omitempty`` does.
 _OMIT_EMPTY = ("ForceDaemon", "OperatorUser", "ProfileName")
 _FIELDS = {field.encode_name.lower(): field for field in msgspec.structs.fields(Prefs)}
+_UNSETTABLE = frozenset({"sync", "no_stateful_filtering"})  # true, false, or null for "not said"
 _NOT_SETTABLE = frozenset({"config", "internalexitnodeprior"})
 
 
@@ -157,13 +160,13 @@ def from_json(data: Mapping[str, Any], base: Prefs | None = None) -> Prefs:
     changes: dict[str, Any] = {}
     for name, value in data.items():
         field = _FIELDS.get(name.lower())
-        if field is not None and value is not None:
+        if field is not None and (value is not None or field.name in _UNSETTABLE):
             changes[field.name] = _convert(field, value)
     return msgspec.structs.replace(base or Prefs(), **changes)
 
 
 def _convert(field: msgspec.structs.FieldInfo, value: Any) -> Any:
-    if value in ("true", "false", "", "unset") and field.name in ("sync", "no_stateful_filtering"):
+    if value in ("true", "false", "", "unset") and field.name in _UNSETTABLE:
         return {"true": True, "false": False}.get(value)
     try:
         return msgspec.convert(value, field.type)
@@ -218,10 +221,19 @@ def _check_routes(prefs: Prefs) -> list[str]:
         try:
             defaults += parse_prefix(text).prefixlen == 0
         except ValueError as error:
-            complaints.append(f"{text!r} is not a route: {error}")
+            complaints.append(_host_bits(text) or f"{text!r} is not a route: {error}")
     if defaults == 2 and prefs.wants_exit_node:
         complaints.append("Cannot advertise an exit node and use an exit node at the same time.")
     return complaints
+
+
+def _host_bits(route: str) -> str | None:
+    """The complaint about an otherwise good route that names a host inside it."""
+    try:
+        network = ip_interface(route).network
+    except ValueError:
+        return None
+    return f"route {route} has non-address bits set; expected {network}"
 
 
 def _check_tags(prefs: Prefs) -> list[str]:

@@ -24,7 +24,6 @@ def recorded_prefs() -> dict[str, object]:
 def test_prefs_recorded_object_survives_both_ways() -> None:
     reference = recorded_prefs()
     written = p.to_json(p.from_json(reference))
-    written["Config"]["UserProfile"].pop("ProfilePicURL")
     assert written == reference
 
 
@@ -38,6 +37,12 @@ def test_prefs_absent_and_null_fields_keep_their_default() -> None:
     """PS-08."""
     prefs = p.from_json({"Hostname": "x", "CorpDNS": None, "Unknown": 1})
     assert (prefs.hostname, prefs.corp_dns, prefs.netfilter_mode) == ("x", True, 2)
+
+
+def test_prefs_null_of_a_three_valued_field_is_not_said() -> None:
+    """Null is a value of its own where true and false are not everything."""
+    assert p.from_json({"NoStatefulFiltering": None}).no_stateful_filtering is None
+    assert p.from_json({}).no_stateful_filtering is True
 
 
 def test_prefs_field_names_match_in_any_case() -> None:
@@ -91,7 +96,8 @@ def test_edit_auto_update_has_masks_of_its_own() -> None:
             {"ExitNodeIP": "100.64.0.9", "AdvertiseRoutes": ["0.0.0.0/0", "::/0"]},
             "Cannot advertise an exit node and use an exit node at the same time.",
         ),
-        ({"AdvertiseRoutes": ["10.0.0.1/8"]}, "'10.0.0.1/8' is not a route"),
+        ({"AdvertiseRoutes": ["10.0.0.1/8"]}, "route 10.0.0.1/8 has non-address bits set; expected 10.0.0.0/8"),
+        ({"AdvertiseRoutes": ["nonsense"]}, "'nonsense' is not a route"),
         ({"AdvertiseTags": ["nonsense"]}, "tags must start with 'tag:'"),
         ({"NetfilterMode": 5}, "NetfilterMode is 5"),
         ({"ExitNodeIP": "nowhere"}, "is not an IP address"),

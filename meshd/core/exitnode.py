@@ -1,0 +1,95 @@
+"""Choosing an exit node: switching the chosen one off and on again, and suggesting one (EX-05)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from meshd.base.errors import MeshdError
+from meshd.core.netmap import Netmap
+from meshd.core.node import Node
+from meshd.core.prefs import Prefs
+from meshd.wire.control import DERPRegion, Location
+
+SUGGESTED = "suggest-exit-node"
+"""Capability of a peer that may be suggested."""
+ALLOWANCE_M = 100_000.0
+"""Distance that makes no difference: about a millisecond of light in fibre, and places are rough anyway."""
+EARTH_RADIUS_M = 6_371_000.0
+
+Choose = Callable[[Sequence[Node]], Node]
+
+
+def toggle(prefs: Prefs, enabled: bool) -> Prefs:
+    """Switch the exit node off, or the one that was used last on again. MeshdError when there was none."""
+    if enabled:
+        if prefs.exit_node_id:
+            return prefs
+        if not prefs.internal_exit_node_prior:
+            raise MeshdError("no prior exit node to enable", code="internal")
+        return msgspec.structs.replace(
+            prefs, exit_node_id=prefs.internal_exit_node_prior, exit_node_ip="", internal_exit_node_prior=""
+        )
+    if not prefs.wants_exit_node:
+        return prefs
+    prior = prefs.exit_node_id or prefs.internal_exit_node_prior
+    return msgspec.structs.replace(prefs, exit_node_id="", exit_node_ip="", internal_exit_node_prior=prior)
+
+
+def suggest(
+    netmap: Netmap | None, home: int, latency: Mapping[int, float], previous: str, choose: Choose
+) -> Node | None:
+    """The exit node that is best reached from here, None when the network suggests none.
+
+    ``home`` is our relay region, ``latency`` the seconds to each region. Among equals ``previous`` (a stable id)
+    stays, otherwise ``choose`` picks. Peers with a relay region come before those with a place only.
+    MeshdError while our own region is not known.
+    """
+    regions = netmap.derp_map.regions if netmap is not None and netmap.derp_map is not None else None
+    if netmap is None or not home or not regions:
+        raise MeshdError("no preferred DERP, try again later", code="internal")
+    candidates = [n for n in netmap.sorted_peers() if n.has_cap(SUGGESTED) and n.offers_exit and n.online is not False]
+    if len(candidates) <= 1:
+        return candidates[0] if candidates else None
+    by_region: dict[int, list[Node]] = {}
+    for node in candidates:
+        if node.home_derp:
+            by_region.setdefault(node.home_derp, []).append(node)
+    if by_region:
+        nearest = min(by_region, key=lambda region: latency.get(region, math.inf))
+        return _keep(by_region[nearest], previous, choose)
+    own = regions.get(home)
+    if own is None:
+        raise MeshdError("no preferred DERP, try again later", code="internal")
+    return _keep(_nearest(candidates, own) or candidates, previous, choose)
+
+
+def location_of(node: Node) -> Location | None:
+    """Where a node says it is."""
+    return node.hostinfo.location if node.hostinfo is not None else None
+
+
+def _keep(equals: Sequence[Node], previous: str, choose: Choose) -> Node:
+    return next((node for node in equals if node.stable_id == previous), None) or choose(equals)
+
+
+def _nearest(candidates: Sequence[Node], region: DERPRegion) -> list[Node]:
+    """The candidates within the allowance of the nearest one, of these the ones of highest priority."""
+    placed = [(node, place) for node in candidates if (place := location_of(node)) is not None]
+    if not placed:
+        return []
+    far = {node.id: distance_m(region.latitude, region.longitude, p.latitude, p.longitude) for node, p in placed}
+    limit = min(far.values()) + ALLOWANCE_M
+    near = [(node, place.priority) for node, place in placed if far[node.id] <= limit]
+    best = max(priority for _, priority in near)
+    return [node for node, priority in near if priority == best]
+
+
+def distance_m(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
+    """Metres over a spherical earth between two places in degrees."""
+    a, b = math.radians(latitude), math.radians(other_latitude)
+    across = math.radians(other_longitude - longitude)
+    half = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(across / 2) ** 2
+    return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half)))

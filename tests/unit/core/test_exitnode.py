@@ -1,0 +1,95 @@
+"""Choosing an exit node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.core import exitnode
+from meshd.core.netmap import Netmap
+from meshd.core.node import Node
+from meshd.core.prefs import Prefs
+from tests.unit.core.mapworld import joined, node
+
+DERP = {
+    "Regions": {
+        "1": {"RegionID": 1, "RegionCode": "a", "Latitude": 52.5, "Longitude": 13.4, "Nodes": []},
+        "2": {"RegionID": 2, "RegionCode": "b", "Nodes": []},
+    }
+}
+
+
+def exit_peer(number: int, **fields: Any) -> dict[str, Any]:
+    base = node(number, CapMap={exitnode.SUGGESTED: None}, Online=True)
+    return base | {"AllowedIPs": [*base["AllowedIPs"], "0.0.0.0/0", "::/0"]} | fields
+
+
+def placed(number: int, latitude: float, longitude: float, priority: int = 0) -> dict[str, Any]:
+    place = {"Latitude": latitude, "Longitude": longitude, "Priority": priority}
+    return exit_peer(number, Hostinfo={"Location": place})
+
+
+def world(*peers: dict[str, Any]) -> Netmap:
+    netmap = joined(*peers, DERPMap=DERP).netmap
+    assert netmap is not None
+    return netmap
+
+
+def first(equals: Sequence[Node]) -> Node:
+    return equals[0]
+
+
+def test_suggest_needs_our_own_region() -> None:
+    """EX-05."""
+    for netmap, home in ((None, 1), (world(exit_peer(2)), 0), (world(placed(2, 0, 0), placed(3, 0, 0)), 9)):
+        with pytest.raises(MeshdError, match="no preferred DERP, try again later"):
+            exitnode.suggest(netmap, home, {}, "", first)
+
+
+def test_suggest_only_peers_that_offer_it_are_online_and_named() -> None:
+    """EX-05."""
+    netmap = world(node(2), exit_peer(3, Online=False), exit_peer(4, CapMap={}))
+    assert exitnode.suggest(netmap, 1, {}, "", first) is None
+    chosen = exitnode.suggest(world(node(2), exit_peer(5)), 1, {}, "", first)
+    assert chosen is not None
+    assert chosen.id == 5
+
+
+def test_suggest_takes_the_region_of_lowest_latency_and_stays_with_a_good_choice() -> None:
+    """EX-05."""
+    netmap = world(exit_peer(2, HomeDERP=1), exit_peer(3, HomeDERP=2), exit_peer(4, HomeDERP=2), placed(5, 52, 13))
+    latency = {1: 0.05, 2: 0.01}
+    chosen = exitnode.suggest(netmap, 1, latency, "", first)
+    assert chosen is not None
+    assert chosen.id == 3
+    chosen = exitnode.suggest(netmap, 1, latency, "s4", first)
+    assert chosen is not None
+    assert chosen.id == 4
+
+
+def test_suggest_without_regions_takes_the_near_one_of_highest_priority() -> None:
+    """EX-05."""
+    netmap = world(placed(2, 52.4, 13.0), placed(3, 52.5, 13.5, priority=9), placed(4, 40.7, -74.0, priority=99))
+    chosen = exitnode.suggest(netmap, 1, {}, "", first)
+    assert chosen is not None
+    assert chosen.id == 3
+
+
+def test_distance_between_two_cities() -> None:
+    assert exitnode.distance_m(52.52, 13.40, 48.86, 2.35) == pytest.approx(878_000, rel=0.01)
+
+
+def test_toggle_remembers_and_restores() -> None:
+    """EX: off keeps the node in mind, on brings it back, twice changes nothing."""
+    used = Prefs(exit_node_id="n1")
+    off = exitnode.toggle(used, False)
+    assert (off.exit_node_id, off.internal_exit_node_prior) == ("", "n1")
+    assert exitnode.toggle(off, False) == off
+    on = exitnode.toggle(off, True)
+    assert on == used
+    assert exitnode.toggle(on, True) is on
+    with pytest.raises(MeshdError, match="no prior exit node to enable"):
+        exitnode.toggle(Prefs(), True)
