@@ -169,8 +169,7 @@ class RunningNode:
             self._clock,
             tun=host.router is not None,
             counters=plane.counters,
-            uid_of=host.uid_of,
-            forwarding_problem=host.forwarding_problem,
+            host=host,
             stop=self._stop,
         )
         for problem in host.problems:

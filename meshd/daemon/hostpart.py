@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from ipaddress import ip_interface
 from pathlib import Path
@@ -13,6 +14,7 @@ from meshd.base.addr import IPPrefix, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.daemon.flags import Flags
+from meshd.io.mark import mark_socket
 
 if TYPE_CHECKING:
     from meshd.host.linux.router import LinuxRouter
@@ -64,6 +66,8 @@ class HostPart:
 
     def forwarding_problem(self, routes: list[str]) -> str:
         """RT-10: what keeps this host from forwarding for the routes it advertises."""
+        if self.tun is None:
+            return ""
         missing = []
         versions = {parse_prefix(route).version for route in routes}
         for version, path in ((4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")):
@@ -72,6 +76,29 @@ class HostPart:
         if not missing:
             return ""
         return f"IP forwarding is disabled, subnet routing will not work. Enable it with: sysctl -w {missing[0]}=1"
+
+    def udp_gro_problem(self) -> str:
+        """What keeps UDP from being forwarded in batches; "" for nothing, or without a tunnel interface."""
+        if self.tun is None:
+            return ""
+        from meshd.host.linux.ethtool import udp_gro_problem
+
+        return udp_gro_problem(self.tun.name)
+
+    def enable_udp_gro(self) -> None:
+        """Mend that. Raises MeshdError."""
+        if self.tun is None:
+            raise MeshdError("there is no tunnel interface", code="unsupported")
+        from meshd.host.linux.ethtool import enable_udp_gro
+
+        enable_udp_gro(self.tun.name)
+
+    def marks_sockets(self) -> bool:
+        """Whether our own packets are told apart by a mark (or need not be, without a tunnel interface)."""
+        if self.tun is None:
+            return True
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            return mark_socket(probe)
 
     def close(self) -> None:
         self._exits.close()

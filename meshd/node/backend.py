@@ -18,6 +18,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPublic, LockPrivate, MachinePrivate, NodePrivate
 from meshd.base.log import get_logger, kv
 from meshd.base.version import long_version
+from meshd.core import exitnode
 from meshd.core import prefs as prefs_module
 from meshd.core.controlstatus import ControlStatus, LoginFlags
 from meshd.core.controlstatus import Persist as ControlPersist
@@ -29,6 +30,7 @@ from meshd.core.state import Facts, State, next_state
 from meshd.node.bus import NotifyBus
 from meshd.node.health import Health
 from meshd.node.nodejson import node_json
+from meshd.node.peernews import tell_peers
 from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.store import Store
@@ -56,6 +58,8 @@ class Control(Protocol):
     def update_netinfo(self, net_info: NetInfo) -> None: ...
     def update_disco_key(self, disco_public: DiscoPublic) -> None: ...
     async def set_expiry_sooner(self, expiry: float) -> None: ...
+    async def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]: ...
+    def disconnect(self) -> None: ...
     async def shutdown(self) -> None: ...
 
 
@@ -106,11 +110,12 @@ class Backend:
         self._is_live = is_live
         self._service_status = service_status
         self.bus = NotifyBus()
-        self.health = Health(self._health_changed)
+        self.health = Health(self._health_changed, clock.wall)
         self.state = State.NO_STATE
         self.netmap: Netmap | None = None
         self.auth_url = ""
         self.error = ""
+        self._last_error = ""
         self._auth_url_at = 0.0
         self._blocked = False
         self._control: Control | None = None
@@ -119,7 +124,7 @@ class Backend:
         self._net_info: NetInfo | None = None
         self._closing: set[asyncio.Task[None]] = set()
         if store.problem is not None:
-            self.health.set("state-store", str(store.problem))
+            self.health.set("state-store-health", str(store.problem))
 
     # -- what we are ----------------------------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class Backend:
         self._set_netmap(None, None)
         self.state = State.NO_STATE
         self._forget_auth_url()
-        self.error = ""
+        self.error = self._last_error = ""
         self._control_status = ControlStatus()
         control = self._make_control(
             server_url=prefs.effective_control_url(),
@@ -212,8 +217,14 @@ class Backend:
 
     def edit_prefs(self, masked: Mapping[str, Any]) -> Prefs:
         """Change, check, store and apply preferences (PP-02, PP-04); returns them without keys."""
+        return self._change_prefs(self._resolve_exit_node(prefs_module.edit(self.prefs, masked)))
+
+    def use_exit_node(self, enabled: bool) -> Prefs:
+        """Switch the exit node off, or the last one on again."""
+        return self._change_prefs(exitnode.toggle(self.prefs, enabled))
+
+    def _change_prefs(self, after: Prefs) -> Prefs:
         before = self.prefs
-        after = self._resolve_exit_node(prefs_module.edit(before, masked))
         if after == before:
             return before.redacted()
         self.check(after)
@@ -301,6 +312,18 @@ class Backend:
             raise MeshdError("not running", code="unavailable")
         await self._control.set_expiry_sooner(expiry)
 
+    async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
+        """A request in the name of this node; ``NodeKey`` is added to ``body``. Status and body of the answer."""
+        if self._control is None or self.netmap is None:
+            raise MeshdError("no netmap", code="unavailable")
+        encoded = msgspec.json.encode(body | {"NodeKey": self.netmap.node_key.text()})
+        return await self._control.request(method, path, encoded)
+
+    def disconnect_control(self) -> None:
+        """Drop the connection to the coordination server; the client opens another one when it needs it."""
+        if self._control is not None:
+            self._control.disconnect()
+
     # -- reports of the control client ----------------------------------------------------------------------
 
     def _on_control(self, control: Control, status: ControlStatus) -> None:
@@ -318,7 +341,7 @@ class Backend:
         try:
             self._store_login(status)
         except MeshdError as error:
-            self.health.set("state-store", str(error))
+            self.health.set("state-store-health", str(error))
             self.bus.send({"ErrMessage": error.message})
         if status.netmap is not None and (status.change is not None or self.netmap is None):
             self._set_netmap(status.netmap, status.change)
@@ -331,10 +354,9 @@ class Backend:
             if status.error.code in FINAL_ERRORS and str(status.error) != self.error:
                 self.bus.send({"ErrMessage": status.error.message})
             self.error = str(status.error) if status.error.code in FINAL_ERRORS else ""
-            self.health.set("control", str(status.error))
+            self._last_error = str(status.error)
         elif status.in_map_poll or status.login_finished:
-            self.error = ""
-            self.health.set("control", None)
+            self.error = self._last_error = ""
 
     def _store_login(self, status: ControlStatus) -> None:
         """LK-05: what a login settles in the preferences."""
@@ -345,6 +367,9 @@ class Backend:
             prefs = msgspec.structs.replace(
                 prefs, want_running=True, logged_out=False, control_url=prefs.effective_control_url()
             )
+        if status.netmap is not None and prefs.auto_update.apply is None and _wants_no_updates(status.netmap):
+            updates = msgspec.structs.replace(prefs.auto_update, apply=False)
+            prefs = msgspec.structs.replace(prefs, auto_update=updates)
         network: NetworkProfile | None = None
         if status.netmap is not None:
             network = NetworkProfile(status.netmap.magic_dns_suffix, status.netmap.domain)
@@ -389,20 +414,21 @@ class Backend:
     # -- netmap ---------------------------------------------------------------------------------------------
 
     def _set_netmap(self, netmap: Netmap | None, change: MapChange | None) -> None:
-        self.netmap = netmap
+        self.netmap, told = netmap, change
         if netmap is None:
             return
         resolved = self._resolve_exit_node(self.prefs)
         if resolved != self.prefs:
             self.profiles.set_prefs(resolved)
             change = None
-        self.health.set("server", "\n".join(netmap.health) or None)
+        self.health.set("control-health", "\n".join(netmap.health) or None)
         refusals = netmap.refusals()
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
         if self.state in (State.STARTING, State.RUNNING):
             self.apply(change)
-        if change is None or change.full or change.self_changed:
+        if told is None or told.full or told.self_changed:
             self.bus.send({"SelfChange": node_json(netmap.self_node)})
+        tell_peers(self.bus, netmap, told)
 
     def apply(self, change: MapChange | None = None) -> None:
         """Carry out netmap and preferences (RT-01); nothing while a login blocks us."""
@@ -421,6 +447,25 @@ class Backend:
                 break
             self._enter(state)
         self._update_pause()
+        self._judge()
+
+    def _judge(self) -> None:
+        """What the login state says about our health."""
+        prefs, state = self.prefs, self.state
+        out = prefs.want_running and state is State.NEEDS_LOGIN
+        error = self._last_error
+        why = f"You are logged out. The last login error was: {error}" if error else "You are logged out."
+        polling = self._control_status.in_map_poll or state not in (State.STARTING, State.RUNNING)
+        self.health.set("wantrunning-false", None if prefs.want_running else "The mesh is stopped.")
+        self.health.set("login-state", why if out else None)
+        self.health.set("control", None if out else error)
+        self.health.set(
+            "not-in-map-poll",
+            None
+            if polling
+            else "Unable to connect to the coordination server to synchronize the state of your network. "
+            "Peer reachability might degrade over time.",
+        )
 
     def _facts(self) -> Facts:
         prefs = self.prefs
@@ -490,9 +535,17 @@ class Backend:
         if self.store.ephemeral and self.node_private is not None:
             await self._leave()
         self._detach_control()
+        self.health.close()
         self.bus.close()
         if self._closing:
             await asyncio.wait(self._closing, timeout=LOGOUT_PATIENCE_S)
+
+
+def _wants_no_updates(netmap: Netmap) -> bool:
+    """UP-04: the network's default, which holds until the user says otherwise. Switching updates on is not for us:
+    this program comes with a package manager."""
+    values = netmap.self_node.cap_map.get("default-auto-update")
+    return netmap.default_auto_update is False or bool(values and values[0] is False)
 
 
 def to_control(persist: Persist) -> ControlPersist:

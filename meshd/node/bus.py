@@ -12,6 +12,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 JSON = dict[str, Any]
+WATCH_ENGINE = 1
+RATE_LIMIT = 1 << 8
+PEER_CHANGES = 1 << 12
+PEER_PATCHES = 1 << 15
+
+RATE_INTERVAL_S = 3.0
+_SPAMMY = frozenset({"Engine", "NetMap"})  # what a watcher with RATE_LIMIT gets no more often than that
+
 QUEUE_LIMIT = 128  # notifications a reader may lag behind
 MAX_WATCHERS = 1024  # as many as the LocalAPI has connections, so that no user's watchers push out another's
 
@@ -25,8 +33,24 @@ class Watcher(AsyncIterator[JSON]):
         self._queue: deque[JSON] = deque()
         self._wake = asyncio.Event()
         self._ended = False
+        self._held: JSON | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, notify: JSON) -> None:
+        if self.mask & RATE_LIMIT and notify.keys() <= _SPAMMY:
+            if self._timer is not None:
+                self._held = (self._held or {}) | notify
+                return
+            self._timer = asyncio.get_running_loop().call_later(RATE_INTERVAL_S, self._release)
+        self._queue_up(notify)
+
+    def _release(self) -> None:
+        self._timer = None
+        held, self._held = self._held, None
+        if held is not None:
+            self.put(held)
+
+    def _queue_up(self, notify: JSON) -> None:
         if len(self._queue) >= QUEUE_LIMIT:
             self.end()
         elif not self._ended:
@@ -36,6 +60,8 @@ class Watcher(AsyncIterator[JSON]):
     def end(self) -> None:
         """No further notifications; what is queued is dropped."""
         self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._queue.clear()
         self._wake.set()
         self._bus.forget(self)
@@ -75,13 +101,15 @@ class NotifyBus:
     def forget(self, watcher: Watcher) -> None:
         self._watchers.discard(watcher)
 
-    def send(self, notify: JSON) -> None:
+    def send(self, notify: JSON, bits: int = 0, *, without: int = 0) -> None:
+        """To all watchers, or to those with one of ``bits`` (and none of ``without``) in their mask."""
         for watcher in tuple(self._watchers):
-            watcher.put(notify)
+            if (not bits or watcher.mask & bits) and not watcher.mask & without:
+                watcher.put(notify)
 
-    def wants(self, bit: int) -> bool:
+    def wants(self, bits: int, *, without: int = 0) -> bool:
         """Whether somebody asked for a kind of notification that costs something to make."""
-        return any(watcher.mask & bit for watcher in self._watchers)
+        return any(watcher.mask & bits and not watcher.mask & without for watcher in self._watchers)
 
     def close(self) -> None:
         for watcher in tuple(self._watchers):

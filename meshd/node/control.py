@@ -35,6 +35,7 @@ from meshd.wire.control import ClientVersion, Hostinfo, MapRequest, NetInfo, Reg
 log = get_logger(__name__)
 
 REGISTER_TIMEOUT = 60.0  # s; a follow-up, which waits for a person, has no limit
+REQUEST_TIMEOUT = 30.0  # s that a local program's request may take
 LOGOUT_TIMEOUT = 10.0  # s that a logout waits for the server
 
 
@@ -146,6 +147,18 @@ class ControlClient:
         answer = await controlcalls.register(await self._link.connection(), request)
         if answer.error:
             raise MeshdError(f"the coordination server refused: {answer.error[:200]}", code="control-status")
+
+    async def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """A request of a local program to the server: its status and body as they are. Raises MeshdError."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await controlcalls.call(await self._link.connection(), method, path, body)
+        except TimeoutError:
+            raise MeshdError("the coordination server does not answer", code="control-silent") from None
+
+    def disconnect(self) -> None:
+        """Close the connection to the server; what needs it opens another one."""
+        self._link.close()
 
     def update_hostinfo(self, hostinfo: Hostinfo) -> None:
         """A new description of this host, without ``net_info``."""

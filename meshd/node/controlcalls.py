@@ -91,6 +91,21 @@ async def update(client: H2Client, request: MapRequest) -> None:
         exchange.cancel()
 
 
+async def call(client: H2Client, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    """Any other request, answered as the server answers it: status and body. Raises MeshdError."""
+    headers = [("content-type", "application/json")]
+    try:
+        exchange = client.open(method, path, headers, body)
+    except ConnectionError as error:
+        raise broken(error) from None
+    try:
+        return await exchange.head(), await exchange.read_all(REGISTER_LIMIT)
+    except ConnectionError as error:
+        raise broken(error) from None
+    finally:
+        exchange.cancel()
+
+
 def broken(error: ConnectionError) -> MeshdError:
     """The connection went while something was under way."""
     return MeshdError(f"the connection to the coordination server broke: {error}", code="control-closed")

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.base.gotime import format_time
 from meshd.core.node import Node
-from meshd.wire.control import encode
+from meshd.wire.control import UserProfile, encode
 
 JSON = dict[str, Any]
 
@@ -55,4 +55,12 @@ def node_json(node: Node) -> JSON:
         shown["Online"] = node.online
     shown["ComputedName"] = label
     shown["ComputedNameWithHost"] = f"{label} ({hostname})" if differs else label
+    return shown
+
+
+def user_json(profile: UserProfile) -> JSON:
+    """A user as clients show it."""
+    shown: JSON = {"ID": profile.id, "LoginName": profile.login_name, "DisplayName": profile.display_name}
+    if profile.profile_pic_url:
+        shown["ProfilePicURL"] = profile.profile_pic_url
     return shown

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.base.addr import IPAddress
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePublic
@@ -24,22 +24,31 @@ from meshd.core.node import Node
 from meshd.core.state import State
 from meshd.node.backend import Backend
 from meshd.node.bus import Watcher
+from meshd.node.clientmetrics import ClientMetrics
+from meshd.node.componentlog import ComponentLog
+from meshd.node.debugactions import DebugActions
 from meshd.node.engine import Engine
+from meshd.node.inspection import HostChecks, Inspection
 from meshd.node.magicsock import MagicSock
-from meshd.node.nodejson import node_json
+from meshd.node.nodejson import node_json, user_json
 from meshd.node.peercaps import peer_capabilities
 from meshd.node.probes import netcheck_json, peer_for, ping_json
-from meshd.node.status import PeerTraffic, Snapshot, status_json, user_json
+from meshd.node.status import PeerTraffic, Snapshot, status_json
 from meshd.wire.control import encode
 
 JSON = dict[str, Any]
 
 _WATCH_ENGINE, _INITIAL_STATE, _INITIAL_PREFS, _INITIAL_NETMAP, _INITIAL_HEALTH = 1, 2, 4, 8, 128
+_INITIAL_SUGGESTION, _INITIAL_STATUS, _POLICY = 1 << 10, 1 << 14, 1 << 17
+_CARRIES_HEALTH = _INITIAL_STATE | _INITIAL_PREFS | _INITIAL_NETMAP | _INITIAL_STATUS
+EMPTY_POLICY: JSON = {"Summary": {"Scope": "Device"}}
+"""No administrator's policy exists on this system."""
 ENGINE_INTERVAL_S = 2.0
+ENGINE_FIRST_S = 2.25  # a watcher that only wants the beginning is gone by then
 PEER_POLL_S, PEER_PATIENCE = 0.1, 20  # a peer that joined a moment ago is on its way in the map stream
 
 
-class NodeService:
+class NodeService(Inspection):
     """Implements the LocalAPI's ``LocalBackend`` for one node."""
 
     def __init__(
@@ -51,20 +60,19 @@ class NodeService:
         *,
         tun: bool,
         counters: Callable[[], dict[str, int]],
-        uid_of: Callable[[str], int | None],
-        forwarding_problem: Callable[[list[str]], str],
+        host: HostChecks,
         stop: Callable[[], None],
     ) -> None:
-        self._backend = backend
+        super().__init__(backend, magicsock, clock, host)
         self._engine = engine
-        self._magicsock = magicsock
-        self._clock = clock
         self._tun = tun
         self._counters = counters
-        self._uid_of = uid_of
-        self._forwarding_problem = forwarding_problem
         self._stop = stop
         self._engine_timer: asyncio.TimerHandle | None = None
+        self._uploaded = ClientMetrics()
+        self._components = ComponentLog(backend.store, clock)
+        self._components.restore()
+        self._actions = DebugActions(backend, magicsock, self.netmap)
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -157,13 +165,16 @@ class NodeService:
         built: JSON = msgspec.json.decode(encode(netmap.derp_map))
         return built
 
-    def packet_filter_rules(self) -> list[JSON] | None:
-        netmap = self._backend.netmap
-        return [msgspec.json.decode(encode(rule)) for rule in netmap.filter_rules] if netmap else None
-
     def metrics(self) -> str:
-        counters = {**self._counters(), **self._engine.counters()}
-        return "".join(f"# TYPE meshd_{n} counter\nmeshd_{n} {counters[n]}\n" for n in sorted(counters))
+        counters = self._own_counters()
+        own = "".join(f"# TYPE {n} counter\n{n} {counters[n]}\n" for n in sorted(counters))
+        return own + self._uploaded.text()
+
+    def _own_counters(self) -> dict[str, int]:
+        return {f"meshd_{name}": value for name, value in {**self._counters(), **self._engine.counters()}.items()}
+
+    async def upload_metrics(self, updates: list[Any]) -> None:
+        self._uploaded.update(updates, self._own_counters())
 
     def user_metrics(self) -> str:
         routes = len(self._backend.prefs.advertise_routes or ())
@@ -175,13 +186,6 @@ class NodeService:
             "# TYPE tailscaled_health_messages gauge\n"
             f'tailscaled_health_messages{{type="warning"}} {len(self._backend.health.texts())}\n'
         )
-
-    def check_ip_forwarding(self) -> str:
-        return self._forwarding_problem(list(self._backend.prefs.advertise_routes or ())) if self._tun else ""
-
-    def is_operator(self, uid: int) -> bool:
-        name = self._backend.prefs.operator_user
-        return bool(name) and self._uid_of(name) == uid
 
     # -- watching -------------------------------------------------------------------------------------------
 
@@ -201,12 +205,18 @@ class NodeService:
             first["NetMap"] = self.netmap()
             if backend.netmap is not None:
                 first["SelfChange"] = node_json(backend.netmap.self_node)
-        if mask & _INITIAL_HEALTH:
+        if mask & _INITIAL_STATUS:
+            first["InitialStatus"] = self.status()
+        if mask & _POLICY:
+            first["Policy"] = EMPTY_POLICY
+        if mask & _INITIAL_SUGGESTION and self._suggested:
+            first["SuggestedExitNode"] = self._suggested
+        if mask & _INITIAL_HEALTH and mask & _CARRIES_HEALTH:
             first["Health"] = {"Warnings": backend.health.warnings()}
         if first:
             watcher.put(first)
         if mask & _WATCH_ENGINE and self._engine_timer is None:
-            self._tell_engine()
+            self._engine_timer = asyncio.get_running_loop().call_later(ENGINE_FIRST_S, self._tell_engine)
         return watcher
 
     def netmap(self) -> JSON | None:
@@ -258,6 +268,26 @@ class NodeService:
     async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
         return prefs_module.to_json(self._backend.edit_prefs(masked))
 
+    async def use_exit_node(self, enabled: bool) -> JSON:
+        return prefs_module.to_json(self._backend.use_exit_node(enabled))
+
+    async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
+        return await self._backend.ask_control(method, path, body)
+
+    async def disconnect_control(self) -> None:
+        self._backend.disconnect_control()
+
+    def dial_target(self, name: str) -> tuple[str, bool]:
+        netmap = self._backend.netmap
+        node = netmap.node_by_name(name) if netmap is not None else None
+        if node is not None and node.ips:
+            return str(node.ips[0]), True
+        try:
+            ip = parse_ip(name)
+        except ValueError:
+            return name, False
+        return name, netmap is not None and (ip in netmap.self_node.ips or peer_for(netmap, ip) is not None)
+
     async def start(self, options: Mapping[str, Any]) -> None:
         self._backend.start(options)
 
@@ -300,19 +330,10 @@ class NodeService:
         await self._backend.expire_key(expiry)
 
     async def debug(self, action: str, body: bytes) -> Any:
-        actions: dict[str, Callable[[], object]] = {
-            "rebind": self._magicsock.rebind,
-            "restun": self._magicsock.restun,
-            "break-derp-conns": self._magicsock.break_relays,
-            "current-netmap": self._netmap_or_error,
-        }
-        if action not in actions:
-            raise MeshdError(f"this daemon has no debug action {action!r}", code="not_found")
-        return actions[action]()
+        return self._actions.run(action, body)
 
-    def _netmap_or_error(self) -> JSON | None:
-        self._known_netmap()
-        return self.netmap()
+    async def log_component(self, component: str, seconds: int) -> None:
+        self._components.enable(component, seconds)
 
     async def shutdown(self) -> None:
         asyncio.get_running_loop().call_later(0.05, self._stop)

@@ -11,7 +11,7 @@ from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.state import State
-from meshd.wire.control import UserProfile
+from meshd.node.nodejson import user_json
 
 JSON = dict[str, Any]
 
@@ -87,13 +87,6 @@ def users_json(netmap: Netmap, nodes: Iterable[Node]) -> JSON:
     """The profiles of everybody who owns or shares one of ``nodes``, by user id."""
     wanted = {user for node in nodes for user in (node.user, node.sharer) if user}
     return {str(user): user_json(netmap.user_profiles[user]) for user in sorted(wanted) if user in netmap.user_profiles}
-
-
-def user_json(profile: UserProfile) -> JSON:
-    shown: JSON = {"ID": profile.id, "LoginName": profile.login_name, "DisplayName": profile.display_name}
-    if profile.profile_pic_url:
-        shown["ProfilePicURL"] = profile.profile_pic_url
-    return shown
 
 
 def _ips(node: Node) -> list[str]:

@@ -59,6 +59,13 @@ class ControlDouble:
     async def set_expiry_sooner(self, expiry: float) -> None:
         self.calls.append(f"expire {expiry}")
 
+    async def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        self.calls.append(f"{method} {path} {body.decode()}")
+        return 501, b"Not implemented yet"
+
+    def disconnect(self) -> None:
+        self.calls.append("disconnect")
+
     async def shutdown(self) -> None:
         self.calls.append("shutdown")
 
@@ -216,7 +223,7 @@ def test_backend_refused_login_is_told_and_leaves_the_node_alive() -> None:
         made.backend.begin()
         made.control.report(error=MeshdError("invalid auth key", code="auth-refused"))
         assert [n["ErrMessage"] for n in made._log if "ErrMessage" in n] == ["invalid auth key"]
-        assert made.backend.health.texts() == ["invalid auth key"]
+        assert made.backend.health.texts() == ["The mesh is stopped.", "invalid auth key"]
         log_in(made)
         assert made.backend.health.texts() == []
 
@@ -228,7 +235,7 @@ def test_backend_unreachable_server_is_health_not_failure() -> None:
         made.backend.begin()
         made.control.report(error=MeshdError("connection refused", code="control-unreachable"))
         assert not [n for n in made._log if "ErrMessage" in n]
-        assert made.backend.health.texts() == ["connection refused"]
+        assert made.backend.health.texts() == ["The mesh is stopped.", "connection refused"]
 
     run(test)
 
@@ -418,5 +425,66 @@ def test_backend_private_keys_never_reach_the_bus() -> None:
         log_in(made)
         made.backend.edit_prefs({"Hostname": "x", "HostnameSet": True})
         assert KEY.raw.hex() not in str(made._log)
+
+    run(test)
+
+
+def test_backend_wants_to_run_without_login_says_why_in_health() -> None:
+    """HE-01: `login-state` carries the last error; nothing else is told about the same thing."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert list(made.backend.health.warnings()) == ["login-state"]
+        made.control.report(error=MeshdError("invalid auth key", code="auth-refused"))
+        (told,) = made.backend.health.texts()
+        assert told == "You are logged out. The last login error was: invalid auth key"
+
+    run(test)
+
+
+def test_backend_network_default_leaves_updates_alone_unless_the_user_spoke() -> None:
+    """UP-04."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        assert made.backend.prefs.auto_update.apply is None
+        default = netmap(KEY, cap_map={"default-auto-update": (False,)})
+        made.control.report(netmap=default, change=MapChange(full=True), in_map_poll=True)
+        assert made.backend.prefs.auto_update.apply is False
+
+    run(test)
+
+
+def test_backend_requests_to_control_carry_our_node_key() -> None:
+    """LA: id-token, query-feature and set-dns go to the server in the name of this node."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        with pytest.raises(MeshdError, match="no netmap"):
+            await made.backend.ask_control("POST", "/machine/id-token", {})
+        log_in(made)
+        assert await made.backend.ask_control("POST", "/machine/x", {"A": 1}) == (501, b"Not implemented yet")
+        sent = made.control.calls[-1]
+        assert sent.startswith('POST /machine/x {"A":1,"NodeKey":"nodekey:')
+        made.backend.disconnect_control()
+        assert made.control.calls[-1] == "disconnect"
+
+    run(test)
+
+
+def test_backend_exit_node_is_switched_off_and_on_again() -> None:
+    """EX: the toggle remembers the node that was used."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        with pytest.raises(MeshdError, match="no prior exit node to enable"):
+            made.backend.use_exit_node(True)
+        made.backend.edit_prefs({"ExitNodeID": "n7", "ExitNodeIDSet": True})
+        off = made.backend.use_exit_node(False)
+        assert (off.exit_node_id, off.internal_exit_node_prior) == ("", "n7")
+        assert made.backend.use_exit_node(True).exit_node_id == "n7"
 
     run(test)
