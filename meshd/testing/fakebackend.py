@@ -165,6 +165,11 @@ class FakeBackend:
             }
         ]
         self.current = "df87"
+        self.capabilities: set[str] = set()
+        self.certificates: list[str] | None = None
+        self.updates: list[dict[str, Any]] = []
+        self.dial_targets: dict[str, tuple[str, bool]] = {}
+        self.control_answer = (501, b"Not implemented yet\n")
 
     # -- for tests
 
@@ -249,6 +254,55 @@ class FakeBackend:
 
     def packet_filter_rules(self) -> list[dict[str, Any]] | None:
         return [{"SrcIPs": ["*"], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 65535}}]}]
+
+    def packet_filter_matches(self) -> list[dict[str, Any]] | None:
+        dst = {"Net": "0.0.0.0/0", "Ports": {"First": 0, "Last": 65535}}
+        return [{"IPProto": [6, 17], "Srcs": ["0.0.0.0/0"], "SrcCaps": None, "Dsts": [dst], "Caps": []}]
+
+    def has_netmap(self) -> bool:
+        return self.state not in ("NeedsLogin", "NoState")
+
+    def has_capability(self, name: str) -> bool:
+        return name in self.capabilities
+
+    def dns_config(self) -> dict[str, Any]:
+        return {"Routes": {"100.100.in-addr.arpa": []}, "Domains": ["mesh.test"], "Proxied": True}
+
+    def os_dns(self) -> dict[str, Any]:
+        return {"Nameservers": ["10.99.0.1"], "SearchDomains": [], "MatchDomains": []}
+
+    def cert_domains(self) -> list[str] | None:
+        return self.certificates
+
+    def services(self) -> dict[str, Any]:
+        return {}
+
+    def path_changes(self, ip: Any) -> list[dict[str, Any]]:
+        if str(ip) != "100.64.0.1":
+            raise MeshdError("no matching peer")
+        return [{"When": ZERO_TIME, "What": "bestAddr-update", "From": "", "To": "10.99.0.11:41641"}]
+
+    def lock_status(self) -> dict[str, Any]:
+        return {
+            "Enabled": False, "Head": None, "PublicKey": "nlpub:" + "0a" * 32, "NodeKey": SELF_KEY,
+            "NodeKeySigned": False, "NodeKeySignature": None, "TrustedKeys": None, "VisiblePeers": None,
+            "FilteredPeers": None, "StateID": 0,
+        }  # fmt: skip
+
+    def suggest_exit_node(self) -> dict[str, Any]:
+        return {"ID": "", "Name": ""}
+
+    def check_udp_gro(self) -> str:
+        return self.forwarding_warning
+
+    def update_progress(self) -> list[dict[str, Any]]:
+        return self.updates
+
+    def marks_sockets(self) -> bool:
+        return True
+
+    def dial_target(self, name: str) -> tuple[str, bool]:
+        return self.dial_targets.get(name, (name, False))
 
     def metrics(self) -> str:
         return "# TYPE meshd_packets counter\nmeshd_packets 1\n"
@@ -391,6 +445,35 @@ class FakeBackend:
         if action not in ("rebind", "restun"):
             raise MeshdError("no such action", code="not_found")
         return None
+
+    async def enable_udp_gro(self) -> None:
+        self.calls.append(("enable_udp_gro",))
+
+    async def use_exit_node(self, enabled: bool) -> dict[str, Any]:
+        self.calls.append(("use_exit_node", enabled))
+        if enabled and not self.stored["InternalExitNodePrior"]:
+            raise MeshdError("no prior exit node to enable")
+        return self.stored
+
+    async def ask_control(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        self.calls.append(("ask_control", method, path, body))
+        return self.control_answer
+
+    async def disconnect_control(self) -> None:
+        self.calls.append(("disconnect_control",))
+
+    async def start_update(self) -> None:
+        self.updates = [{"status": "UpdateFailed", "message": "no", "version": ""}]
+
+    async def upload_metrics(self, updates: list[Any]) -> None:
+        self.calls.append(("upload_metrics", updates))
+        if any(" " in update["name"] for update in updates):
+            raise MeshdError("bad metric name", code="invalid")
+
+    async def log_component(self, component: str, seconds: int) -> None:
+        self.calls.append(("log_component", component, seconds))
+        if component != "magicsock":
+            raise MeshdError(f'unknown component "{component}"', code="invalid")
 
     async def shutdown(self) -> None:
         self.calls.append(("shutdown",))

@@ -109,6 +109,62 @@ class LocalBackend(Protocol):
         """The filter rules in effect as the control server wrote them, None before the first netmap."""
         ...
 
+    def packet_filter_matches(self) -> list[JSON] | None:
+        """The same rules with every address worked out: `{IPProto Srcs SrcCaps Dsts Caps}`."""
+        ...
+
+    def has_netmap(self) -> bool:
+        """Whether a network map is in use."""
+        ...
+
+    def has_capability(self, name: str) -> bool:
+        """Whether the network gave this node a capability."""
+        ...
+
+    def dns_config(self) -> JSON:
+        """The DNS settings of the network as control sent them ("unavailable" before the first netmap)."""
+        ...
+
+    def os_dns(self) -> JSON:
+        """`{Nameservers, SearchDomains, MatchDomains}` of this system."""
+        ...
+
+    def cert_domains(self) -> list[str] | None:
+        """Names that this node may have certificates for, None for none."""
+        ...
+
+    def services(self) -> JSON:
+        """Services of the network that this node may use, by name ("unavailable" before the first netmap)."""
+        ...
+
+    def path_changes(self, ip: IPAddress) -> list[JSON]:
+        """The log of a peer's path, `{When, What, From?, To?}`, oldest first. MeshdError for no peer."""
+        ...
+
+    def lock_status(self) -> JSON:
+        """Tailnet lock as seen from here."""
+        ...
+
+    def suggest_exit_node(self) -> JSON:
+        """`{ID, Name, Location?}`, empty strings for no suggestion. MeshdError while our relay is not known."""
+        ...
+
+    def check_udp_gro(self) -> str:
+        """What keeps UDP from being forwarded fast; "" when nothing does."""
+        ...
+
+    def update_progress(self) -> list[JSON]:
+        """What came of the last attempt to update this program: `{status, message, version}`, oldest first."""
+        ...
+
+    def marks_sockets(self) -> bool:
+        """Whether our own packets are told apart by a socket mark, or need not be."""
+        ...
+
+    def dial_target(self, name: str) -> tuple[str, bool]:
+        """Where a name or address leads: the address of a node for its name, and whether it is in the network."""
+        ...
+
     def metrics(self) -> str:
         """All internal counters in Prometheus text form, for people who debug the daemon."""
         ...
@@ -215,6 +271,38 @@ class LocalBackend(Protocol):
         Raises:
             MeshdError: "not_found" for an action that this daemon does not have.
         """
+        ...
+
+    async def enable_udp_gro(self) -> None:
+        """Let this system forward UDP in batches. MeshdError says why that failed."""
+        ...
+
+    async def use_exit_node(self, enabled: bool) -> JSON:
+        """Switch the exit node off, or the last one on again; the new preferences. MeshdError when there was none."""
+        ...
+
+    async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
+        """A request to the coordination server; `NodeKey` is added. Its status and body, whatever they are.
+
+        Raises:
+            MeshdError: "unavailable" before the first netmap, others when the server cannot be asked.
+        """
+        ...
+
+    async def disconnect_control(self) -> None:
+        """Drop the connection to the coordination server; it is opened again."""
+        ...
+
+    async def start_update(self) -> None:
+        """Try to update this program; `update_progress` tells the rest."""
+        ...
+
+    async def upload_metrics(self, updates: list[Any]) -> None:
+        """Count for a local program: `[{name, type, value, op?}]` ("invalid", with nothing counted)."""
+        ...
+
+    async def log_component(self, component: str, seconds: int) -> None:
+        """Log a part of the daemon in detail for a while ("invalid" for a name it does not know)."""
         ...
 
     async def shutdown(self) -> None:

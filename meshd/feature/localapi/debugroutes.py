@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import orjson
+
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.feature.localapi.jsontext import json_response, parse_object
-from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, plain
+from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, error_response, plain
 from meshd.io.http.h1server import HttpError, Response
 
 log = get_logger(__name__)
@@ -76,6 +78,29 @@ async def _debug_log(call: Call) -> Response:
     return Response(NO_CONTENT)
 
 
+async def _upload_metrics(call: Call) -> Response:
+    try:
+        updates = orjson.loads(await call.request.body())
+    except orjson.JSONDecodeError:
+        raise HttpError(400, "invalid JSON body") from None
+    if not isinstance(updates, list):
+        raise HttpError(400, "invalid JSON body")
+    await call.backend.upload_metrics(updates)
+    return json_response({})
+
+
+async def _component_logging(call: Call) -> Response:
+    component = await call.request.value("component")
+    seconds = await call.request.value("secs")
+    digits = seconds.removeprefix("-")
+    amount = int(seconds) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
+    try:
+        await call.backend.log_component(component, amount)
+    except MeshdError as error:
+        return error_response(error, key="Error", status=200)
+    return json_response({"Error": ""})
+
+
 async def _shutdown(call: Call) -> Response:
     await call.backend.shutdown()
     return Response(200)
@@ -91,5 +116,13 @@ ROUTES = [
     Route("goroutines", _stacks, Access.WRITE, "goroutine dump access denied"),
     Route("bugreport", _bug_report, Access.READ, "bugreport access denied", methods=_POST, wrong_method=_ONLY_POST),
     Route("debug-log", _debug_log, Access.READ, "debug-log access denied", methods=_POST, wrong_method=_ONLY_POST),
+    Route("component-debug-logging", _component_logging, Access.WRITE, "debug access denied"),
+    Route(
+        "upload-client-metrics",
+        _upload_metrics,
+        Access.OPEN,
+        methods=_POST,
+        wrong_method=(405, "unsupported method"),
+    ),
     Route("shutdown", _shutdown, Access.WRITE, "shutdown access denied", methods=_POST, wrong_method=_ONLY_POST),
 ]

@@ -7,7 +7,7 @@ import hashlib
 from meshd.base.errors import MeshdError
 from meshd.feature.localapi.jsontext import json_response, parse_object
 from meshd.feature.localapi.route import Access, Call, Route, error_response, require
-from meshd.io.http.h1server import Response
+from meshd.io.http.h1server import HttpError, Response
 
 
 async def _prefs(call: Call) -> Response:
@@ -35,7 +35,21 @@ async def _serve_config(call: Call) -> Response:
     """This node serves nothing: its configuration is null, with the tag that conditional writers expect."""
     body = b"null"
     etag = hashlib.sha256(body).hexdigest()
-    return Response(200, [("Content-Type", "application/json"), ("Etag", etag)], body)
+    if call.request.method == "GET":
+        return Response(200, [("Content-Type", "application/json"), ("Etag", etag)], body)
+    require(call, Access.WRITE, "serve config denied")
+    try:
+        wanted = parse_object(await call.request.body())
+    except HttpError as error:
+        return error_response(MeshdError(f"decoding config: {error.text}"))
+    if not call.backend.has_netmap():
+        return error_response(MeshdError("updating config: netMap is nil"))
+    condition = call.request.header("if-match")
+    if condition and condition != etag:
+        raise HttpError(412, "etag mismatch")
+    if any(wanted.values()):
+        return error_response(MeshdError("updating config: this build of meshd cannot serve"))
+    return Response(200)
 
 
 ROUTES = [
@@ -60,7 +74,7 @@ ROUTES = [
         _serve_config,
         Access.READ,
         "serve config denied",
-        methods=("GET",),
+        methods=("GET", "POST"),
         wrong_method=(405, "method not allowed"),
     ),
 ]

@@ -14,7 +14,20 @@ from urllib.parse import unquote
 
 from meshd.base.log import get_logger, kv
 from meshd.base.version import CAPABILITY_VERSION, long_version
-from meshd.feature.localapi import busroute, debugroutes, loginroutes, prefsroutes, proberoutes, statusroutes
+from meshd.feature.localapi import (
+    absentroutes,
+    busroute,
+    controlroutes,
+    debugroutes,
+    dialroutes,
+    lockroutes,
+    loginroutes,
+    logtap,
+    networkroutes,
+    prefsroutes,
+    proberoutes,
+    statusroutes,
+)
 from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.feature.localapi.permission import permissions
 from meshd.feature.localapi.route import Call, Route
@@ -42,7 +55,10 @@ _HEADERS = [
 
 _ROUTES: dict[str, Route] = {
     route.name: route
-    for module in (statusroutes, prefsroutes, loginroutes, proberoutes, busroute, debugroutes)
+    for module in (
+        *(statusroutes, prefsroutes, loginroutes, proberoutes, busroute, debugroutes, networkroutes, controlroutes),
+        *(dialroutes, lockroutes, logtap, absentroutes),
+    )
     for route in module.ROUTES
 }
 

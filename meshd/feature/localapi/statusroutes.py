@@ -9,13 +9,13 @@ from meshd.feature.localapi.jsontext import json_response
 from meshd.feature.localapi.route import Access, Call, Route
 from meshd.io.http.h1server import HttpError, Response
 
-_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
-_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+TRUE_TEXTS = {"1", "t", "T", "TRUE", "true", "True"}
+FALSE_TEXTS = {"0", "f", "F", "FALSE", "false", "False"}
 
 
 def parse_bool(text: str, default: bool) -> bool:
     """A boolean parameter; anything unreadable counts as not given."""
-    return True if text in _TRUE else False if text in _FALSE else default
+    return True if text in TRUE_TEXTS else False if text in FALSE_TEXTS else default
 
 
 async def _status(call: Call) -> Response:
