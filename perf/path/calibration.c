@@ -36,13 +36,21 @@
 #ifndef SOL_UDP
 #define SOL_UDP 17
 #endif
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
 
 enum { HEADER = 16, TAG = 16, ROOM = 1 << 17, MAX_SEND = 65000, MAX_SEGMENTS = 64, MAX_MERGED = 65000 };
+enum { TCP = 6, UDP = 17, UDP_BYTES = 8 };
 enum cipher { NONE, SODIUM, OPENSSL };
 
 typedef struct virtio_net_hdr vnet_t;
 
-static int tun, udp;
+static int tun, udp, uso;
 static enum cipher cipher;
 static struct sockaddr_in peer;
 static unsigned char key[32];
@@ -92,10 +100,17 @@ static uint64_t pseudo_sum(const uint8_t *ip, size_t length, int protocol)
     return sum(ip + 12, 8, (uint64_t)htons((uint16_t)protocol) + htons((uint16_t)length));
 }
 
+static size_t ip_header(const uint8_t *ip) { return (size_t)(ip[0] & 15) * 4; }
+
+static size_t transport_header(const uint8_t *ip)
+{
+    return ip[9] == TCP ? (size_t)(ip[ip_header(ip) + 12] >> 4) * 4 : UDP_BYTES;
+}
+
 static void finish_ip(uint8_t *ip)
 {
     ip[10] = ip[11] = 0;
-    store_checksum(ip + 10, sum(ip, (size_t)(ip[0] & 15) * 4, 0));
+    store_checksum(ip + 10, sum(ip, ip_header(ip), 0));
 }
 
 /* ---- one AEAD ---- */
@@ -213,23 +228,27 @@ static void send_whole(struct sender *s, const vnet_t *vnet, const uint8_t *ip, 
 
 static void send_segments(struct sender *s, const vnet_t *vnet, const uint8_t *ip, size_t n)
 {
-    size_t ip_bytes = (size_t)(ip[0] & 15) * 4, tcp_bytes = (size_t)(ip[ip_bytes + 12] >> 4) * 4;
-    size_t head = ip_bytes + tcp_bytes, mss = vnet->gso_size, offset;
+    size_t ip_bytes = ip_header(ip), l4_bytes = transport_header(ip), head = ip_bytes + l4_bytes;
+    size_t mss = vnet->gso_size, offset, checksum_at = ip[9] == TCP ? 16 : 6;
     uint32_t sequence = get32(ip + ip_bytes + 4);
     uint16_t ident = get16(ip + 4);
     for (offset = head; offset < n; offset += mss) {
         size_t payload = n - offset < mss ? n - offset : mss, total = head + payload;
-        uint8_t *at = place(s, total), *tcp = at + ip_bytes;
+        uint8_t *at = place(s, total), *l4 = at + ip_bytes;
         memcpy(at, ip, head);
         memcpy(at + head, ip + offset, payload);
         put16(at + 2, (uint16_t)total);
         put16(at + 4, ident++);
         finish_ip(at);
-        put32(tcp + 4, sequence + (uint32_t)(offset - head));
-        if (offset + payload < n)
-            tcp[13] &= (uint8_t)~9; /* FIN and PSH belong to the last one */
-        tcp[16] = tcp[17] = 0;
-        store_checksum(tcp + 16, sum(tcp, tcp_bytes + payload, pseudo_sum(at, tcp_bytes + payload, 6)));
+        if (ip[9] == TCP) {
+            put32(l4 + 4, sequence + (uint32_t)(offset - head));
+            if (offset + payload < n)
+                l4[13] &= (uint8_t)~9; /* FIN and PSH belong to the last one */
+        } else {
+            put16(l4 + 4, (uint16_t)(UDP_BYTES + payload));
+        }
+        l4[checksum_at] = l4[checksum_at + 1] = 0;
+        store_checksum(l4 + checksum_at, sum(l4, l4_bytes + payload, pseudo_sum(at, l4_bytes + payload, ip[9])));
         send_placed(s, at, total);
     }
 }
@@ -255,7 +274,7 @@ static void *send_loop(void *unused)
             size_t n = (size_t)got - sizeof *vnet;
             if (vnet->gso_type == VIRTIO_NET_HDR_GSO_NONE)
                 send_whole(&s, vnet, ip, n);
-            else if ((vnet->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV4 && vnet->gso_size)
+            else if ((ip[9] == TCP || ip[9] == UDP) && vnet->gso_size)
                 send_segments(&s, vnet, ip, n);
         }
     }
@@ -275,21 +294,24 @@ static void write_merged(struct merged *m)
 {
     vnet_t *vnet = (vnet_t *)m->room;
     uint8_t *ip = m->room + sizeof *vnet;
-    size_t ip_bytes = (size_t)(ip[0] & 15) * 4;
+    size_t ip_bytes = ip_header(ip);
     if (!m->bytes)
         return;
     memset(vnet, 0, sizeof *vnet);
     if (m->pieces > 1) {
-        uint16_t partial = fold(pseudo_sum(ip, m->bytes - ip_bytes, 6));
+        int tcp = ip[9] == TCP;
+        uint16_t partial = fold(pseudo_sum(ip, m->bytes - ip_bytes, ip[9]));
         put16(ip + 2, (uint16_t)m->bytes);
         finish_ip(ip);
-        memcpy(ip + ip_bytes + 16, &partial, 2);
+        if (!tcp)
+            put16(ip + ip_bytes + 4, (uint16_t)(m->bytes - ip_bytes));
         vnet->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-        vnet->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+        vnet->gso_type = tcp ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_UDP_L4;
         vnet->gso_size = (uint16_t)m->mss;
-        vnet->hdr_len = (uint16_t)(ip_bytes + (size_t)(ip[ip_bytes + 12] >> 4) * 4);
+        vnet->hdr_len = (uint16_t)(ip_bytes + transport_header(ip));
         vnet->csum_start = (uint16_t)ip_bytes;
-        vnet->csum_offset = 16;
+        vnet->csum_offset = tcp ? 16 : 6;
+        memcpy(ip + ip_bytes + vnet->csum_offset, &partial, 2);
     }
     if (write(tun, m->room, m->bytes + sizeof *vnet) < 0 && errno != EAGAIN && errno != EIO)
         perror("write to TUN");
@@ -301,31 +323,34 @@ static void write_merged(struct merged *m)
 static int continues(const struct merged *m, const uint8_t *p, size_t n, size_t head)
 {
     const uint8_t *first = m->room + sizeof(vnet_t);
-    size_t ip_bytes = (size_t)(p[0] & 15) * 4;
+    size_t ip_bytes = ip_header(p);
     const uint8_t *a = first + ip_bytes, *b = p + ip_bytes;
-    if (!m->bytes || first[9] != 6 || first[0] != p[0] || memcmp(first + 12, p + 12, 8) || memcmp(a, b, 4))
+    if (!m->bytes || first[9] != p[9] || first[0] != p[0] || memcmp(first + 12, p + 12, 8) || memcmp(a, b, 4))
         return 0;
+    if (m->bytes + n - head > MAX_MERGED || n - head > m->mss || (m->bytes - head) % m->mss)
+        return 0;
+    if (p[9] == UDP)
+        return uso && m->pieces < MAX_SEGMENTS && (b[6] || b[7]);
     if (a[12] != b[12] || memcmp(a + 8, b + 8, 4) || memcmp(a + 20, b + 20, head - ip_bytes - 20))
         return 0;
-    if ((b[13] & ~0x18) || (a[13] & ~0x10) || n - head > m->mss || (m->bytes - head) % m->mss)
-        return 0;
-    return get32(a + 4) + (m->bytes - head) == get32(b + 4) && m->bytes + n - head <= MAX_MERGED;
+    return !(b[13] & ~0x18) && !(a[13] & ~0x10) && get32(a + 4) + (m->bytes - head) == get32(b + 4);
 }
 
 static void deliver(struct merged *m, const uint8_t *p, size_t n)
 {
     uint8_t *first = m->room + sizeof(vnet_t);
-    size_t ip_bytes = (size_t)(p[0] & 15) * 4, total = get16(p + 2), head = 0;
+    size_t ip_bytes = ip_header(p), total = get16(p + 2), head = 0;
     if (total > n || total < 20)
         return;
-    if (p[9] == 6 && total >= ip_bytes + 20)
-        head = ip_bytes + (size_t)(p[ip_bytes + 12] >> 4) * 4;
+    if ((p[9] == TCP && total >= ip_bytes + 20) || (p[9] == UDP && total >= ip_bytes + UDP_BYTES))
+        head = ip_bytes + transport_header(p);
     if (head && total > head && continues(m, p, total, head)) {
         memcpy(first + m->bytes, p + head, total - head);
         m->bytes += total - head;
         m->pieces++;
-        first[ip_bytes + 13] |= p[ip_bytes + 13] & 8;
-        if (total - head < m->mss || (p[ip_bytes + 13] & 8))
+        if (p[9] == TCP)
+            first[ip_bytes + 13] |= p[ip_bytes + 13] & 8;
+        if (total - head < m->mss || (p[9] == TCP && (p[ip_bytes + 13] & 8)))
             write_merged(m);
         return;
     }
@@ -334,7 +359,7 @@ static void deliver(struct merged *m, const uint8_t *p, size_t n)
     m->bytes = total;
     m->pieces = 1;
     m->mss = total - head;
-    if (!head || total == head)
+    if (!head || total <= head)
         write_merged(m);
 }
 
@@ -390,8 +415,11 @@ static void open_tun(const char *name)
         fail("/dev/net/tun");
     snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
     request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
-    if (ioctl(tun, TUNSETIFF, &request) || ioctl(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4))
+    if (ioctl(tun, TUNSETIFF, &request))
         fail("TUN");
+    uso = !ioctl(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_USO4 | TUN_F_USO6); /* Linux 6.2 */
+    if (!uso && ioctl(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4))
+        fail("offloads of TUN");
 }
 
 static void open_udp(int port)
