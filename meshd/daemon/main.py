@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.log import KeyValueFormatter, get_logger, kv
 from meshd.base.version import long_version
 from meshd.daemon.flags import Flags, HelpWanted, parse_flags
+from meshd.daemon.memory import keep_what_is_there, set_up_memory
 
 if TYPE_CHECKING:
     from meshd.daemon.assembly import RunningNode
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
-GC_THRESHOLDS = (5000, 20, 20)
 
 
 def main() -> int:
@@ -86,9 +85,7 @@ def run(flags: Flags) -> int:
     """Run until a signal comes; 0 when one did."""
     import uvloop
 
-    # Reference counts free nearly everything here; the default thresholds spend a quarter of the time that a
-    # large network map takes on looking for cycles.
-    gc.set_threshold(*GC_THRESHOLDS)
+    set_up_memory()
 
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -124,7 +121,7 @@ async def serve(flags: Flags) -> int:
         for server in (await _start_proxy(flags, node), await _start_debug(flags, node)):
             if server is not None:
                 exits.push_async_callback(server.close)
-        gc.freeze()  # what is there by now stays: the collector need not look at it again
+        keep_what_is_there()
         log.info("started", extra=kv(version=long_version(), socket=flags.socket, tun=flags.tun))
         await stopped.wait()
         log.info("stopping")
