@@ -15,9 +15,7 @@ class MeshdError(Exception):
     secret.
     """
 
-    def __init__(
-        self, message: str, *, code: str = "internal", hint: str | None = None, **facts: object
-    ) -> None:
+    def __init__(self, message: str, *, code: str = "internal", hint: str | None = None, **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
