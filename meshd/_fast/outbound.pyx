@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_seal_c
-from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64
+from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64, fast_store32
 from meshd._fast.filter cimport FILTER_ACCEPT, filter_out_c
 from meshd._fast.lpm cimport lpm_lookup_c
 from meshd._fast.packet cimport FAST_OK, parse_c
@@ -120,15 +120,16 @@ cdef void _send_udp(outbound_t* out, run_t* run) noexcept nogil:
     cdef plane_t* plane = out.plane
     cdef bint v4 = (<sockaddr*> run.path.address.name).sa_family == AF_INET
     cdef int fd = <int> fast_load32(&plane.udp4 if v4 else &plane.udp6)
-    cdef uint32_t* mode = &plane.udp_mode4 if v4 else &plane.udp_mode6
-    cdef uint32_t before = mode[0]
+    cdef uint32_t* shared = &plane.udp_mode4 if v4 else &plane.udp_mode6
+    cdef uint32_t before = fast_load32(shared), mode = before
     cdef int failure
     if fd < 0:
         count_c(plane, out.worker, OUT_NO_SOCKET, run.count)
         return
-    failure = udp_send_c(fd, &run.path.address, out.arena + run.offset, run.bytes, run.segment, mode, out.patient)
+    failure = udp_send_c(fd, &run.path.address, out.arena + run.offset, run.bytes, run.segment, &mode, out.patient)
     count_c(plane, out.worker, UDP_WRITES, 1)
-    if (before & ~mode[0]) & UDP_GSO:
+    if (before & ~mode) & UDP_GSO:
+        fast_store32(shared, mode)
         count_c(plane, out.worker, OUT_GSO_OFF, 1)
     if failure:
         _send_failed(out, run, failure)

@@ -158,8 +158,8 @@ cdef class Plane(Registry):
 
     cdef _take_sockets(self, int udp4_fd, int udp6_fd):
         cdef uint32_t tail = (self.c.udp_mode4 | self.c.udp_mode6) & UDP_TAIL
-        self.c.udp_mode4 = (udp_probe_c(udp4_fd) if udp4_fd >= 0 else 0) | tail
-        self.c.udp_mode6 = (udp_probe_c(udp6_fd) if udp6_fd >= 0 else 0) | tail
+        fast_store32(&self.c.udp_mode4, (udp_probe_c(udp4_fd) if udp4_fd >= 0 else 0) | tail)
+        fast_store32(&self.c.udp_mode6, (udp_probe_c(udp6_fd) if udp6_fd >= 0 else 0) | tail)
         fast_store32(&self.c.udp4, <uint32_t> udp4_fd)
         fast_store32(&self.c.udp6, <uint32_t> udp6_fd)
         fast_store32(&self.c.udp_changes, self.c.udp_changes + 1)
@@ -188,9 +188,9 @@ cdef class Plane(Registry):
         for fd, v4 in ((<int> self.c.udp4, True), (<int> self.c.udp6, False)):
             mode = (udp_probe_c(fd) if fd >= 0 and udp_gso else 0) | tail
             if v4:
-                self.c.udp_mode4 = mode
+                fast_store32(&self.c.udp_mode4, mode)
             else:
-                self.c.udp_mode6 = mode
+                fast_store32(&self.c.udp_mode6, mode)
 
     # -- packets of the loop
 
