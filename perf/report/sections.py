@@ -68,7 +68,7 @@ def path(report: dict[str, Any]) -> Section:
 def scale(report: dict[str, Any]) -> Section:
     """Of ``perf.scale``."""
     sizes = report["sizes"]
-    xs = [one["peers"] for one in sizes]
+    xs = [one["admitted"] for one in sizes]
     deltas = {kind: [one["deltas"][kind]["median_ms"] for one in sizes] for kind in sizes[0]["deltas"]}
     packet = {
         "longest prefix": [one["lookup_all_ns"] for one in sizes],
