@@ -1,6 +1,6 @@
 """Login profiles: several identities on one machine, one of them current.
 
-Pure values and their JSON (features of section 6.2); the node layer stores them.
+Pure values and their JSON; the node layer stores them.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def parse_flags(arguments: Sequence[str], environment: Mapping[str, str] = os.en
 
 
 def _complete(flags: Flags) -> None:
-    """State and its directory follow from each other (features of 4.1)."""
+    """State and its directory follow from each other."""
     if not flags.socket:
         raise _usage_error("--socket is required")
     if not flags.state:

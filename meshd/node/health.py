@@ -1,4 +1,4 @@
-"""What is wrong with this node right now, in words for the user (HE rows).
+"""What is wrong with this node right now, in words for the user.
 
 Each problem has a code; setting the same code again replaces its text, clearing removes it. Some problems show only
 once they have lasted: most of them pass by themselves.
