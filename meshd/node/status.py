@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from meshd.base.addr import AddrPort, format_ip
+from meshd.base.addr import format_ip
 from meshd.base.gotime import ZERO_TIME, format_time
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.state import State
 from meshd.node.nodejson import user_json
+from meshd.wire.control import Hostinfo
 
 JSON = dict[str, Any]
 
@@ -138,6 +139,7 @@ def _peer(snapshot: Snapshot, node: Node) -> JSON:
 
 def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
     host = node.hostinfo if node else None
+    ips = _ips(node) if node else None
     shown: JSON = {
         "ID": node.stable_id if node else "",
         "NodeID": node.id if node else 0,
@@ -146,12 +148,15 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
         "DNSName": node.name if node else "",
         "OS": host.os if host else "",
         "UserID": node.user if node else 0,
-        "TailscaleIPs": _ips(node) if node else None,
+        "TailscaleIPs": ips,
     }
-    if node:
+    if node and ips is not None:
         if node.sharer:
             shown["AltSharerUserID"] = node.sharer
-        shown["AllowedIPs"] = [str(p) for p in node.allowed_ips]
+        single = node.allowed_ips is node.addresses
+        shown["AllowedIPs"] = (
+            [f"{ip}/128" if ":" in ip else f"{ip}/32" for ip in ips] if single else [str(p) for p in node.allowed_ips]
+        )
         if node.tags:
             shown["Tags"] = list(node.tags)
         if node.primary_routes:
@@ -171,7 +176,7 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
         "ExitNode": exit_node,
         "ExitNodeOption": bool(node and node.offers_exit),
         "Active": traffic.active,
-        "PeerAPIURL": _peer_api(node),
+        "PeerAPIURL": _peer_api(host, ips or ()),
         "TaildropTarget": 0,
         "NoFileSharingReason": "",
         "InNetworkMap": False,
@@ -183,13 +188,14 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
     return shown
 
 
-def _peer_api(node: Node | None) -> list[str] | None:
-    if node is None or node.hostinfo is None:
+def _peer_api(host: Hostinfo | None, ips: Iterable[str]) -> list[str] | None:
+    ports = {s.proto: s.port for s in host.services} if host is not None else None
+    if not ports:
         return None
-    ports = {s.proto: s.port for s in node.hostinfo.services or ()}
     urls = []
-    for ip in node.ips:
-        port = ports.get(f"peerapi{ip.version}")
+    for ip in ips:
+        six = ":" in ip
+        port = ports.get("peerapi6" if six else "peerapi4")
         if port:
-            urls.append(f"http://{AddrPort(ip, port)}")
+            urls.append(f"http://[{ip}]:{port}" if six else f"http://{ip}:{port}")
     return urls or None
