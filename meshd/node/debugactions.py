@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from meshd.base.errors import MeshdError
+from meshd.core.controlknobs import control_knobs
 from meshd.node.backend import Backend
 from meshd.node.magicsock import MagicSock
 
@@ -27,6 +28,7 @@ class DebugActions:
             "break-tcp-conns": self._break_tcp,
             "force-netmap-update": lambda _: backend.apply(),
             "notify": self._notify,
+            "control-knobs": lambda _: control_knobs(backend.netmap),
             "peer-disco-keys": self._disco_keys,
             "peer-relay-servers": lambda _: [],
             "current-netmap": self._current_netmap,

@@ -177,14 +177,19 @@ class NodeService(Inspection):
         self._uploaded.update(updates, self._own_counters())
 
     def user_metrics(self) -> str:
-        routes = len(self._backend.prefs.advertise_routes or ())
-        return (
-            "# HELP tailscaled_advertised_routes Number of advertised network routes\n"
-            "# TYPE tailscaled_advertised_routes gauge\n"
-            f"tailscaled_advertised_routes {routes}\n"
-            "# HELP tailscaled_health_messages Number of health messages\n"
-            "# TYPE tailscaled_health_messages gauge\n"
-            f'tailscaled_health_messages{{type="warning"}} {len(self._backend.health.texts())}\n'
+        """The metrics with stable names; everything else may change from one version to the next."""
+        backend, netmap = self._backend, self._backend.netmap
+        advertised = backend.prefs.routes()
+        allowed = netmap.self_node.allowed_ips if netmap is not None else ()
+        gauges = (
+            ("advertised_routes", "Number of advertised network routes", "", len(advertised)),
+            ("approved_routes", "Number of approved network routes", "", sum(r in allowed for r in advertised)),
+            ("health_messages", "Number of health messages", '{type="warning"}', len(backend.health.texts())),
+            ("home_derp_region_id", "Relay region of this node's home", "", self._magicsock.home_relay),
+        )
+        return "".join(
+            f"# TYPE tailscaled_{name} gauge\n# HELP tailscaled_{name} {text}\ntailscaled_{name}{labels} {value}\n"
+            for name, text, labels, value in gauges
         )
 
     # -- watching -------------------------------------------------------------------------------------------
