@@ -14,8 +14,9 @@ from meshd.cli.flags import DURATION, STRING, Flag, Parsed
 from meshd.cli.output import err, printable
 from meshd.cli.progress import progress
 
-_KEY_END = b" PRIVATE KEY-----\n"
-"""Where the private key ends in a pair: it comes first, the certificates follow."""
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_PRIVATE_KEY = b" PRIVATE KEY-----"
+"""Marks in a pair: the private key comes first, the certificates follow."""
 
 
 def _run(client: LocalClient, flags: Parsed) -> None:
@@ -59,13 +60,10 @@ def _fetch(client: LocalClient, domain: str, validity_s: float) -> tuple[bytes, 
     route = f"cert/{quote(domain, safe='')}?type=pair&min_validity={validity_s:g}s"
     with progress(f"waiting for the certificate of {printable(domain)}"):
         pair = client.call("GET", route).body
-    end = pair.find(_KEY_END)
-    if end < 0:
-        raise CliError("local meshd answered without a private key")
-    end += len(_KEY_END)
-    key, certificate = pair[:end], pair[end:]
-    if b" PRIVATE KEY-----" in certificate:
-        raise CliError("local meshd answered with more than one private key")
+    key, mark, certificates = pair.partition(_CERTIFICATE)
+    certificate = mark + certificates
+    if _PRIVATE_KEY not in key or not mark or _PRIVATE_KEY in certificate:
+        raise CliError("local meshd answered something else than a private key and its certificates")
     return certificate, key
 
 

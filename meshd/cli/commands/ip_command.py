@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
+from meshd.cli.completion import complete_node
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, STRING, Flag, Parsed
 from meshd.cli.nodes import address_of, node_with_ip
@@ -51,4 +52,5 @@ COMMAND = Command(
         Flag("assert", STRING, "", "print nothing, and fail unless this machine has this address"),
     ],
     run=_run,
+    complete=complete_node,
 )

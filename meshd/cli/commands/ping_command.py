@@ -6,6 +6,7 @@ import time
 
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
+from meshd.cli.completion import complete_node
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, DURATION, INT, Flag, Parsed, format_duration
 from meshd.cli.nodes import address_of, canonical_ip
@@ -124,4 +125,5 @@ The node is given by its name in the mesh or by an address in it.""",
         Flag("verbose", BOOL, False, "say more"),
     ],
     run=_run,
+    complete=complete_node,
 )

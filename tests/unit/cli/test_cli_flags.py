@@ -271,10 +271,9 @@ _WORDS: dict[str, list[str]] = {
 """Arguments that make a command ask the daemon."""
 
 _ALONE = frozenset(
-    ("", "version", "licenses", "update", "id-token", "completion", "completion bash", "completion zsh")
-    + ("completion fish", "completion __complete", "configure", "dns", "drive", "exit-node", "file", "funnel", "serve")
-    + ("syspolicy", "debug", "debug env", "debug stat", "debug resolve", "debug via", "debug local-creds")
-    + ("debug test-risk", "wait")
+    {"", "version", "licenses", "update", "id-token", "dns", "drive", "exit-node", "file", "funnel", "serve", "wait"}
+    | {"completion", "completion bash", "completion zsh", "completion fish", "completion __complete", "syspolicy"}
+    | {"debug", "debug env", "debug stat", "debug resolve", "debug via", "debug local-creds", "debug test-risk"}
 )
 """Commands that need no daemon, or only wait for it."""
 
