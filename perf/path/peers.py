@@ -61,7 +61,10 @@ def mesh_nodes(hosts: Hosts, kind: Daemon, network: str, *, relayed: bool) -> Pa
     sockets = {host: f"--socket={hosts.directory / host}/sock" for host in "ab"}
     target = on("b", program(kind.command), sockets["b"], "ip", "-4").strip()
     _expect_path(kind, sockets["a"], target, relayed=relayed)
-    return Pair(kind.name, nodes["a"], nodes["b"], target, joined.relay, joined.relay_name)
+    pair = Pair(kind.name, nodes["a"], nodes["b"], target)
+    if relayed:
+        pair.relay, pair.relay_name = joined.relay, joined.relay_name
+    return pair
 
 
 def _expect_path(kind: Daemon, socket: str, target: str, *, relayed: bool) -> None:
