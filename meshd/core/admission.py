@@ -289,8 +289,11 @@ class Admission:
                 reason = self._notes[node_id]
             if reason is not None:
                 refusal = Refusal(node_id=node_id, name=_shown(node.name), reason=reason)
+        if refusal == self._refused.get(node_id):
+            return
+        self._netmap.listed_refusals = None
         if refusal is None:
-            self._refused.pop(node_id, None)
+            del self._refused[node_id]
         elif node_id in self._refused or len(self._refused) < MAX_REFUSALS:
             self._refused[node_id] = refusal
 

@@ -45,6 +45,7 @@ class Netmap:
         "domain",
         "filter_rules",
         "health",
+        "listed_refusals",
         "lock_disabled",
         "lock_head",
         "peers",
@@ -62,6 +63,7 @@ class Netmap:
         self.by_ip: dict[bytes, int] = {}  # own addresses of nodes (packed), not their routes
         self.by_name: dict[str, tuple[int, ...]] = {}  # lower case, no trailing dot; ids ascending
         self.refused: Mapping[int, Refusal] = {}
+        self.listed_refusals: list[Refusal] | None = None  # what `refusals` found, until ``refused`` changes
         self.user_profiles: dict[int, UserProfile] = {}
         self.derp_map: DERPMap | None = None
         self.dns: DNSConfig | None = None
@@ -128,10 +130,13 @@ class Netmap:
 
     def refusals(self) -> list[Refusal]:
         """What was refused, by id, bounded; the last entry counts the ones left out."""
+        if self.listed_refusals is not None:
+            return self.listed_refusals
         listed = [self.refused[node_id] for node_id in sorted(self.refused)[:MAX_LISTED_REFUSALS]]
         left_out = len(self.refused) - len(listed)
         if left_out:
             listed.append(Refusal(node_id=0, name="", reason=f"and {left_out} more were refused"))
+        self.listed_refusals = listed
         return listed
 
 

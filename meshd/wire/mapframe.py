@@ -11,8 +11,8 @@ from typing import Final
 from meshd.base.errors import WireError
 from meshd.wire.zstd import compress, decompress
 
-MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Limit of one message, both as framed and decompressed. 10 000 peers take about 15 MB."""
+MAX_MESSAGE: Final = 128 * 1024 * 1024
+"""Limit of one message, both as framed and decompressed. 100 000 peers, as many as a netmap takes, are about 90 MB."""
 
 KEEP_ALIVE_JSON: Final = b'{"KeepAlive":true}'
 """The exact bytes that clients recognise without decoding."""

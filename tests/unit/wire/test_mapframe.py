@@ -27,7 +27,7 @@ def test_map_frame_bytewise_round_trip(zstd):
     assert found == messages
 
 
-@pytest.mark.parametrize("header", ["00000000", "ffffffff", "01000004"])
+@pytest.mark.parametrize("header", ["00000000", "ffffffff", "01000008"])
 def test_map_frame_length_out_of_range_rejected(header):
     with pytest.raises(WireError, match="length"):
         MapFrameReader(zstd=False).feed(bytes.fromhex(header))
