@@ -1,4 +1,4 @@
-"""Switches that the network turns on a node, by the names under which clients show them (features section 8)."""
+"""Switches that the network turns on a node, by the names under which clients show them."""
 
 from __future__ import annotations
 

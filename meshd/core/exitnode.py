@@ -1,4 +1,4 @@
-"""Choosing an exit node: switching the chosen one off and on again, and suggesting one (EX-05)."""
+"""Choosing an exit node: switching the chosen one off and on again, and suggesting one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detailed logging of one part of the daemon for a while (DB-01)."""
+"""Detailed logging of one part of the daemon for a while."""
 
 from __future__ import annotations
 

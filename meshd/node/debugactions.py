@@ -1,4 +1,4 @@
-"""The actions behind ``debug``: each does one thing that a person asks for while looking for a fault (DB-02)."""
+"""The actions behind ``debug``: each does one thing that a person asks for while looking for a fault."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from meshd.core.node import Node
 from meshd.core.path import PathChange
 from meshd.host.resolvconf import read_resolv_conf
 from meshd.node.backend import Backend
+from meshd.node.dnsquery import query_json
 from meshd.node.magicsock import MagicSock
 from meshd.node.probes import peer_for
 from meshd.wire.control import encode
@@ -106,6 +107,9 @@ class Inspection:
         except OSError as error:
             raise MeshdError(f"reading the DNS configuration of this system: {error.strerror}") from None
         return {"Nameservers": list(found.nameservers), "SearchDomains": list(found.search), "MatchDomains": []}
+
+    async def dns_query(self, name: str, kind: str) -> JSON:
+        return await query_json(self._backend.netmap, name, kind)
 
     def path_changes(self, ip: IPAddress) -> list[JSON]:
         netmap = self._backend.netmap

@@ -425,6 +425,11 @@ class FakeBackend:
             answer |= {"PeerAPIURL": "http://100.64.0.1:58436", "NodeName": "node-a.mesh.test."}
         return answer | (self.ping_answer or {})
 
+    async def dns_query(self, name: str, kind: str) -> dict[str, Any]:
+        if kind == "X":
+            raise MeshdError("unknown DNS message type: X", code="invalid")
+        return {"Bytes": "AAE=", "Resolvers": [{"Addr": "10.99.0.1"}]}
+
     async def netcheck(self) -> dict[str, Any]:
         return {
             "Now": "2026-11-23T09:18:05.243100655Z", "UDP": True, "IPv6": False, "IPv4": True,

@@ -105,11 +105,6 @@ async def _reload_config(call: Call) -> Response:
     return json_response({"Reloaded": False, "Err": ""})
 
 
-async def _dns_query(call: Call) -> Response:
-    del call
-    raise HttpError(501, "this build of meshd has no resolver")
-
-
 _GET, _POST = ("GET",), ("POST",)
 _ONLY_GET = (405, "only GET allowed")
 
@@ -134,5 +129,4 @@ ROUTES = [
         wrong_method=(405, "unsupported method"),
     ),
     Route("reload-config", _reload_config, Access.WRITE, methods=_POST, wrong_method=(405, "use POST")),
-    Route("dns-query", _dns_query, Access.WRITE, "dns-query access denied", methods=_GET, wrong_method=_ONLY_GET),
 ]

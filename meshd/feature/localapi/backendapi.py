@@ -249,6 +249,16 @@ class LocalBackend(Protocol):
         """
         ...
 
+    async def dns_query(self, name: str, kind: str) -> JSON:
+        """One question ("A", "AAAA", ...; "" is A), answered as this node resolves names.
+
+        `{Bytes, Resolvers}`: the response message in base64, and the resolvers in charge of that name or None.
+
+        Raises:
+            MeshdError: "invalid" for an unknown type, "internal" when nobody answers.
+        """
+        ...
+
     async def netcheck(self) -> JSON:
         """Probe the network now (STUN, relay latency, port mapping) and report.
 

@@ -18,6 +18,12 @@ async def _dns_os_config(call: Call) -> Response:
     return json_response(call.backend.os_dns())
 
 
+async def _dns_query(call: Call) -> Response:
+    name, kind = await call.request.value("name"), await call.request.value("type")
+    with call.request.cancel_if_gone():
+        return json_response(await call.backend.dns_query(name, kind))
+
+
 async def _cert_domains(call: Call) -> Response:
     return json_response(call.backend.cert_domains())
 
@@ -90,6 +96,7 @@ ROUTES = [
         methods=_GET,
         wrong_method=_ONLY_GET,
     ),
+    Route("dns-query", _dns_query, Access.WRITE, "dns-query access denied", methods=_GET, wrong_method=_ONLY_GET),
     Route("cert-domains", _cert_domains, Access.READ, "cert-domains access denied"),
     Route("services", _services, Access.OPEN, methods=_GET, wrong_method=_ONLY_GET),
     Route("debug-packet-filter-matches", _filter_matches, Access.WRITE, "debug access denied"),
