@@ -20,6 +20,7 @@ __all__ = ["DEFAULT_SOCKET", "JSON", "Answer", "LocalClient", "Stream", "Watcher
 
 DEFAULT_SOCKET = "/run/meshd/meshd.sock"
 
+_DAEMON = "meshd"
 _HOST = "local-tailscaled.sock"
 _PREFIX = "/localapi/v0/"
 _MAX_HEADER_LINES = 100
@@ -187,8 +188,14 @@ class LocalClient:
 
     def _unreachable(self, error: OSError) -> NotRunning:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-            hint = " (sudo systemctl start meshd ?)" if os.path.isdir("/run/systemd/system") else ""
             where = "" if self.path == DEFAULT_SOCKET else f" at {self.path}"
+            running = _find_daemon() if error.errno == errno.ECONNREFUSED or not where else None
+            if running:
+                return NotRunning(
+                    f"failed to connect to local meshd{where} (which appears to be running as {running}). "
+                    f"Got error: {error.strerror}"
+                )
+            hint = " (sudo systemctl start meshd ?)" if os.path.isdir("/run/systemd/system") else ""
             return NotRunning(f"failed to connect to local meshd{where}; it doesn't appear to be running{hint}")
         return NotRunning(f"failed to connect to local meshd at {self.path}: {error.strerror or error}")
 
@@ -250,3 +257,20 @@ class LocalClient:
             return json.loads(body)
         except ValueError as error:
             raise CliError(f"local meshd answered something that is not JSON: {error}") from None
+
+
+def _find_daemon() -> str | None:
+    """The program and number of a running meshd, None when there is none or nobody says."""
+    try:
+        processes = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return None
+    for process in processes:
+        try:
+            with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as file:
+                name = file.read().strip()
+        except OSError:
+            continue  # it has ended meanwhile
+        if name == _DAEMON:
+            return f"{name}, pid {process}"
+    return None

@@ -56,8 +56,11 @@ def complete(root: Command, words: list[str], socket: str, *, flags: bool = True
     """
     *before, last = words or [""]
     line = _Line(root, before, socket)
-    if line.value_of is not None or (last.startswith("-") and "=" in last):
-        return [], DEFAULT
+    if line.value_of is not None:
+        return _values(line, line.value_of.name, last, "")
+    name, equals, value = last.lstrip("-").partition("=")
+    if last.startswith("-") and equals:
+        return _values(line, name, value, last[: len(last) - len(value)])
     found: list[tuple[str, str]] = []
     if not last.startswith("-"):
         if not line.arguments:
@@ -73,13 +76,36 @@ def complete(root: Command, words: list[str], socket: str, *, flags: bool = True
     return found, NO_FILES if closed else DEFAULT
 
 
+def _values(line: _Line, flag: str, typed: str, before: str) -> tuple[list[tuple[str, str]], int]:
+    """What a flag may be set to, with `before` in front of it."""
+    words = _VALUES.get(flag)
+    if flag == "exit-node":
+        words = _names(LocalClient(line.socket), exit_nodes=True)
+    if words is None:
+        return [], DEFAULT
+    return [(before + word, "") for word in words if word.startswith(typed)], NO_FILES
+
+
+_VALUES = {
+    "accept-risk": ["lose-ssh", "all"],
+    "conflict": ["skip", "overwrite", "rename"],
+    "format": ["json", "json-line"],
+    "netfilter-mode": ["on", "nodivert", "off"],
+    "qr-format": ["auto", "ascii", "large", "small"],
+}
+"""Flags with a fixed set of values; a flag of one name means the same wherever it is."""
+
+
 def complete_node(client: LocalClient, arguments: list[str]) -> list[str]:
     """The names of the peers, for a first argument that is one."""
-    if arguments:
-        return []
+    return [] if arguments else _names(client)
+
+
+def _names(client: LocalClient, *, exit_nodes: bool = False) -> list[str]:
     try:
-        status = client.status()
+        peers = (client.status().get("Peer") or {}).values()
     except CliError:
         return []
-    names = (str(peer.get("DNSName") or "").rstrip(".") for peer in (status.get("Peer") or {}).values())
+    wanted = (peer for peer in peers if peer.get("ExitNodeOption") or not exit_nodes)
+    names = (str(peer.get("DNSName") or "").rstrip(".") for peer in wanted)
     return sorted(name for name in names if name.isprintable() and name)

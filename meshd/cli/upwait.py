@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import NoReturn
 
 from meshd.cli.client import JSON, LocalClient, Watcher
 from meshd.cli.errors import CliError
 from meshd.cli.output import err, out_json, printable, printable_lines
 from meshd.cli.prefsflags import is_login_server_synonym
+from meshd.cli.progress import PATIENCE_S, at_terminal, shows_unicode
+from meshd.cli.qr import draw, png
 from meshd.cli.state import STATES
 
 _CONTROL_WARNING = "control"
@@ -21,6 +24,7 @@ class UpWait:
         before: the status before anything was done; its login URL and node key are old ones.
         has_auth_key: a login URL is of no interest then.
         new_key_wanted: done only when the node key has changed too.
+        qr_format: draw login URLs so, "" for not at all.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class UpWait:
         has_auth_key: bool,
         new_key_wanted: bool,
         as_json: bool,
+        qr_format: str = "",
     ) -> None:
         self._client = client
         self._prefs = prefs
@@ -40,9 +45,11 @@ class UpWait:
         self._has_auth_key = has_auth_key
         self._new_key_wanted = new_key_wanted
         self._as_json = as_json
+        self._qr_format = qr_format
         self._state = str(before.get("BackendState"))
         self._last_url = ""
         self._said_something = False
+        self._told_to_wait = False
         self._last_obstacle = ""
 
     def run(self, watcher: Watcher, timeout: float) -> None:
@@ -60,10 +67,23 @@ class UpWait:
                 raise CliError('lost the connection to meshd while waiting for it; see "mesh status"')
             if self._take(news):
                 return
+            news = self._next(watcher, deadline)
+
+    def _next(self, watcher: Watcher, deadline: float | None) -> JSON | None:
+        """What happens next; people at a terminal are told when that takes more than a second."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if not self._told_to_wait and at_terminal() and not self._as_json and (left is None or left > PATIENCE_S):
             try:
-                news = watcher.next(None if deadline is None else deadline - time.monotonic())
+                return watcher.next(PATIENCE_S)
             except TimeoutError:
-                self._explain_timeout()
+                self._told_to_wait = True
+                if not self._said_something and not self._last_obstacle:
+                    err("# Waiting for the coordination server ...\n")
+            left = None if deadline is None else deadline - time.monotonic()
+        try:
+            return watcher.next(left)
+        except TimeoutError:
+            self._explain_timeout()
 
     def _take(self, news: JSON) -> bool:
         """Digest one notify; True when the node is up."""
@@ -111,9 +131,12 @@ class UpWait:
         self._last_url = url
         self._said_something = True
         if self._as_json:
-            out_json({"AuthURL": url, "BackendState": self._state})
-        else:
-            err(f"\nTo authenticate, visit:\n\n\t{printable(url)}\n\n")
+            picture = {"QR": png(url)} if self._qr_format else {}
+            out_json({"AuthURL": url, **picture, "BackendState": self._state})
+            return
+        err(f"\nTo authenticate, visit:\n\n\t{printable(url)}\n\n")
+        if self._qr_format:
+            err(draw(url, self._qr_format, unicode=shows_unicode()) + "\n")
 
     def _ask_for_approval(self) -> None:
         url = admin_url(self._prefs)
@@ -126,7 +149,7 @@ class UpWait:
         else:
             err(f"\nTo approve your machine, visit (as admin):\n\n\t{printable(url)}\n\n")
 
-    def _explain_timeout(self) -> None:
+    def _explain_timeout(self) -> NoReturn:
         health = self._client.status(peers=False).get("Health") or []
         reasons = "".join(f"\n#     - {printable_lines(text, '#       ')}" for text in health)
         raise CliError(

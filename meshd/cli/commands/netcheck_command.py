@@ -11,6 +11,7 @@ from meshd.cli.command import Command
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, DURATION, STRING, Flag, Parsed, format_duration
 from meshd.cli.output import err, out, out_json, printable
+from meshd.cli.progress import progress
 from meshd.cli.state import no_arguments
 
 _FORMATS = ("", "json", "json-line")
@@ -24,7 +25,8 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     if style:
         err("# Warning: this JSON format is not yet considered a stable interface\n")
     while True:
-        report = client.json("POST", "netcheck")
+        with progress("probing the network"):
+            report = client.json("POST", "netcheck")
         if style == "json":
             out_json(report)
         elif style == "json-line":

@@ -10,6 +10,7 @@ from meshd.cli.filevalue import text_or_file
 from meshd.cli.flags import BOOL, DURATION, STRING, TRUE_ONLY, Flag, Parsed
 from meshd.cli.output import out, printable_lines
 from meshd.cli.prefsflags import ACCEPT_RISK, DEFAULT_CONTROL_URL, pref_flags
+from meshd.cli.qr import check_format
 from meshd.cli.risk import confirm, connected_through_mesh
 from meshd.cli.state import no_arguments
 from meshd.cli.upprefs import (
@@ -28,6 +29,8 @@ LOGIN_FLAGS = [
     Flag("auth-key", STRING, "", 'key that authorizes this node; "file:PATH" reads it from a file'),
     Flag("host-routes", TRUE_ONLY, True, "routes to other nodes are always installed", hidden=True),
     Flag("login-server", STRING, DEFAULT_CONTROL_URL, "URL of the coordination server"),
+    Flag("qr", BOOL, False, "show login URLs as QR codes too"),
+    Flag("qr-format", STRING, "auto", "how QR codes are drawn: auto, ascii, large or small"),
     Flag("timeout", DURATION, 0.0, "how long to wait until meshd is running, 0s for ever"),
 ]
 """Flags of both commands."""
@@ -57,6 +60,8 @@ def _run(client: LocalClient, flags: Parsed) -> None:
 
 def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: str) -> None:
     """Give the node the preferences of the flags and wait until it runs."""
+    if flags.on("qr"):
+        check_format(flags.text("qr-format"))
     status = client.status(peers=bool(flags.text("exit-node")))
     prefs = prefs_from_flags(flags, status)
     if prefs["AdvertiseRoutes"] or prefs["AppConnector"]["Advertise"]:
@@ -118,6 +123,7 @@ def _start_and_wait(
             has_auth_key=bool(key),
             new_key_wanted=force,
             as_json=bool(flags.values.get("json")),
+            qr_format=flags.text("qr-format") if flags.on("qr") else "",
         )
         wait.run(watcher, flags.seconds("timeout"))
     finally:

@@ -49,6 +49,21 @@ def test_complete_names_of_nodes(mesh_to_stub, stub) -> None:
     assert mesh_to_stub("completion", "__complete", "--", "--socket=/none", "ping", "no").out == ":4\n"
 
 
+def test_complete_values_of_flags(mesh_to_stub, stub) -> None:
+    """CL-08: exit nodes by name, and what has a fixed set of values."""
+    stub.says(
+        "GET status", {"Peer": {"k": {"DNSName": "node-a.x."}, "l": {"DNSName": "out.x.", "ExitNodeOption": True}}}
+    )
+    for words, found in (
+        (["set", "--exit-node="], "--exit-node=out.x\n"),
+        (["set", "--exit-node", "o"], "out.x\n"),
+        (["up", "-netfilter-mode=no"], "-netfilter-mode=nodivert\n"),
+        (["file", "get", "--conflict", ""], "skip\noverwrite\nrename\n"),
+    ):
+        assert mesh_to_stub("completion", "__complete", "--", *words).out == found + ":4\n"
+    assert mesh_to_stub("completion", "__complete", "--", "up", "--auth-key=file:").out == ":0\n"
+
+
 def test_complete_describes(mesh_to_stub) -> None:
     got = mesh_to_stub("completion", "__complete", "--", "whoa")
     assert got.out == "whoami\tShow the machine and user that this node is\n:4\n"

@@ -289,6 +289,39 @@ def test_no_daemon_is_one_clear_line(words: str, tmp_path: Path, capsys: pytest.
     assert error.count("\n") == 1
 
 
+def test_a_daemon_that_runs_but_does_not_answer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CL-05: the socket file is there, nobody listens, and a meshd runs."""
+    import socket
+
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+    monkeypatch.setattr("meshd.cli.client._find_daemon", lambda: "meshd, pid 7")
+    assert main([f"--socket={path}", "status"]) == 1
+    assert capsys.readouterr().err == (
+        f"failed to connect to local meshd at {path} (which appears to be running as meshd, pid 7). "
+        "Got error: Connection refused\n"
+    )
+    monkeypatch.setattr("meshd.cli.client._find_daemon", lambda: None)
+    assert main([f"--socket={path}", "status"]) == 1
+    assert "it doesn't appear to be running" in capsys.readouterr().err
+
+
+def test_find_daemon_looks_for_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CL-05."""
+    from meshd.cli import client
+
+    own = Path("/proc/self/comm").read_text().strip()
+    monkeypatch.setattr(client, "_DAEMON", own)
+    found = client._find_daemon()
+    assert found is not None
+    assert found.startswith(f"{own}, pid ")
+    monkeypatch.setattr(client, "_DAEMON", "no such program")
+    assert client._find_daemon() is None
+
+
 def test_a_socket_that_is_no_daemon_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import socket
     import threading

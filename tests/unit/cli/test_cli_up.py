@@ -348,3 +348,52 @@ def test_up_after_logout_does_not_ask_for_accept_routes(mesh, localapi) -> None:
     assert mesh("up", SERVER, "--auth-key=k", "--timeout=5s").code == 0
     got = mesh("up", "--login-server=http://127.0.0.1:1", "--auth-key=k", "--hostname=a")
     assert "--accept-routes" not in got.err
+
+
+def test_up_qr_draws_the_login_url(mesh, localapi) -> None:
+    """CL-07."""
+    pytest.importorskip("segno")
+    localapi.backend.login_url_after_start = LOGIN_URL
+    localapi.backend.state = "NeedsLogin"
+    localapi.backend.have_node_key = False
+    got = mesh("up", SERVER, "--reset", "--qr", "--qr-format=ascii", "--timeout=100ms")
+    assert got.code == 1
+    assert LOGIN_URL in got.err
+    drawn = [line for line in got.err.splitlines() if line.startswith("####")]
+    assert len(drawn) >= 25
+    assert {len(line) for line in drawn} == {2 * len(drawn)}
+
+
+def test_up_qr_is_refused_before_anything_is_done(mesh, localapi, monkeypatch) -> None:
+    """CL-07: without the package, or with an unknown format, nothing has been changed."""
+    got = mesh("up", "--qr", "--qr-format=tiny")
+    assert (got.code, got.err) == (1, 'unknown QR code format "tiny": auto, ascii, large, small\n')
+    monkeypatch.setitem(__import__("sys").modules, "segno", None)
+    got = mesh("up", "--qr")
+    assert (got.code, got.err) == (1, "QR codes need the package segno: pip install segno\n")
+    assert localapi.backend.calls == []
+
+
+def test_qr_formats_show_the_same_code() -> None:
+    pytest.importorskip("segno")
+    from meshd.cli.qr import draw, png
+
+    large = draw("http://x/y", "large").splitlines()
+    small = draw("http://x/y", "auto").splitlines()
+    assert draw("http://x/y", "auto", unicode=False) == draw("http://x/y", "ascii")
+    assert len(small) == (len(large) + 1) // 2
+    for index, line in enumerate(small):
+        upper = [cell == "\N{FULL BLOCK}" for cell in large[2 * index][::2]]
+        assert [cell in "\N{FULL BLOCK}\N{UPPER HALF BLOCK}" for cell in line] == upper
+    assert png("http://x/y").startswith("data:image/png;base64,")
+
+
+def test_up_at_a_terminal_says_that_it_waits(mesh, localapi, monkeypatch) -> None:
+    """Progress for anything that takes more than a second, for people only."""
+    monkeypatch.setattr("meshd.cli.upwait.at_terminal", lambda: True)
+    monkeypatch.setattr("meshd.cli.upwait.PATIENCE_S", 0.02)
+    localapi.backend.next_state_after_start = "Starting"
+    localapi.backend.state = "NeedsLogin"
+    got = mesh("up", SERVER, "--reset", "--auth-key=k", "--timeout=100ms")
+    assert got.code == 1
+    assert got.err.startswith("# Waiting for the coordination server ...\n")
