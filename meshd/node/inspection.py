@@ -24,6 +24,7 @@ from meshd.node.backend import Backend
 from meshd.node.dnsquery import query_json
 from meshd.node.magicsock import MagicSock
 from meshd.node.probes import peer_for
+from meshd.node.relaycheck import region_report
 from meshd.wire.control import encode
 
 JSON = dict[str, Any]
@@ -107,6 +108,9 @@ class Inspection:
         except OSError as error:
             raise MeshdError(f"reading the DNS configuration of this system: {error.strerror}") from None
         return {"Nameservers": list(found.nameservers), "SearchDomains": list(found.search), "MatchDomains": []}
+
+    async def relay_report(self, region: str) -> JSON:
+        return await region_report(self._magicsock.relays, region, self._magicsock.netcheck)
 
     async def dns_query(self, name: str, kind: str) -> JSON:
         return await query_json(self._backend.netmap, name, kind)

@@ -430,6 +430,9 @@ class FakeBackend:
             raise MeshdError("unknown DNS message type: X", code="invalid")
         return {"Bytes": "AAE=", "Resolvers": [{"Addr": "10.99.0.1"}]}
 
+    async def relay_report(self, region: str) -> dict[str, Any]:
+        return {"Info": [f"Region {region}"], "Warnings": None, "Errors": None}
+
     async def netcheck(self) -> dict[str, Any]:
         return {
             "Now": "2026-11-23T09:18:05.243100655Z", "UDP": True, "IPv6": False, "IPv4": True,

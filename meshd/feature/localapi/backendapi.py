@@ -259,6 +259,10 @@ class LocalBackend(Protocol):
         """
         ...
 
+    async def relay_report(self, region: str) -> JSON:
+        """Look closely at a relay region, by number or code: `{Info, Warnings, Errors}`, lists of text or None."""
+        ...
+
     async def netcheck(self) -> JSON:
         """Probe the network now (STUN, relay latency, port mapping) and report.
 

@@ -54,7 +54,10 @@ async def _told(call: Call, method: str, path: str, body: dict[str, object], wha
     """MeshdError with the server's words unless it answers 200."""
     status, answer = await call.backend.ask_control(method, path, body)
     if status != 200:
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = "Unknown"
         words = answer.decode("utf-8", "replace").strip()[:_SHOWN]
         raise MeshdError(f"{what} response: {status} {phrase}, {words}")
 

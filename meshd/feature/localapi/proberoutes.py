@@ -60,7 +60,21 @@ async def _netcheck(call: Call) -> Response:
     return json_response(report)
 
 
+async def _relay_report(call: Call) -> Response:
+    region = await call.request.value("region")
+    with call.request.cancel_if_gone():
+        return json_response(await call.backend.relay_report(region))
+
+
 ROUTES = [
     Route("ping", _ping, Access.OPEN, methods=("POST",), wrong_method=(400, "want POST")),
     Route("netcheck", _netcheck, Access.READ, "netcheck access denied", methods=("POST",)),
+    Route(
+        "debug-derp-region",
+        _relay_report,
+        Access.WRITE,
+        "debug access denied",
+        methods=("POST",),
+        wrong_method=(405, "POST required"),
+    ),
 ]

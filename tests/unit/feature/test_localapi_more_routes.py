@@ -130,6 +130,14 @@ def test_localapi_update_tells_how_it_went(api: LocalApiThread) -> None:
     assert step["status"] == "UpdateFailed"
 
 
+def test_localapi_relay_report_and_dns_query(api: LocalApiThread) -> None:
+    got = ask(api, "POST", "debug-derp-region?region=900")
+    assert json.loads(got.body) == {"Info": ["Region 900"], "Warnings": None, "Errors": None}
+    assert ask(api, "GET", "debug-derp-region?region=900").status == 405
+    assert set(json.loads(ask(api, "GET", "dns-query?name=a.test").body)) == {"Bytes", "Resolvers"}
+    assert ask(api, "GET", "dns-query?name=a.test&type=X").status == 400
+
+
 def test_localapi_udp_gro_forwarding(api: LocalApiThread) -> None:
     api.backend.forwarding_warning = "slow"
     assert json.loads(ask(api, "GET", "check-udp-gro-forwarding").body) == {"Warning": "slow"}
