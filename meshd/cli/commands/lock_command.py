@@ -125,6 +125,7 @@ the coordination server alone cannot add any. Without a subcommand its state is 
         Part("init", "Check the keys that tailnet lock would begin with", "lockchange_command", "INIT"),
         Part("status", STATUS.short, "lock_command", "STATUS"),
         Part("add", "Trust more signing keys", "lockchange_command", "ADD"),
+        Part("remove", "Trust signing keys no longer", "lockchange_command", "REMOVE"),
         Part("sign", "Sign the key of a node", "lockchange_command", "SIGN"),
         Part("disable", "Use up a disablement secret to end tailnet lock", "lockchange_command", "DISABLE"),
         Part("log", "List the changes of tailnet lock", "lockchange_command", "LOG"),

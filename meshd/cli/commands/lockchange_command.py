@@ -59,17 +59,36 @@ def _init(client: LocalClient, flags: Parsed) -> None:
 
 
 def _add(client: LocalClient, flags: Parsed) -> None:
+    keys = _keys(flags)
+    if not lock_status(client).get("Enabled"):
+        raise CliError("tailnet lock is not enabled")
+    client.call("POST", "tka/modify", {"AddKeys": keys, "RemoveKeys": None})
+
+
+def _remove(client: LocalClient, flags: Parsed) -> None:
+    keys = _keys(flags)
+    status = lock_status(client)
+    if not status.get("Enabled"):
+        raise CliError("tailnet lock is not enabled")
+    if len(status.get("TrustedKeys") or []) == 1:
+        raise CliError(
+            "cannot remove the last trusted signing key; use 'mesh lock disable' to disable tailnet lock instead, "
+            "or add another signing key before removing one"
+        )
+    if flags.on("re-sign"):
+        raise CliError(
+            "this version of meshd cannot sign again what the removed keys have signed; with --re-sign=false the "
+            "nodes signed by them are locked out"
+        )
+    client.call("POST", "tka/modify", {"AddKeys": None, "RemoveKeys": keys})
+
+
+def _keys(flags: Parsed) -> list[dict[str, Any]]:
+    """The lock keys of the arguments, as the routes take them."""
     keys = [_parse_key(word, position) for position, word in enumerate(flags.args, 1)]
     if not keys:
         raise CliError("missing argument, expected one or more tailnet lock keys")
-    _require_enabled(client)
-    added = [{"Kind": _ED25519, "Votes": votes, "Public": _base64(key.raw)} for key, votes in keys]
-    client.call("POST", "tka/modify", {"AddKeys": added, "RemoveKeys": None})
-
-
-def _require_enabled(client: LocalClient) -> None:
-    if not lock_status(client).get("Enabled"):
-        raise CliError("tailnet lock is not enabled")
+    return [{"Kind": _ED25519, "Votes": votes, "Public": _base64(key.raw)} for key, votes in keys]
 
 
 def _base64(data: bytes) -> str:
@@ -124,6 +143,14 @@ INIT = Command(
 )
 
 ADD = Command("add", usage="mesh lock add <public-key>...", short="Trust more signing keys", run=_add)
+
+REMOVE = Command(
+    "remove",
+    usage="mesh lock remove [--re-sign=false] <public-key>...",
+    short="Trust signing keys no longer",
+    flags=[Flag("re-sign", BOOL, True, "sign again what the removed keys have signed")],
+    run=_remove,
+)
 
 SIGN = Command(
     "sign",

@@ -54,7 +54,10 @@ def _reset_of(name: str) -> Command:
 
 
 def _group(name: str, short: str, prefix: str) -> Command:
-    return Command(
+    def run(client: LocalClient, flags: Parsed) -> None:
+        out(group.help().rstrip("\n"))
+
+    group = Command(
         name,
         usage=f"mesh {name} status [--json]\nmesh {name} reset",
         short=short,
@@ -62,7 +65,9 @@ def _group(name: str, short: str, prefix: str) -> Command:
             Part("status", "Show what is served", "serve_command", f"{prefix}_STATUS"),
             Part("reset", "Serve nothing any more", "serve_command", f"{prefix}_RESET"),
         ],
+        run=run,
     )
+    return group
 
 
 SERVE_STATUS, SERVE_RESET = _status_of("serve"), _reset_of("serve")

@@ -10,6 +10,7 @@ from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import CliError, NotRunning
 from meshd.cli.flags import DURATION, Flag, Parsed, format_duration
+from meshd.cli.output import printable
 from meshd.cli.progress import progress
 
 _INITIAL_STATE = 2
@@ -45,7 +46,8 @@ class _Patience:
 
 def _run(client: LocalClient, flags: Parsed) -> None:
     if flags.args:
-        raise CliError(f"unexpected arguments: {flags.args}")
+        words = " ".join('"' + printable(word) + '"' for word in flags.args)
+        raise CliError(f"unexpected arguments: [{words}]")
     patience = _Patience(flags.seconds("timeout"))
     with progress("waiting for meshd"):
         _until_answering(client, patience)

@@ -185,6 +185,11 @@ def test_lock_status_enabled_and_locked_out(mesh_to_stub, daemon) -> None:
     daemon.says("POST tka/modify", b"", 204)
     assert mesh_to_stub("lock", "add", key + "?3").code == 0
     sent = json.loads(daemon.requests[-1].body)
+    assert "cannot remove the last trusted signing key" in mesh_to_stub("lock", "remove", key).err
+    daemon.says("GET tka/status", status | {"TrustedKeys": trusted * 2})
+    assert "--re-sign=false" in mesh_to_stub("lock", "remove", key).err
+    assert mesh_to_stub("lock", "remove", "--re-sign=false", key).code == 0
+    assert json.loads(daemon.requests[-1].body)["AddKeys"] is None
     assert sent["AddKeys"] == [{"Kind": 1, "Votes": 3, "Public": base64.b64encode(b"\x0a" * 32).decode()}]
 
 

@@ -46,7 +46,7 @@ def _netmap(client: LocalClient, flags: Parsed) -> None:
 
 def _control_knobs(client: LocalClient, flags: Parsed) -> None:
     no_arguments(flags.args)
-    out_json(client.json("POST", "debug?action=control-knobs"), 2)
+    out(json.dumps(client.json("POST", "debug?action=control-knobs"), indent=2, sort_keys=True))
 
 
 def _statedir(client: LocalClient, flags: Parsed) -> None:
