@@ -45,7 +45,7 @@ EMPTY_POLICY: JSON = {"Summary": {"Scope": "Device"}}
 """No administrator's policy exists on this system."""
 ENGINE_INTERVAL_S = 2.0
 ENGINE_FIRST_S = 2.25  # a watcher that only wants the beginning is gone by then
-PEER_POLL_S, PEER_PATIENCE = 0.1, 20  # a peer that joined a moment ago is on its way in the map stream
+PEER_POLL_S, PEER_PATIENCE = 0.1, 8  # a peer that joined a moment ago is on its way in the map stream
 
 
 class NodeService(Inspection):
