@@ -63,6 +63,9 @@ def test_map_lite_update_reaches_peers_as_patch(run_coord):
         await second.update()
         reader = await first.stream()
         await reader.next()
+        # What is still under way about the second node goes out with the third; only then a patch comes alone.
+        await coord.joined("three")
+        await until(reader, lambda m: 3 in [peer.id for peer in m.peers_changed])
         second.endpoints = ("192.0.2.7:41641", "[fe80::1%eth0]:1", "[fe80::2]:1")
         second.hostinfo = msgspec.structs.replace(second.hostinfo, net_info=NetInfo(preferred_derp=900))
         await second.update()
