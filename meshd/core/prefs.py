@@ -67,7 +67,7 @@ class AppConnectorPrefs(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
-    """One immutable set of preferences (features of section 6.1); edits make a new one."""
+    """One immutable set of preferences; edits make a new one."""
 
     control_url: str = msgspec.field(default="", name="ControlURL")
     route_all: bool = True

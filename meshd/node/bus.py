@@ -82,7 +82,7 @@ class Watcher(AsyncIterator[JSON]):
 
 
 class NotifyBus:
-    """Hands each notification to every watcher, in order (NB rows)."""
+    """Hands each notification to every watcher, in order."""
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()

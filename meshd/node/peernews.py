@@ -1,4 +1,4 @@
-"""What happened to peers, for the watchers of the bus that asked for it (NB rows, features of section 7.5)."""
+"""What happened to peers, for the watchers of the bus that asked for it."""
 
 from __future__ import annotations
 
