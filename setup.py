@@ -1,7 +1,8 @@
 """Build of the Cython extensions in ``meshd/_fast``; everything else is in pyproject.toml.
 
 ``MESHD_DEBUG=1`` builds with bounds checks, line tracing and assertions; ``MESHD_SANITIZE=1`` adds
-AddressSanitizer and UndefinedBehaviorSanitizer (load the run time with LD_PRELOAD).
+AddressSanitizer and UndefinedBehaviorSanitizer, ``MESHD_SANITIZE=thread`` ThreadSanitizer (load the run time with
+LD_PRELOAD). ``MESHD_AEAD_LIBRARY`` is the path of a libcrypto of BoringSSL or AWS-LC that is opened at run time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("MESHD_DEBUG") == "1"
-SANITIZE = os.environ.get("MESHD_SANITIZE") == "1"
+SANITIZE = {"1": "address,undefined", "thread": "thread"}.get(os.environ.get("MESHD_SANITIZE", ""))
+AEAD_LIBRARY = os.environ.get("MESHD_AEAD_LIBRARY", "")
 FAST = Path("meshd/_fast")
+JOBS = os.cpu_count() or 1
 
 compile_args = [
     "-std=gnu11",
@@ -28,11 +31,13 @@ compile_args += ["-Wno-unused-function", "-Wno-missing-field-initializers", "-Wn
 compile_args += ["-Og", "-g3"] if DEBUG or SANITIZE else ["-O3", "-g1"]
 link_args: list[str] = []
 if SANITIZE:
-    compile_args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
-    link_args += ["-fsanitize=address,undefined"]
+    compile_args += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+    link_args += [f"-fsanitize={SANITIZE}"]
 
 # Modules that call libsodium directly; the OpenSSL back end is opened at run time.
 LIBRARIES = {"aead": ["sodium"]}
+
+MACROS = {"aead": [("MESHD_AEAD_LIBRARY", f'"{AEAD_LIBRARY}"')] if AEAD_LIBRARY else []}
 
 extensions = [
     Extension(
@@ -42,7 +47,7 @@ extensions = [
         libraries=LIBRARIES.get(source.stem, []),
         extra_compile_args=compile_args,
         extra_link_args=link_args,
-        define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
+        define_macros=[("CYTHON_TRACE", "1")] * DEBUG + MACROS.get(source.stem, []),
         depends=[str(p) for p in sorted((FAST / "c").glob("*.h"))],
     )
     for source in sorted(FAST.glob("*.pyx"))
@@ -61,7 +66,9 @@ setup(
             "embedsignature": False,
         },
         quiet=True,
+        nthreads=JOBS,
     )
     if extensions
     else [],
+    options={"build_ext": {"parallel": JOBS}},
 )

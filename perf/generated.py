@@ -17,7 +17,7 @@ from pathlib import Path
 from perf.micro.native import BUILD, FAST, ROOT
 
 ROOTS = ("worker.sender_run_c", "worker.receiver_run_c")
-BACKENDS = re.compile(r"aead\.\w+_(?:seal|open)$")
+BACKENDS = re.compile(r"aead\.\w+_(?:seal|open|forget)$")
 
 Bodies = dict[str, str]
 

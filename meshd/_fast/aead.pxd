@@ -22,12 +22,19 @@ cdef struct aead_backend_t:
     const char* name
     void* (*ctx_new)() noexcept nogil
     void (*ctx_free)(void* ctx) noexcept nogil
+    # Wipes the key of the last packet from the context: for threads that go to sleep.
+    void (*forget)(void* ctx) noexcept nogil
     # Writes n + 16 bytes; out may equal plain. 0 = ok.
     int (*seal)(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                 const uint8_t* key32) noexcept nogil
     # n includes the tag; writes n - 16 bytes, all zero on failure; out may equal sealed. 0 = ok.
     int (*open)(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                 const uint8_t* key32) noexcept nogil
+    # The same with any nonce of 12 bytes and with additional data.
+    int (*seal_ad)(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce12,
+                   const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil
+    int (*open_ad)(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce12,
+                   const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil
 
 cdef class Cipher:
     cdef const aead_backend_t* backend
@@ -36,7 +43,7 @@ cdef class Cipher:
 # The back end chosen at import by MESHD_AEAD or measurement, or later by aead.select(). Never NULL.
 cdef const aead_backend_t* default_backend_c() noexcept nogil
 
-# By name ("auto", "sodium", "openssl", "split"), NULL when not available.
+# By name ("auto", "sodium", "openssl", "split", "boringssl"), NULL when not available.
 cdef const aead_backend_t* find_backend_c(const char* name) noexcept nogil
 
 

@@ -2,9 +2,10 @@
 
 "sodium" is libsodium, always present. "openssl" is the system's libcrypto, opened at run time when there is one;
 "split" joins libcrypto's ChaCha20 and Poly1305 in a way that suits packets better (OpenSSL 3). "auto" sends large
-packets to the faster of the two and small ones to libsodium, by a measurement of about 1 ms. The environment
-variable MESHD_AEAD names the back end at import (default "auto"); naming one that is not available makes the import
-fail with ValueError.
+packets to the fastest of them and small ones to libsodium, by a measurement of about 1 ms. "boringssl" is a libcrypto
+of BoringSSL or AWS-LC, opened when the environment variable MESHD_AEAD_LIBRARY names it, now or when this was built.
+MESHD_AEAD names the back end at import (default "auto"). A name or library that cannot be used makes the import fail
+with ValueError.
 
 The nonce is four zero bytes and the counter as little-endian u64. There is no associated data.
 """
@@ -24,6 +25,9 @@ def select(name: str) -> None:
 
     Raises ValueError for a back end that this machine does not have.
     """
+
+def load_library(path: str) -> None:
+    """Adds "boringssl" from this libcrypto to the back ends; once in a process. ValueError when it is not usable."""
 
 @final
 class Cipher:
@@ -49,6 +53,17 @@ class Cipher:
         Returns the plaintext length, or -1 when `sealed` is not authentic; the output is then zero. Errors as for
         seal_into.
         """
+
+    def forget(self) -> None:
+        """Wipes the key of the last packet from the context, which stays usable."""
+
+    def seal(self, plain: ReadableBuffer, nonce: ReadableBuffer, key: ReadableBuffer, ad: ReadableBuffer) -> bytes:
+        """Ciphertext and tag, for any nonce of 12 bytes and with additional data."""
+
+    def open(
+        self, sealed: ReadableBuffer, nonce: ReadableBuffer, key: ReadableBuffer, ad: ReadableBuffer
+    ) -> bytes | None:
+        """The plaintext, None when `sealed` is not authentic. ValueError for a nonce or key of a wrong length."""
 
     def seal_transport(
         self, packet: ReadableBuffer, receiver: int, counter: int, key: ReadableBuffer, mtu: int = 0

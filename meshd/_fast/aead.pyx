@@ -22,19 +22,44 @@ cdef extern from "aead_openssl.h" nogil:
     int openssl_load()
     void* openssl_ctx_new() noexcept
     void openssl_ctx_free(void* ctx) noexcept
+    void openssl_forget(void* ctx) noexcept
     int openssl_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                      const uint8_t* key) noexcept
     int openssl_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                      const uint8_t* key) noexcept
+    int openssl_seal_ad(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce,
+                        const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
+    int openssl_open_ad(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce,
+                        const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
 
 cdef extern from "aead_split.h" nogil:
     int split_load()
     void* split_ctx_new() noexcept
     void split_ctx_free(void* ctx) noexcept
+    void split_forget(void* ctx) noexcept
     int split_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                    const uint8_t* key) noexcept
     int split_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                    const uint8_t* key) noexcept
+    int split_seal_ad(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce,
+                      const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
+    int split_open_ad(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce,
+                      const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
+
+cdef extern from "aead_boring.h" nogil:
+    const char* BORING_BUILT_IN "MESHD_AEAD_LIBRARY"
+    const char* boring_load(const char* path)
+    void* boring_ctx_new() noexcept
+    void boring_ctx_free(void* ctx) noexcept
+    void boring_forget(void* ctx) noexcept
+    int boring_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
+                    const uint8_t* key) noexcept
+    int boring_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
+                    const uint8_t* key) noexcept
+    int boring_seal_ad(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce,
+                       const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
+    int boring_open_ad(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce,
+                       const uint8_t* ad, size_t ad_n, const uint8_t* key) noexcept
 
 cdef extern from "time.h" nogil:
     ctypedef long time_t
@@ -50,6 +75,7 @@ cdef struct auto_ctx_t:
     size_t limit
 
 cdef enum:
+    LARGE_BACKENDS = 3
     MEASURE_SIZES = 6
     MEASURE_ROUNDS = 5
     MEASURE_REPEATS = 24
@@ -68,28 +94,42 @@ cdef void sodium_ctx_free(void* ctx) noexcept nogil:
     pass
 
 
+cdef void sodium_forget(void* ctx) noexcept nogil:
+    pass                              # libsodium wipes what it had on the stack
+
+
 cdef inline void make_nonce(uint8_t* nonce, uint64_t counter) noexcept nogil:
     memset(nonce, 0, 4)
     store_le64(nonce + 4, counter)
+
+
+cdef int sodium_seal_ad(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce,
+                        const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil:
+    return crypto_aead_chacha20poly1305_ietf_encrypt_detached(
+        out, out + n, NULL, plain, n, ad, ad_n, NULL, nonce, key32)
+
+
+cdef int sodium_open_ad(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce,
+                        const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil:
+    if n < AEAD_TAG_BYTES:
+        return -1
+    n -= AEAD_TAG_BYTES
+    return crypto_aead_chacha20poly1305_ietf_decrypt_detached(
+        out, NULL, sealed, n, sealed + n, ad, ad_n, nonce, key32)
 
 
 cdef int sodium_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                      const uint8_t* key32) noexcept nogil:
     cdef uint8_t nonce[12]
     make_nonce(nonce, counter)
-    return crypto_aead_chacha20poly1305_ietf_encrypt_detached(
-        out, out + n, NULL, plain, n, NULL, 0, NULL, nonce, key32)
+    return sodium_seal_ad(ctx, out, plain, n, nonce, NULL, 0, key32)
 
 
 cdef int sodium_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uint64_t counter,
                      const uint8_t* key32) noexcept nogil:
     cdef uint8_t nonce[12]
-    if n < AEAD_TAG_BYTES:
-        return -1
-    n -= AEAD_TAG_BYTES
     make_nonce(nonce, counter)
-    return crypto_aead_chacha20poly1305_ietf_decrypt_detached(
-        out, NULL, sealed, n, sealed + n, NULL, 0, nonce, key32)
+    return sodium_open_ad(ctx, out, sealed, n, nonce, NULL, 0, key32)
 
 
 cdef void* auto_ctx_new() noexcept nogil:
@@ -111,6 +151,10 @@ cdef void auto_ctx_free(void* ctx) noexcept nogil:
         free(ctx)
 
 
+cdef void auto_forget(void* ctx) noexcept nogil:
+    (<auto_ctx_t*>ctx).large.forget((<auto_ctx_t*>ctx).inner)
+
+
 cdef int auto_seal(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, uint64_t counter,
                    const uint8_t* key32) noexcept nogil:
     cdef auto_ctx_t* own = <auto_ctx_t*>ctx
@@ -127,39 +171,78 @@ cdef int auto_open(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, uin
     return sodium_open(NULL, out, sealed, n, counter, key32)
 
 
+cdef int auto_seal_ad(void* ctx, uint8_t* out, const uint8_t* plain, size_t n, const uint8_t* nonce,
+                      const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil:
+    cdef auto_ctx_t* own = <auto_ctx_t*>ctx
+    if n >= own.limit:
+        return own.large.seal_ad(own.inner, out, plain, n, nonce, ad, ad_n, key32)
+    return sodium_seal_ad(NULL, out, plain, n, nonce, ad, ad_n, key32)
+
+
+cdef int auto_open_ad(void* ctx, uint8_t* out, const uint8_t* sealed, size_t n, const uint8_t* nonce,
+                      const uint8_t* ad, size_t ad_n, const uint8_t* key32) noexcept nogil:
+    cdef auto_ctx_t* own = <auto_ctx_t*>ctx
+    if n >= own.limit + AEAD_TAG_BYTES:
+        return own.large.open_ad(own.inner, out, sealed, n, nonce, ad, ad_n, key32)
+    return sodium_open_ad(NULL, out, sealed, n, nonce, ad, ad_n, key32)
+
+
 cdef aead_backend_t sodium_backend
 sodium_backend.name = "sodium"
 sodium_backend.ctx_new = sodium_ctx_new
 sodium_backend.ctx_free = sodium_ctx_free
+sodium_backend.forget = sodium_forget
 sodium_backend.seal = sodium_seal
 sodium_backend.open = sodium_open
+sodium_backend.seal_ad = sodium_seal_ad
+sodium_backend.open_ad = sodium_open_ad
 
 cdef aead_backend_t openssl_backend
 openssl_backend.name = "openssl"
 openssl_backend.ctx_new = openssl_ctx_new
 openssl_backend.ctx_free = openssl_ctx_free
+openssl_backend.forget = openssl_forget
 openssl_backend.seal = openssl_seal
 openssl_backend.open = openssl_open
+openssl_backend.seal_ad = openssl_seal_ad
+openssl_backend.open_ad = openssl_open_ad
 
 cdef aead_backend_t split_backend
 split_backend.name = "split"
 split_backend.ctx_new = split_ctx_new
 split_backend.ctx_free = split_ctx_free
+split_backend.forget = split_forget
 split_backend.seal = split_seal
 split_backend.open = split_open
+split_backend.seal_ad = split_seal_ad
+split_backend.open_ad = split_open_ad
+
+cdef aead_backend_t boring_backend
+boring_backend.name = "boringssl"
+boring_backend.ctx_new = boring_ctx_new
+boring_backend.ctx_free = boring_ctx_free
+boring_backend.forget = boring_forget
+boring_backend.seal = boring_seal
+boring_backend.open = boring_open
+boring_backend.seal_ad = boring_seal_ad
+boring_backend.open_ad = boring_open_ad
 
 # libcrypto has the faster kernels but a fixed cost of some hundred ns per packet; each takes what it is best at.
 cdef aead_backend_t auto_backend
 auto_backend.name = "auto"
 auto_backend.ctx_new = auto_ctx_new
 auto_backend.ctx_free = auto_ctx_free
+auto_backend.forget = auto_forget
 auto_backend.seal = auto_seal
 auto_backend.open = auto_open
+auto_backend.seal_ad = auto_seal_ad
+auto_backend.open_ad = auto_open_ad
 
 cdef const aead_backend_t* chosen = &sodium_backend
-cdef const aead_backend_t* auto_large = &openssl_backend
-cdef bint openssl_present = False
-cdef bint split_present = False
+cdef const aead_backend_t* auto_large = NULL
+# Those of large packets that this machine has, NULL in place of the others.
+cdef const aead_backend_t* large_backends[LARGE_BACKENDS]
+large_backends[0] = large_backends[1] = large_backends[2] = NULL
 
 
 cdef const aead_backend_t* default_backend_c() noexcept nogil:
@@ -167,16 +250,14 @@ cdef const aead_backend_t* default_backend_c() noexcept nogil:
 
 
 cdef const aead_backend_t* find_backend_c(const char* name) noexcept nogil:
+    cdef int i
     if strcmp(name, "sodium") == 0:
         return &sodium_backend
-    if not openssl_present:
-        return NULL
-    if strcmp(name, "openssl") == 0:
-        return &openssl_backend
-    if strcmp(name, "split") == 0 and split_present:
-        return &split_backend
     if strcmp(name, "auto") == 0:
-        return &auto_backend
+        return &auto_backend if auto_large != NULL else &sodium_backend
+    for i in range(LARGE_BACKENDS):
+        if large_backends[i] != NULL and strcmp(name, large_backends[i].name) == 0:
+            return large_backends[i]
     return NULL
 
 
@@ -223,46 +304,42 @@ cdef size_t find_limit(const aead_backend_t* large, void* ctx, uint8_t* buffer) 
 cdef int choose_auto() except -1:
     """Measures and sets `chosen` to the fastest; about 1 ms."""
     global auto_large, auto_limit, chosen
-    cdef uint8_t* buffer
-    cdef void* openssl = NULL
-    cdef void* split = NULL
+    cdef uint8_t* buffer = <uint8_t*>malloc(2048)
+    cdef void* ctx
+    cdef uint64_t took, best = <uint64_t>-1
+    cdef int i
     chosen = &sodium_backend
-    if not openssl_present:
-        return 0
-    buffer = <uint8_t*>malloc(2048)
-    openssl = openssl_ctx_new()
-    if split_present:
-        split = split_ctx_new()
-    if buffer == NULL or openssl == NULL or (split_present and split == NULL):
-        free(buffer)
-        openssl_ctx_free(openssl)
-        split_ctx_free(split)
+    auto_large = NULL
+    if buffer == NULL:
         raise MemoryError
-    with nogil:
-        memset(buffer, 0, 2048)
-        if split_present and (best_seal(&split_backend, split, buffer, 1280)
-                              < best_seal(&openssl_backend, openssl, buffer, 1280)):
-            auto_large = &split_backend
-            auto_limit = find_limit(auto_large, split, buffer)
-        else:
-            auto_large = &openssl_backend
-            auto_limit = find_limit(auto_large, openssl, buffer)
+    memset(buffer, 0, 2048)
+    for i in range(LARGE_BACKENDS):
+        if large_backends[i] == NULL:
+            continue
+        ctx = large_backends[i].ctx_new()
+        if ctx == NULL:
+            free(buffer)
+            raise MemoryError
+        took = best_seal(large_backends[i], ctx, buffer, 1280)
+        if took < best:
+            best = took
+            auto_large = large_backends[i]
+            auto_limit = find_limit(auto_large, ctx, buffer)
+        large_backends[i].ctx_free(ctx)
     free(buffer)
-    openssl_ctx_free(openssl)
-    split_ctx_free(split)
-    if auto_limit != <size_t>-1:
+    if auto_large != NULL and auto_limit != <size_t>-1:
         chosen = &auto_backend
     return 0
 
 
 def available():
     """Names that select() takes on this machine."""
-    cdef tuple names = ("auto", "sodium")
-    if openssl_present:
-        names += ("openssl",)
-    if split_present:
-        names += ("split",)
-    return names
+    cdef int i
+    names = ["auto", "sodium"]
+    for i in range(LARGE_BACKENDS):
+        if large_backends[i] != NULL:
+            names.append(large_backends[i].name.decode())
+    return tuple(names)
 
 
 def selected():
@@ -295,8 +372,6 @@ cdef class Cipher:
         else:
             wanted = name.encode()
             self.backend = find_backend_c(wanted)
-            if self.backend == NULL and name == "auto":
-                self.backend = &sodium_backend
             if self.backend == NULL:
                 raise ValueError(f"AEAD back end {name!r} is not available (have: {', '.join(available())})")
         self.ctx = self.backend.ctx_new()
@@ -340,6 +415,40 @@ cdef class Cipher:
             return -1
         return n - AEAD_TAG_BYTES
 
+    def forget(self):
+        """Wipes the key of the last packet."""
+        self.backend.forget(self.ctx)
+
+    def seal(self, const uint8_t[::1] plain not None, const uint8_t[::1] nonce not None,
+             const uint8_t[::1] key not None, const uint8_t[::1] ad not None):
+        """Ciphertext and tag, for any nonce of 12 bytes and with additional data."""
+        cdef size_t n = plain.shape[0], ad_n = ad.shape[0]
+        cdef bytearray sealed = bytearray(n + AEAD_TAG_BYTES)
+        cdef uint8_t* to = sealed
+        check_key(key)
+        check_nonce(nonce)
+        if self.backend.seal_ad(self.ctx, to, &plain[0] if n else to, n, &nonce[0], &ad[0] if ad_n else NULL, ad_n,
+                                &key[0]) != 0:
+            raise RuntimeError("sealing failed")
+        return bytes(sealed)
+
+    def open(self, const uint8_t[::1] sealed not None, const uint8_t[::1] nonce not None,
+             const uint8_t[::1] key not None, const uint8_t[::1] ad not None):
+        """The plaintext, None when the message is not authentic."""
+        cdef size_t n = sealed.shape[0], ad_n = ad.shape[0]
+        cdef bytearray plain
+        cdef uint8_t* to
+        check_key(key)
+        check_nonce(nonce)
+        if n < AEAD_TAG_BYTES:
+            return None
+        plain = bytearray(n)
+        to = plain
+        if self.backend.open_ad(self.ctx, to, &sealed[0], n, &nonce[0], &ad[0] if ad_n else NULL, ad_n,
+                                &key[0]) != 0:
+            return None
+        return bytes(plain[:n - AEAD_TAG_BYTES])
+
     def seal_transport(self, const uint8_t[::1] packet not None, receiver, counter, const uint8_t[::1] key not None,
                        size_t mtu=0):
         """A whole WireGuard transport message around one IP packet (or nothing: a keepalive)."""
@@ -378,6 +487,12 @@ cdef int check_key(const uint8_t[::1] key) except -1:
     return 0
 
 
+cdef int check_nonce(const uint8_t[::1] nonce) except -1:
+    if nonce.shape[0] != 12:
+        raise ValueError("nonce must be 12 bytes")
+    return 0
+
+
 cdef int check_overlap(const uint8_t* out, size_t out_n, const uint8_t* data, size_t data_n) except -1:
     """Buffers must be the same start or apart: a shifted overlap would be overwritten while it is read."""
     if out == data or data_n == 0 or out_n == 0 or out + out_n <= data or data + data_n <= out:
@@ -407,6 +522,22 @@ def open_into(out, sealed, counter, key):
 
 if sodium_init() < 0:
     raise ImportError("libsodium cannot be initialised (no random source?)")
-openssl_present = openssl_load() != 0
-split_present = openssl_present and split_load() != 0
+
+
+def load_library(path):
+    """Adds the back end "boringssl"; select() must follow for it to be used."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char* refusal = boring_load(name)
+    if refusal != NULL:
+        raise ValueError(f"MESHD_AEAD_LIBRARY={os.fsdecode(path)}: {refusal.decode()}")
+    large_backends[2] = &boring_backend
+
+
+if openssl_load():
+    large_backends[0] = &openssl_backend
+    if split_load():
+        large_backends[1] = &split_backend
+_library = os.environ.get("MESHD_AEAD_LIBRARY") or os.fsdecode(<bytes> BORING_BUILT_IN)
+if _library:
+    load_library(_library)
 select(os.environ.get("MESHD_AEAD", "auto") or "auto")

@@ -1,8 +1,8 @@
-"""C API of the packet filter: an immutable program over the flow table of flow.pxd."""
+"""C API of the packet filter: a program (ruleset.pxd) over the flow table of flow.pxd."""
 
 from meshd._fast.flow cimport FlowTable, flow_table_t
 from meshd._fast.packet cimport packet_info_t
-from meshd._fast.ruleset cimport filter_t
+from meshd._fast.ruleset cimport RuleSet, filter_t
 
 cdef enum filter_result_t:
     FILTER_ACCEPT = 0
@@ -15,6 +15,8 @@ cdef enum filter_result_t:
 
 cdef class Filter:
     cdef filter_t* c
+    cdef RuleSet rules              # owns c
+    cdef bint published             # packet threads may be reading it
 
 # For a packet that arrived from a peer. info comes from parse_c with FAST_OK; the Filter object outlives the call.
 cdef int filter_in_c(const filter_t* program, flow_table_t* flows, const packet_info_t* info) noexcept nogil

@@ -1,7 +1,7 @@
 """The packet filter: which packets from peers reach this node.
 
-A Filter is an immutable program; a FlowTable remembers what this node sent, so that replies come in. Rules only accept;
-their order does not matter. The order of checks is that of Tailscale's filter, for a packet from a peer:
+A Filter is a program; a FlowTable remembers what this node sent, so that replies come in. Rules only accept; their
+order does not matter. The order of checks is that of Tailscale's filter, for a packet from a peer:
 
 1. empty: accepted. Not an IP packet: dropped. Untrustworthy transport header: dropped. Destination multicast, or
    link-local other than 169.254.169.254: dropped. Later fragment: accepted.
@@ -40,7 +40,7 @@ _Rule: TypeAlias = tuple[Iterable[_Source], Iterable[_Destination], Iterable[int
 
 @final
 class Filter:
-    """An immutable filter program."""
+    """A filter program."""
 
     def __new__(cls, rules: Iterable[_Rule], local: Iterable[tuple[bytes, int]]) -> Filter:
         """Compiles rules.
@@ -49,6 +49,14 @@ class Filter:
         (first, last, first port, last port), protocols numbers 0..255. Addresses are packed, 4 or 16 bytes; a rule
         joins only sources and destinations of one family. `local` lists the prefixes (address, length) this node
         serves. Raises ValueError for ranges that are reversed or mix families, and ports or protocols out of range.
+        """
+
+    def change(self, rules: Iterable[_Rule], local: Iterable[tuple[bytes, int]]) -> bool:
+        """Other rules and networks from now on, at the cost of what differs; arguments and ValueError as above.
+
+        A rule that is a tuple of tuples and the same object as before is not looked at. False when the change is
+        large or the rules are too varied: make a new Filter then, this one may be in between. RuntimeError when the
+        program is in use by a data plane, whose `set_rules` does the same.
         """
 
     def check_in(self, packet: ReadableBuffer, flows: FlowTable, /) -> int:

@@ -1,9 +1,11 @@
 """The packet filter; the contract is in filter.pyi, the C contract in filter.pxd."""
-# freethreading: a Filter is immutable once built; a FlowTable is made for use by many threads.
+# freethreading: a Filter has one writer and readers without locks (ruleset.pxd); a FlowTable is made for many threads.
 
+from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from meshd._fast.flow cimport flow_remember_c, flow_seen_c
+from meshd._fast.hostroutes cimport load_acquire_ptr
 from meshd._fast.ipprefix cimport address_load_c, ranges_find
 from meshd._fast.lpm cimport lpm_lookup_c
 from meshd._fast.packet cimport (
@@ -24,15 +26,17 @@ from meshd._fast.packet cimport (
 from meshd._fast.ruleset cimport (
     filter_ports_t,
     filter_rule_t,
+    filter_table_t,
     filter_target_t,
     filter_verdict_t,
-    ruleset_build,
-    ruleset_free_c,
 )
 
 cdef extern from "address.h" nogil:
     uint32_t load_be32(const uint8_t* p)
     uint64_t load_be64(const uint8_t* p)
+
+cdef extern from "atomic.h" nogil:
+    void fence_acquire()
 
 cdef enum:
     METADATA_SERVICE = 0xa9fea9fe       # 169.254.169.254, the one link-local destination clouds need
@@ -123,28 +127,27 @@ cdef bint scan_rules(const filter_t* program, const packet_info_t* info, match_t
 cdef inline bint rules_match(const filter_t* program, uint32_t destination, const packet_info_t* info,
                              match_t how) noexcept nogil:
     cdef int32_t source
-    cdef uint32_t pair
+    cdef const filter_table_t* table
     cdef const filter_verdict_t* verdict
     cdef int kind
-    if program.pairs == NULL:
+    if program.linear:
         return scan_rules(program, info, how)
-    if destination == 0:
-        return False
     source = lpm_lookup_c(program.sources, info.src, info.version)
     if source < 0:
         return False
-    pair = program.pairs[<size_t>source * program.destination_classes + destination]
-    if pair == 0:
+    fence_acquire()  # a table that was published before the classes were
+    table = <const filter_table_t*>load_acquire_ptr(&program.tables[info.version == 6])
+    verdict = <const filter_verdict_t*>load_acquire_ptr(&table.cells[<size_t>source * table.columns + destination])
+    if verdict == NULL:
         return False
     if how == MATCH_ADDRESSES:
         return True
-    verdict = &program.verdicts[pair - 1]
     if has_protocol(verdict.whole, info.proto):
         return True
     if how == MATCH_ALL_PORTS:
         return False
     kind = 0 if info.proto == PROTO_TCP else 1 if info.proto == PROTO_UDP else 2
-    return ports_contain(&program.ports[verdict.ports_at[kind]], verdict.ports_n[kind], info.dst_port)
+    return ports_contain(&verdict.ports[verdict.ports_at[kind]], verdict.ports_n[kind], info.dst_port)
 
 
 cdef inline bint icmp_answer(const packet_info_t* info) noexcept nogil:
@@ -191,13 +194,20 @@ cdef int filter_out_c(const filter_t* program, flow_table_t* flows, const packet
 
 
 cdef class Filter:
-    """An immutable filter program."""
+    """A filter program."""
 
     def __cinit__(self, rules, local):
-        self.c = ruleset_build(rules, local)
+        self.rules = RuleSet(rules, local)
+        self.c = self.rules.c
 
-    def __dealloc__(self):
-        ruleset_free_c(self.c)
+    def change(self, rules, local):
+        """Other rules and networks from now on; False when that needs a new program."""
+        if self.published:
+            raise RuntimeError("packet threads may be reading this program: use Plane.set_rules")
+        if not self.rules.change(rules, local):
+            return False
+        self.rules.settle()
+        return True
 
     def check_in(self, const uint8_t[::1] packet not None, FlowTable flows not None, /):
         """ACCEPT or the DROP_ reason for a packet from a peer."""
@@ -209,13 +219,7 @@ cdef class Filter:
 
     def shape(self):
         """Sizes of the compiled program."""
-        return {
-            "source_classes": self.c.source_classes,
-            "destination_classes": self.c.destination_classes,
-            "verdicts": self.c.verdicts_n,
-            "linear_rules": self.c.rules_n,
-            "bytes": self.c.bytes_n,
-        }
+        return self.rules.shape()
 
 
 cdef int check(Filter program, const uint8_t[::1] packet, FlowTable flows, bint outbound) noexcept:

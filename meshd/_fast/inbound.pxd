@@ -7,6 +7,7 @@ from meshd._fast.coalesce cimport gro_t
 from meshd._fast.peer cimport peer_t
 from meshd._fast.planestate cimport plane_t
 from meshd._fast.session cimport session_t
+from meshd._fast.sourcelimit cimport source_limit_t
 from meshd._fast.udpio cimport udp_address_t
 
 cdef struct inbound_t:
@@ -15,6 +16,7 @@ cdef struct inbound_t:
     const aead_backend_t* aead
     void* aead_context
     gro_t* gro
+    source_limit_t* sources
     uint64_t now
     uint32_t index              # of `session`, the one the last message belonged to
     session_t* session
@@ -32,5 +34,11 @@ cdef void inbound_begin_c(inbound_t* inb) noexcept nogil
 cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n, uint8_t* plain) noexcept nogil
 cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_t segment,
                               const udp_address_t* source) noexcept nogil
+# Datagrams of segment bytes that came through a relay; plain has room for n bytes and keeps the packets.
+cdef void inbound_relayed_c(inbound_t* inb, const uint8_t* data, uint32_t n, uint32_t segment,
+                            uint8_t* plain) noexcept nogil
 cdef int inbound_deliver_c(inbound_t* inb, const uint8_t* packet, uint32_t n) noexcept nogil
 cdef void inbound_flush_c(inbound_t* inb) noexcept nogil
+# For a thread that has nothing to do: no key stays behind in its context.
+cdef inline void inbound_rest_c(inbound_t* inb) noexcept nogil:
+    inb.aead.forget(inb.aead_context)

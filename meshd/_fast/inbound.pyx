@@ -3,7 +3,7 @@
 
 from libc.errno cimport EINVAL
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_parse_c
 from meshd._fast.atomics cimport (
@@ -11,6 +11,7 @@ from meshd._fast.atomics cimport (
     fast_load32,
     fast_loadp,
     fast_lock,
+    fast_peek32,
     fast_peek64,
     fast_set64,
     fast_unlock,
@@ -27,12 +28,15 @@ from meshd._fast.coalesce cimport (
 )
 from meshd._fast.filter cimport FILTER_ACCEPT, FILTER_DROP_RULES, filter_in_c
 from meshd._fast.lpm cimport lpm_lookup_c
+from meshd._fast.masquerade cimport masquerade_in_c, masquerade_t
+from meshd._fast.netbytes cimport get32le
 from meshd._fast.packet cimport (
     FAST_OK,
     PROTO_ICMP4,
     PROTO_ICMP6,
     PROTO_TCP,
     PROTO_TSMP,
+    PROTO_UDP,
     TCP_ACK,
     TCP_SYN,
     packet_info_t,
@@ -56,10 +60,13 @@ from meshd._fast.planestate cimport (
     IN_NO_SESSION,
     IN_REPLAYED,
     IN_RUNT,
+    IN_SOURCE_LIMIT,
+    IN_UNKNOWN,
     IN_SOURCE,
     IN_TRUNCATED,
     TUN_WRITES,
     count_c,
+    count_drop_c,
     drop_session_c,
     event_active_c,
     event_c,
@@ -76,6 +83,13 @@ from meshd._fast.session cimport (
     session_find_c,
     session_table_t,
 )
+from meshd._fast.sourcelimit cimport (
+    SOURCE_HANDSHAKE,
+    SOURCE_OTHER,
+    source_allow_c,
+    source_limit_free_c,
+    source_limit_new_c,
+)
 from meshd._fast.tunio cimport tun_write_c
 from meshd._fast.udpio cimport udp_address_bytes_c
 
@@ -83,6 +97,13 @@ cdef enum:
     DENIED_PER_SECOND = 10      # refused connections that are worth an answer
     TOLD_PER_SECOND = 256       # questions and answers of one peer for the loop, which takes some 25 000 of all
     RUNT = 32                   # shorter than any message of any protocol on this socket
+    INITIATION_BYTES = 148
+    RESPONSE_BYTES = 92
+    COOKIE_BYTES = 64
+    DISCO_BYTES = 78            # magic, sender, nonce, tag
+
+cdef const uint8_t* DISCO_MAGIC = <const uint8_t*> b"TS\xf0\x9f\x92\xac"
+cdef const uint8_t* STUN_COOKIE = <const uint8_t*> b"\x21\x12\xa4\x42"
 
 
 cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcept nogil:
@@ -92,34 +113,57 @@ cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcep
     inb.worker = worker
     inb.peer = -1
     inb.gro = gro_new_c()
-    if inb.gro == NULL:
+    inb.sources = source_limit_new_c()
+    if inb.gro == NULL or inb.sources == NULL:
+        inbound_close_c(inb)
         return 0
-    if not plane.vnet:
-        inb.gro.features = 0
+    inb.gro.features = plane.gro_features if plane.vnet else 0
     inb.aead = default_backend_c()
     inb.aead_context = inb.aead.ctx_new()
     if inb.aead_context == NULL:
-        gro_free_c(inb.gro)
-        inb.gro = NULL
+        inbound_close_c(inb)
         return 0
     return 1
 
 
 cdef void inbound_close_c(inbound_t* inb) noexcept nogil:
-    if inb.gro != NULL:
+    if inb.aead_context != NULL:
         inb.aead.ctx_free(inb.aead_context)
-        gro_free_c(inb.gro)
-        inb.gro = NULL
+    gro_free_c(inb.gro)
+    source_limit_free_c(inb.sources)
+    inb.aead_context = NULL
+    inb.gro = NULL
+    inb.sources = NULL
 
 
 # -- writing to the TUN
 
 
+cdef inline uint32_t _flow_hash(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Of addresses and ports; of addresses alone for fragments and other protocols."""
+    cdef uint32_t h = 0, i, ports = 40
+    cdef uint8_t proto
+    if p[0] >> 4 == 4:
+        h = get32le(p + 12) * 3 ^ get32le(p + 16)
+        ports = (p[0] & 15) * 4
+        proto = 0 if (p[6] & 0x3f) | p[7] else p[9]
+    elif n < 40:
+        return 0
+    else:
+        proto = p[6]
+        for i in range(8, 40, 4):
+            h = h * 3 ^ get32le(p + i)
+    if (proto == PROTO_TCP or proto == PROTO_UDP) and n >= ports + 4:
+        h ^= get32le(p + ports) * 5
+    h = (h ^ h >> 15) * <uint32_t> 0x9E3779B1
+    return h ^ h >> 16
+
+
 cdef inline int _queue_of(const plane_t* plane, const gro_item_t* item) noexcept nogil:
-    """Flows stay on one queue, so that the kernel returns their answers on it."""
-    if plane.tun_count == 1 or item.kind == 0:
+    """Flows stay on one queue, so that the kernel returns their answers on it, in their order."""
+    if plane.tun_count == 1:
         return plane.tun_fds[0]
-    return plane.tun_fds[item.bucket % plane.tun_count]
+    return plane.tun_fds[_flow_hash(item.packet, item.bytes) % <uint32_t> plane.tun_count]
 
 
 cdef void _write_apart(inbound_t* inb, int fd, const gro_item_t* item) noexcept nogil:
@@ -197,6 +241,7 @@ cdef inline void _account(inbound_t* inb, int32_t peer, peer_t* slot, uint32_t n
 cdef void inbound_begin_c(inbound_t* inb) noexcept nogil:
     # A session found in an earlier batch may have been freed since.
     inb.session = NULL
+    inb.gro.features &= fast_peek32(&inb.plane.gro_features)
 
 
 cdef void inbound_flush_c(inbound_t* inb) noexcept nogil:
@@ -244,19 +289,22 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
     """An authenticated packet: source, filter, destination."""
     cdef plane_t* plane = inb.plane
     cdef packet_info_t info
+    cdef const masquerade_t* masquerade = <const masquerade_t*> fast_loadp(&slot.masquerade)
     cdef bint jailed
     cdef int verdict
     if parse_c(packet, padded, &info) != FAST_OK:
-        count_c(plane, inb.worker, IN_MALFORMED, 1)
+        count_drop_c(plane, inb.worker, slot, IN_MALFORMED, 1)
         return
     if lpm_lookup_c(plane.routes, info.src, info.version) != peer:
-        count_c(plane, inb.worker, IN_SOURCE, 1)
+        count_drop_c(plane, inb.worker, slot, IN_SOURCE, 1)
         return
+    if masquerade != NULL:
+        masquerade_in_c(masquerade, <uint8_t*> packet, &info)   # it was opened into a buffer of ours
     if info.proto == PROTO_TSMP:
         if _may_tell(inb, slot):
             event_c(plane, inb.worker, EV_TSMP, peer, 0, packet, info.total_bytes)
         else:
-            count_c(plane, inb.worker, IN_EVENT_LIMIT, 1)
+            count_drop_c(plane, inb.worker, slot, IN_EVENT_LIMIT, 1)
         return
     if _is_watched_echo(plane, &info) and _may_tell(inb, slot):
         event_c(plane, inb.worker, EV_ECHO, peer, 0, packet, info.total_bytes)
@@ -265,7 +313,7 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
     verdict = filter_in_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
                           plane.shield_flows if jailed else plane.flows, &info)
     if verdict != FILTER_ACCEPT:
-        count_c(plane, inb.worker, IN_FILTERED, 1)
+        count_drop_c(plane, inb.worker, slot, IN_FILTERED, 1)
         if (verdict == FILTER_DROP_RULES and info.proto == PROTO_TCP
                 and (info.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN):
             _denied(inb, peer, packet, info.total_bytes)
@@ -304,14 +352,14 @@ cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n,
         return 1
     age = inb.now - session.created if inb.now > session.created else 0
     if age >= REJECT_AFTER_NS:
-        count_c(plane, inb.worker, IN_EXPIRED, 1)
+        count_drop_c(plane, inb.worker, slot, IN_EXPIRED, 1)
         return 1
     if inb.aead.open(inb.aead_context, plain, message + TRANSPORT_HEADER_BYTES, n - TRANSPORT_HEADER_BYTES, counter,
                      session.receive_key) != 0:
-        count_c(plane, inb.worker, IN_FORGED, 1)
+        count_drop_c(plane, inb.worker, slot, IN_FORGED, 1)
         return 1
     if not session_accept_c(session, counter):
-        count_c(plane, inb.worker, IN_REPLAYED, 1)
+        count_drop_c(plane, inb.worker, slot, IN_REPLAYED, 1)
         return 1
     if fast_loadp(&slot.next) == session:
         _promote(inb, slot, session)
@@ -323,14 +371,29 @@ cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n,
     return 1
 
 
+cdef inline uint32_t _kind(const uint8_t* data, uint32_t n) noexcept nogil:
+    """Which limit a datagram for the loop falls under; 0 when it is nothing that we know."""
+    if n == INITIATION_BYTES and data[0] == 1 or n == RESPONSE_BYTES and data[0] == 2:
+        return SOURCE_HANDSHAKE
+    if n == COOKIE_BYTES and data[0] == 3 or n >= DISCO_BYTES and memcmp(data, DISCO_MAGIC, 6) == 0:
+        return SOURCE_OTHER
+    if data[0] < 0x40 and memcmp(data + 4, STUN_COOKIE, 4) == 0:
+        return SOURCE_OTHER
+    return 0
+
+
 cdef void _punt_datagram(inbound_t* inb, const uint8_t* data, uint32_t n, const udp_address_t* source) noexcept nogil:
     cdef record_t record
     cdef const uint8_t* raw = NULL
     cdef uint16_t port = 0
-    cdef uint32_t bytes_
+    cdef uint32_t bytes_, kind = _kind(data, n)
     memset(&record, 0, sizeof(record))
     bytes_ = udp_address_bytes_c(source, &raw, &port)
-    if bytes_ == 0:
+    if kind == 0 or bytes_ == 0:
+        count_c(inb.plane, inb.worker, IN_UNKNOWN, 1)
+        return
+    if not source_allow_c(inb.sources, raw, bytes_, kind, inb.now):
+        count_c(inb.plane, inb.worker, IN_SOURCE_LIMIT, 1)
         return
     record.kind = EV_DATAGRAM
     record.subject = -1
@@ -356,4 +419,14 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
             count_c(inb.plane, inb.worker, IN_RUNT, 1)
         elif not inbound_transport_c(inb, data + offset, part, data + offset + TRANSPORT_HEADER_BYTES):
             _punt_datagram(inb, data + offset, part, source)
+        offset += part
+
+
+cdef void inbound_relayed_c(inbound_t* inb, const uint8_t* data, uint32_t n, uint32_t segment,
+                            uint8_t* plain) noexcept nogil:
+    cdef uint32_t offset = 0, part
+    while offset < n:
+        part = segment if n - offset > segment else n - offset
+        if not inbound_transport_c(inb, data + offset, part, plain + offset):
+            count_c(inb.plane, inb.worker, IN_UNKNOWN, 1)
         offset += part

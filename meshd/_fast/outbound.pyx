@@ -9,12 +9,14 @@ from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, 
 from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64, fast_store32
 from meshd._fast.filter cimport FILTER_ACCEPT, filter_out_c
 from meshd._fast.lpm cimport lpm_lookup_c
+from meshd._fast.masquerade cimport masquerade_out_c, masquerade_t
 from meshd._fast.packet cimport FAST_OK, parse_c
 from meshd._fast.peer cimport peer_find_c, peer_get_path_c, peer_sent_c
 from meshd._fast.planestate cimport (
     EV_SEND_ERROR,
     EV_SERVICE,
     EV_STAGED,
+    MAX_QUEUES,
     OUT_FILTERED,
     OUT_GSO_OFF,
     OUT_MALFORMED,
@@ -31,6 +33,7 @@ from meshd._fast.planestate cimport (
     OUT_UNREACHABLE,
     UDP_WRITES,
     count_c,
+    count_drop_c,
     event_active_c,
     event_c,
     event_rekey_c,
@@ -42,6 +45,7 @@ from meshd._fast.ruleset cimport filter_t
 from meshd._fast.segment cimport (
     SEGMENT_OK,
     VNET_BYTES,
+    VNET_NEEDS_CSUM,
     emit_c,
     padded_c,
     piece_bytes_c,
@@ -113,18 +117,20 @@ cdef void _send_failed(outbound_t* out, run_t* run, int failure) noexcept nogil:
             event_c(out.plane, out.worker, EV_SEND_ERROR, run.peer, <uint32_t> failure, NULL, 0)
     else:
         why = OUT_SOCKET_ERROR
-    count_c(out.plane, out.worker, why, run.count)
+    count_drop_c(out.plane, out.worker, run.slot, why, run.count)
 
 
 cdef void _send_udp(outbound_t* out, run_t* run) noexcept nogil:
     cdef plane_t* plane = out.plane
     cdef bint v4 = (<sockaddr*> run.path.address.name).sa_family == AF_INET
-    cdef int fd = <int> fast_load32(&plane.udp4 if v4 else &plane.udp6)
+    # Any of a family's sockets would do, they have the same port; a socket of its own spares a thread some waiting.
+    cdef uint32_t turn = out.worker & (MAX_QUEUES - 1)
+    cdef int fd = <int> fast_load32(&plane.udp4[turn] if v4 else &plane.udp6[turn])
     cdef uint32_t* shared = &plane.udp_mode4 if v4 else &plane.udp_mode6
     cdef uint32_t before = fast_load32(shared), mode = before
     cdef int failure
     if fd < 0:
-        count_c(plane, out.worker, OUT_NO_SOCKET, run.count)
+        count_drop_c(plane, out.worker, run.slot, OUT_NO_SOCKET, run.count)
         return
     failure = udp_send_c(fd, &run.path.address, out.arena + run.offset, run.bytes, run.segment, &mode, out.patient)
     count_c(plane, out.worker, UDP_WRITES, 1)
@@ -141,12 +147,13 @@ cdef void _send_run(outbound_t* out, run_t* run) noexcept nogil:
     if udp:
         _send_udp(out, run)
     if run.path.relay != NULL and (not udp or out.now > run.path.trusted_until):
-        if relay_push_c(run.path.relay, run.slot.public_key, out.arena + run.offset, run.bytes, run.segment, &lost):
+        if relay_push_c(run.path.relay, run.slot.public_key, out.arena + run.offset, run.bytes, run.segment,
+                        fast_load32(&run.slot.bundles) != 0, &lost):
             bell_ring_c(&out.plane.bell)
         if lost:
-            count_c(out.plane, out.worker, OUT_RELAY_FULL, lost)
+            count_drop_c(out.plane, out.worker, run.slot, OUT_RELAY_FULL, lost)
     elif not udp:
-        count_c(out.plane, out.worker, OUT_NO_PATH, run.count)
+        count_drop_c(out.plane, out.worker, run.slot, OUT_NO_PATH, run.count)
 
 
 cdef void outbound_flush_c(outbound_t* out) noexcept nogil:
@@ -204,15 +211,16 @@ cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t*
     cdef uint32_t i, length = 0, padded, count = 1
     cdef uint8_t* at
     if slot == NULL:
+        count_c(out.plane, out.worker, OUT_NO_ROUTE, 1)
         return OUT_DROPPED
     if n:
         if plan_c(&plan, vnet, packet, n) != SEGMENT_OK:
-            count_c(out.plane, out.worker, OUT_MALFORMED, 1)
+            count_drop_c(out.plane, out.worker, slot, OUT_MALFORMED, 1)
             return OUT_DROPPED
         count = plan.count
         length = piece_bytes_c(&plan, 0)
         if padded_c(length, out.plane.mtu) + TRANSPORT_OVERHEAD_BYTES > UDP_MAX_BYTES:
-            count_c(out.plane, out.worker, OUT_TOO_BIG, 1)
+            count_drop_c(out.plane, out.worker, slot, OUT_TOO_BIG, 1)
             return OUT_DROPPED
     session = <session_t*> fast_loadp(&slot.current)
     if not session_usable_c(session, out.now) or not session_reserve_c(session, count, &counter):
@@ -232,7 +240,7 @@ cdef int outbound_to_peer_c(outbound_t* out, int32_t index, const vnet_header_t*
                             session.send_key) != 0:
             # Without memory for the cipher: what stands there is plaintext, and zeros say nothing to anybody.
             memset(at, 0, padded + TRANSPORT_OVERHEAD_BYTES)
-            count_c(out.plane, out.worker, OUT_SEAL_ERROR, 1)
+            count_drop_c(out.plane, out.worker, slot, OUT_SEAL_ERROR, 1)
         total += padded + TRANSPORT_OVERHEAD_BYTES
     peer_sent_c(slot, out.now, count, total, n != 0)
     event_active_c(out.plane, out.worker, index, slot)
@@ -246,13 +254,13 @@ cdef void _stage(outbound_t* out, int32_t index, peer_t* slot, const vnet_header
                  uint32_t n) noexcept nogil:
     """Hand a packet without session up, at a rate that a handshake can make use of."""
     cdef record_t record
-    if out.now - slot.staged_since >= SECOND:
-        slot.staged_since = out.now
-        slot.staged = 0
-    if slot.staged >= STAGED_PER_SECOND:
-        count_c(out.plane, out.worker, OUT_STAGED_LIMIT, 1)
+    if out.now - fast_peek64(&slot.staged_since) >= SECOND:
+        fast_set64(&slot.staged_since, out.now)
+        fast_set64(&slot.staged, 0)
+    if fast_peek64(&slot.staged) >= STAGED_PER_SECOND:
+        count_drop_c(out.plane, out.worker, slot, OUT_STAGED_LIMIT, 1)
         return
-    slot.staged += 1
+    fast_set64(&slot.staged, fast_peek64(&slot.staged) + 1)
     memset(&record, 0, sizeof(record))
     record.kind = EV_STAGED
     record.subject = index
@@ -288,6 +296,7 @@ cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const ui
     cdef const services_t* services
     cdef peer_t* slot
     cdef int32_t index
+    cdef const masquerade_t* masquerade
     cdef bint jailed
     if parse_c(packet, n, &info) != FAST_OK:
         count_c(plane, out.worker, OUT_MALFORMED, 1)
@@ -304,7 +313,11 @@ cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const ui
     jailed = fast_load32(&slot.jailed) != 0
     if filter_out_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
                     plane.shield_flows if jailed else plane.flows, &info) != FILTER_ACCEPT:
-        count_c(plane, out.worker, OUT_FILTERED, 1)
+        count_drop_c(plane, out.worker, slot, OUT_FILTERED, 1)
         return
+    masquerade = <const masquerade_t*> fast_loadp(&slot.masquerade)
+    if masquerade != NULL:
+        # After the filter, which knows us by our own addresses; the packet lies in this thread's buffer.
+        masquerade_out_c(masquerade, <uint8_t*> packet, &info, vnet.flags & VNET_NEEDS_CSUM)
     if outbound_to_peer_c(out, index, vnet, packet, info.total_bytes) == OUT_NO_SESSION:
         _stage(out, index, slot, vnet, packet, info.total_bytes)

@@ -7,8 +7,9 @@ from meshd._fast.session cimport session_t
 from meshd._fast.udpio cimport udp_address_t
 
 cdef enum:
-    PEER_CHUNK = 256
-    PEER_CHUNKS = 256               # WireGuard's limit of 65536 peers
+    PEER_CHUNK = 256                # slots that are allocated together
+    PEER_CHUNKS = 1024              # at most 262144 peers; an unused chunk costs one pointer
+    PEER_DROPS = 32                 # reasons that are counted per peer too
 
 cdef struct path_t:
     udp_address_t address           # name_bytes 0 = no UDP path
@@ -23,11 +24,13 @@ cdef struct peer_t:
     uint32_t active                 # EV_ACTIVE was sent
     uint32_t lock                   # of the three session pointers
     uint32_t path_lock
+    uint32_t bundles                # the peer takes bundles of datagrams by relay
     path_t path
     void* previous                  # session_t*
     void* current
     void* next
-    uint64_t pad0[8]
+    void* masquerade                # const masquerade_t*, published; NULL = it knows us by our own addresses
+    uint64_t pad0[7]
     # outbound
     uint64_t tx_bytes
     uint64_t tx_packets
@@ -47,9 +50,10 @@ cdef struct peer_t:
     uint64_t told_since             # start of the second in which `told` packets were handed to the loop
     uint64_t told
     uint64_t pad2[8]
+    uint64_t drops[PEER_DROPS]      # by counter_t; any thread
 
 cdef struct peer_table_t:
-    void* chunks[256]               # peer_t*, published
+    void* chunks[PEER_CHUNKS]       # peer_t*, published
 
 cdef peer_t* peer_slot_c(peer_table_t* table, uint32_t index) noexcept nogil
 cdef peer_t* peer_find_c(const peer_table_t* table, int32_t index) noexcept nogil
@@ -65,3 +69,4 @@ cdef void peer_received_c(peer_t* peer, uint64_t now, uint64_t packets, uint64_t
 cdef int peer_install_c(peer_t* peer, session_t* session, int current, session_t** dropped) noexcept nogil
 cdef int peer_promote_c(peer_t* peer, session_t* session, session_t** dropped) noexcept nogil
 cdef int peer_forget_c(peer_t* peer, const session_t* session) noexcept nogil
+cdef session_t* peer_session_c(peer_t* peer) noexcept nogil      # any that is left, else NULL

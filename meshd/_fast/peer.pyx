@@ -136,6 +136,19 @@ cdef int peer_promote_c(peer_t* peer, session_t* session, session_t** dropped) n
     return n
 
 
+cdef session_t* peer_session_c(peer_t* peer) noexcept nogil:
+    cdef void* session
+    # Under the lock, because a promotion on another thread moves sessions between the places.
+    fast_lock(&peer.lock)
+    session = peer.next
+    if session == NULL:
+        session = peer.current
+    if session == NULL:
+        session = peer.previous
+    fast_unlock(&peer.lock)
+    return <session_t*> session
+
+
 cdef int peer_forget_c(peer_t* peer, const session_t* session) noexcept nogil:
     """Take a session out of its slot; 0 when it is in none."""
     cdef int found = 1

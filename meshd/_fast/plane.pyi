@@ -1,6 +1,6 @@
 """The data plane: packets between TUN and UDP on threads of their own, everything else as events.
 
-One sender thread per TUN queue and one receiver thread for the UDP sockets route, filter, seal and open
+One sender thread per TUN queue and one receiver thread per UDP socket of a family route, filter, seal and open
 packets without the interpreter. What they cannot decide (handshakes, path messages, packets without a session)
 comes up through ``drain``. All methods are for one thread, the event loop's. Times are seconds of
 CLOCK_MONOTONIC, addresses packed (4 or 16 bytes). Methods that take a peer raise KeyError when there is none.
@@ -27,6 +27,7 @@ EV_ECHO         peer, packet             ICMP echo reply with a watched identifi
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
+from meshd._fast.derpframes import RelayedPackets
 from meshd._fast.registry import Registry
 
 EV_DATAGRAM: int
@@ -72,14 +73,16 @@ class Plane(Registry):
         self,
         *,
         tun_fds: Sequence[int],
-        udp4_fd: int,
-        udp6_fd: int,
+        udp4_fd: int | Sequence[int],
+        udp6_fd: int | Sequence[int],
         mtu: int = 1280,
         vnet_header: bool = True,
         ring_bytes: int = 1048576,
     ) -> None:
-        """tun_fds: one per queue, non-blocking; empty in userspace mode, where inbound packets are EV_LOCAL.
+        """tun_fds: one per queue, non-blocking, at most 8; empty in userspace mode, where inbound packets are EV_LOCAL.
 
+        udp4_fd, udp6_fd: a socket, or up to 8 that share one port (SO_REUSEPORT): the kernel keeps what comes from
+        one address on one of them. As many receivers run as the greater of the two has sockets.
         vnet_header: reads and writes of the TUN start with a virtio-net header. ring_bytes: events waiting
         per thread. A file descriptor of -1 means none. Until set_filter nothing inbound is accepted.
         """
@@ -94,12 +97,27 @@ class Plane(Registry):
     def stop(self) -> None:
         """End the threads and wait for them; start may follow."""
 
-    def set_udp(self, udp4_fd: int, udp6_fd: int) -> None:
-        """Change sockets. On return nobody uses the old ones, which may then be closed."""
+    def set_udp(self, udp4_fd: int | Sequence[int], udp6_fd: int | Sequence[int]) -> None:
+        """Change sockets. On return nobody uses the old ones, which may then be closed.
 
-    def set_offload(self, *, udp_gso: bool = True, equal_tail: bool = True) -> None:
-        """udp_gso False: one datagram per send. equal_tail False: never end a segmented send with a segment of
-        the same size as the others, which Linux 7.0 to 7.1.4 corrupts."""
+        ValueError for more of a family than the plane was made with receivers for.
+        """
+
+    def set_offload(
+        self,
+        *,
+        udp_gso: bool = True,
+        udp_gro: bool = True,
+        equal_tail: bool = True,
+        tun_tcp_gro: bool = True,
+        tun_udp_gro: bool = True,
+    ) -> None:
+        """What may be left to the kernel where it can; holds for later sockets, too.
+
+        udp_gso False: one datagram per send. udp_gro False: one datagram per read. equal_tail False: never end a
+        segmented send with a segment of the same size as the others, which Linux 7.0 to 7.1.4 corrupts.
+        tun_tcp_gro, tun_udp_gro False: packets for the TUN are not merged; True again is for threads that start later.
+        """
 
     def send_keepalive(self, peer: int) -> bool:
         """Send an empty message; False without usable session."""
@@ -108,7 +126,10 @@ class Plane(Registry):
         """Send packets as EV_STAGED delivered them; how many found a usable session."""
 
     def send_packet(self, peer: int, packet: bytes) -> bool:
-        """Send one IP packet, unfiltered; False without usable session, when it is the caller's to keep."""
+        """Send one IP packet, unfiltered; False without usable session, when it is the caller's to keep.
+
+        ValueError when it is none and the peer knows us by other addresses (set_masquerade).
+        """
 
     def deliver(self, packet: bytes) -> bool:
         """Give the host one IP packet, unfiltered; False when there is no TUN."""
@@ -116,15 +137,30 @@ class Plane(Registry):
     def open_from(self, packets: list[bytes]) -> list[bytes]:
         """Take datagrams that came through a relay; returns those that are no transport messages."""
 
-    def take_relayed(self, relay: int) -> bytes:
-        """Everything that waits for a relay, as SendPacket frames (DERP protocol)."""
+    def open_relayed(self, packets: RelayedPackets) -> None:
+        """The same for what ``split_frames`` found, without a copy; what is no transport message is counted."""
+
+    def take_relayed(self, relay: int, limit: int = 0) -> bytes:
+        """Everything that waits for a relay, as SendPacket frames (DERP protocol).
+
+        With a limit whole frames of about so many bytes: the caller comes back until there is nothing, EV_RELAY
+        does not call for the rest.
+        """
 
     def peer_state(self, peer: int) -> PeerState: ...
+    def peer_drops(self, peer: int) -> dict[str, int]:
+        """The packets to and from it that were lost, by the names of ``counters``; reasons with none are left out."""
     def clear_active(self, peer: int) -> None:
         """Let the next packet raise EV_ACTIVE again."""
 
     def counters(self) -> dict[str, int]:
-        """Dropped packets by reason (out_, in_), events_lost, and system calls made."""
+        """Dropped packets by reason (out_, in_), events_lost, and system calls made.
+
+        in_socket_overflow is what the system dropped because its buffer was full before we could read.
+        """
+
+    def thread_reads(self) -> dict[str, int]:
+        """Reads of each thread, as reads_send_N and reads_receive_N: how the work is spread."""
 
     def drain(self, limit: int = 256) -> list[tuple[Any, ...]]:
         """At most limit events (more by one per relay); event_fd stays readable while there are others."""

@@ -12,18 +12,18 @@ from collections import namedtuple
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from meshd._fast cimport planestate as state
 from meshd._fast.atomics cimport (
     fast_load32,
     fast_loadp,
-    fast_lock,
     fast_now,
     fast_peek64,
     fast_store32,
-    fast_unlock,
 )
+from meshd._fast.coalesce cimport GRO_TCP, GRO_UDP
+from meshd._fast.derpframes cimport RelayedPackets, relayed_run_t
 from meshd._fast.epoch cimport epoch_wait_c
 from meshd._fast.inbound cimport (
     inbound_begin_c,
@@ -31,6 +31,8 @@ from meshd._fast.inbound cimport (
     inbound_deliver_c,
     inbound_flush_c,
     inbound_open_c,
+    inbound_relayed_c,
+    inbound_rest_c,
     inbound_t,
     inbound_transport_c,
 )
@@ -39,17 +41,34 @@ from meshd._fast.outbound cimport (
     outbound_close_c,
     outbound_flush_c,
     outbound_open_c,
+    outbound_rest_c,
     outbound_t,
     outbound_to_peer_c,
 )
-from meshd._fast.peer cimport peer_find_c, peer_t
-from meshd._fast.planestate cimport COUNTERS, LOOP_WORKER, RECEIVER_WORKER, WORKERS
-from meshd._fast.registry cimport Registry
-from meshd._fast.relayqueue cimport relay_news_c, relay_queue_t
+from meshd._fast.peer cimport PEER_DROPS, peer_find_c, peer_t
+from meshd._fast.planestate cimport (
+    COUNTERS,
+    LOOP_WORKER,
+    MAX_RECEIVERS,
+    RECEIVER_WORKER,
+    TUN_READS,
+    UDP_READS,
+    WORKERS,
+)
+from meshd._fast.registry cimport Registry, sockets_of
+from meshd._fast.relayqueue cimport relay_news_c, relay_queue_t, relay_ready_c, relay_take_c
 from meshd._fast.ring cimport bell_quiet_c, bell_ring_c, record_t, ring_peek_c, ring_release_c, ring_t
 from meshd._fast.segment cimport VNET_BYTES, vnet_header_t
 from meshd._fast.session cimport session_t
-from meshd._fast.udpio cimport UDP_TAIL, udp_probe_c, udp_reader_free_c, udp_reader_new_c, udp_reader_t
+from meshd._fast.udpio cimport (
+    UDP_GSO,
+    UDP_TAIL,
+    udp_overflows_c,
+    udp_probe_c,
+    udp_reader_free_c,
+    udp_reader_new_c,
+    udp_reader_t,
+)
 from meshd._fast.worker cimport receiver_run_c, sender_run_c
 
 from meshd._fast.planestate import COUNTER_NAMES as _COUNTER_NAMES
@@ -84,14 +103,23 @@ cdef inline double _seconds(const uint64_t* ns) noexcept:
     return fast_peek64(ns) / 1e9
 
 
+cdef _take_family(tuple fds, uint32_t* slots, uint32_t* count):
+    cdef uint32_t i
+    for i in range(<uint32_t> MAX_RECEIVERS):
+        fast_store32(&slots[i], <uint32_t> <int> fds[i % len(fds)] if fds else <uint32_t> -1)
+    fast_store32(count, <uint32_t> len(fds))
+
+
 cdef class Plane(Registry):
     cdef outbound_t out             # the loop thread's own contexts, opened when first needed
     cdef inbound_t inb
     cdef uint8_t* opened            # OPEN_AREA
     cdef uint32_t turn
+    cdef bint no_gso, no_gro, runt_tail     # what set_offload said
     cdef list threads
+    cdef uint64_t overflows         # of former sockets
 
-    def __cinit__(self, *, tun_fds, int udp4_fd, int udp6_fd, uint32_t mtu=1280, bint vnet_header=True,
+    def __cinit__(self, *, tun_fds, udp4_fd, udp6_fd, uint32_t mtu=1280, bint vnet_header=True,
                   uint64_t ring_bytes=1 << 20):
         self.threads = []
         self._take_sockets(udp4_fd, udp6_fd)
@@ -114,7 +142,8 @@ cdef class Plane(Registry):
         fast_store32(&self.c.stopping, 0)
         for i in range(<uint32_t> self.c.tun_count):
             self._thread(f"meshd-send-{i}", self._send_loop, (i,))
-        self._thread("meshd-receive", self._receive_loop, ())
+        for i in range(self.c.receivers):
+            self._thread(f"meshd-receive-{i}", self._receive_loop, (i,))
 
     def stop(self) -> None:
         threads, self.threads = self.threads, []
@@ -143,10 +172,10 @@ cdef class Plane(Registry):
         outbound_close_c(out)
         free(out)
 
-    def _receive_loop(self):
+    def _receive_loop(self, uint32_t which):
         cdef inbound_t inb
         cdef udp_reader_t* reader = udp_reader_new_c()
-        if reader == NULL or not inbound_open_c(&inb, self.c, RECEIVER_WORKER):
+        if reader == NULL or not inbound_open_c(&inb, self.c, RECEIVER_WORKER + which):
             udp_reader_free_c(reader)
             raise MemoryError
         with nogil:
@@ -156,41 +185,64 @@ cdef class Plane(Registry):
 
     # -- sockets
 
-    cdef _take_sockets(self, int udp4_fd, int udp6_fd):
-        cdef uint32_t tail = (self.c.udp_mode4 | self.c.udp_mode6) & UDP_TAIL
-        fast_store32(&self.c.udp_mode4, (udp_probe_c(udp4_fd) if udp4_fd >= 0 else 0) | tail)
-        fast_store32(&self.c.udp_mode6, (udp_probe_c(udp6_fd) if udp6_fd >= 0 else 0) | tail)
-        fast_store32(&self.c.udp4, <uint32_t> udp4_fd)
-        fast_store32(&self.c.udp6, <uint32_t> udp6_fd)
+    cdef _take_sockets(self, udp4_fd, udp6_fd):
+        cdef tuple fds4 = sockets_of(udp4_fd), fds6 = sockets_of(udp6_fd)
+        if max(len(fds4), len(fds6)) > self.c.receivers:
+            raise ValueError("more sockets than receivers")
+        _take_family(fds4, self.c.udp4, &self.c.udp4_count)
+        _take_family(fds6, self.c.udp6, &self.c.udp6_count)
+        self._offload()
         fast_store32(&self.c.udp_changes, self.c.udp_changes + 1)
 
-    def set_udp(self, int udp4_fd, int udp6_fd) -> None:
-        cdef uint32_t change
+    def set_udp(self, udp4_fd, udp6_fd) -> None:
+        cdef uint32_t change, i
+        cdef uint64_t before = self._overflows()
         self._take_sockets(udp4_fd, udp6_fd)
+        self.overflows += before - self._overflows()    # one that stays tells of itself
         if not self.threads:
             return
         change = self.c.udp_changes
-        os.eventfd_write(self.c.wake_fd, 1)
+        for i in range(self.c.receivers):
+            os.eventfd_write(self.c.wake_fds[i], 1)
         with nogil:
             self._await_sockets(change)
 
     cdef void _await_sockets(self, uint32_t change) noexcept nogil:
         """The caller may close the old sockets afterwards: nobody uses them any more."""
-        cdef uint32_t _try
+        cdef uint32_t _try, i = 0
         epoch_wait_c(&self.c.epoch)
         for _try in range(<uint32_t> ADOPT_TRIES):
-            if fast_load32(&self.c.udp_adopted) == change:
+            while i < self.c.receivers and fast_load32(&self.c.udp_adopted[i]) == change:
+                i += 1
+            if i == self.c.receivers:
                 return
             usleep(1000)
 
-    def set_offload(self, *, bint udp_gso=True, bint equal_tail=True) -> None:
-        cdef uint32_t tail = 0 if equal_tail else UDP_TAIL
-        for fd, v4 in ((<int> self.c.udp4, True), (<int> self.c.udp6, False)):
-            mode = (udp_probe_c(fd) if fd >= 0 and udp_gso else 0) | tail
-            if v4:
-                fast_store32(&self.c.udp_mode4, mode)
-            else:
-                fast_store32(&self.c.udp_mode6, mode)
+    cdef uint64_t _overflows(self):
+        cdef uint32_t i
+        cdef uint64_t total = 0
+        for i in range(self.c.udp4_count):
+            total += udp_overflows_c(<int> self.c.udp4[i])
+        for i in range(self.c.udp6_count):
+            total += udp_overflows_c(<int> self.c.udp6[i])
+        return total
+
+    def set_offload(self, *, bint udp_gso=True, bint udp_gro=True, bint equal_tail=True, bint tun_tcp_gro=True,
+                    bint tun_udp_gro=True) -> None:
+        self.no_gso, self.no_gro, self.runt_tail = not udp_gso, not udp_gro, not equal_tail
+        self._offload()
+        fast_store32(&self.c.gro_features, (GRO_TCP if tun_tcp_gro else 0) | (GRO_UDP if tun_udp_gro else 0))
+
+    cdef void _offload(self):
+        """What the sockets can do, as far as it is wanted."""
+        fast_store32(&self.c.udp_mode4, self._probe(self.c.udp4, self.c.udp4_count))
+        fast_store32(&self.c.udp_mode6, self._probe(self.c.udp6, self.c.udp6_count))
+
+    cdef uint32_t _probe(self, const uint32_t* slots, uint32_t count):
+        cdef uint32_t i, can = UDP_GSO if count else 0
+        for i in range(count):
+            can &= <uint32_t> udp_probe_c(<int> slots[i], not self.no_gro)
+        return (0 if self.no_gso else can) | (UDP_TAIL if self.runt_tail else 0)
 
     # -- packets of the loop
 
@@ -213,6 +265,7 @@ cdef class Plane(Registry):
         self._peer(peer)
         result = outbound_to_peer_c(out, peer, NULL, NULL, 0)
         outbound_flush_c(out)
+        outbound_rest_c(out)
         return result == OUT_SENT
 
     def send_staged(self, int peer, list packets not None) -> int:
@@ -230,6 +283,7 @@ cdef class Plane(Registry):
             if outbound_to_peer_c(out, peer, &vnet, raw + VNET_BYTES, <uint32_t> len(packet) - VNET_BYTES) == OUT_SENT:
                 sent += 1
         outbound_flush_c(out)
+        outbound_rest_c(out)
         return sent
 
     def send_packet(self, int peer, bytes packet not None) -> bool:
@@ -239,9 +293,13 @@ cdef class Plane(Registry):
         self._peer(peer)
         if not 0 < len(packet) <= 65535:
             raise ValueError("packet length")
+        masquerade = self.masquerades.get(peer)
+        if masquerade is not None:
+            packet = masquerade.outbound(packet)
         memset(&vnet, 0, sizeof(vnet))
         result = outbound_to_peer_c(out, peer, &vnet, <const uint8_t*> <char*> packet, <uint32_t> len(packet))
         outbound_flush_c(out)
+        outbound_rest_c(out)
         return result == OUT_SENT
 
     def deliver(self, bytes packet not None) -> bool:
@@ -251,17 +309,22 @@ cdef class Plane(Registry):
         if not inbound_deliver_c(inb, <const uint8_t*> <char*> packet, <uint32_t> len(packet)):
             return False
         inbound_flush_c(inb)
+        inbound_rest_c(inb)
         return True
+
+    cdef int _open_area(self) except -1:
+        if self.opened == NULL:
+            self.opened = <uint8_t*> malloc(OPEN_AREA)
+            if self.opened == NULL:
+                raise MemoryError
+        return 0
 
     def open_from(self, list packets not None) -> list:
         cdef inbound_t* inb = self._inbound()
         cdef uint32_t used = 0, n
         cdef bytes packet
         cdef list rest = []
-        if self.opened == NULL:
-            self.opened = <uint8_t*> malloc(OPEN_AREA)
-            if self.opened == NULL:
-                raise MemoryError
+        self._open_area()
         for packet in packets:
             n = <uint32_t> len(packet)
             if n > 65536:
@@ -274,25 +337,34 @@ cdef class Plane(Registry):
                 rest.append(packet)
             used += n
         inbound_flush_c(inb)
+        inbound_rest_c(inb)
         return rest
 
-    def take_relayed(self, int relay) -> bytes:
+    def open_relayed(self, RelayedPackets packets not None) -> None:
+        cdef inbound_t* inb = self._inbound()
+        cdef const uint8_t* data = <const uint8_t*> <char*> packets.data
+        self._open_area()
+        with nogil:
+            self._open_runs(inb, packets.runs, packets.count, data)
+
+    cdef void _open_runs(self, inbound_t* inb, const relayed_run_t* runs, uint32_t count,
+                         const uint8_t* data) noexcept nogil:
+        cdef uint32_t i, used = 0
+        for i in range(count):
+            if used + runs[i].bytes > OPEN_AREA:
+                inbound_flush_c(inb)
+                used = 0
+            inbound_relayed_c(inb, data + runs[i].offset, runs[i].bytes, runs[i].segment, self.opened + used)
+            used += runs[i].bytes
+        inbound_flush_c(inb)
+        inbound_rest_c(inb)
+
+    def take_relayed(self, int relay, int limit=0) -> bytes:
         cdef relay_queue_t* queue = self._relay(relay)
-        cdef uint32_t n
-        cdef bytes frames
         # Room first: packet threads must not wait for memory, nor for ever when there is none.
-        fast_lock(&queue.lock)
-        n = queue.used
-        fast_unlock(&queue.lock)
-        frames = PyBytes_FromStringAndSize(NULL, n)
-        fast_lock(&queue.lock)
-        memcpy(<char*> frames, queue.data, n)
-        queue.used -= n
-        if queue.used:
-            memmove(queue.data, queue.data + n, queue.used)     # came in between
-        queue.told = n = 1 if queue.used else 0
-        fast_unlock(&queue.lock)
-        if n:
+        cdef uint32_t n = relay_ready_c(queue, <uint32_t> limit if limit > 0 else <uint32_t> 0xffffffff)
+        cdef bytes frames = PyBytes_FromStringAndSize(NULL, n)
+        if relay_take_c(queue, <uint8_t*> <char*> frames, n, limit > 0 and n > 0):
             bell_ring_c(&self.c.bell)
         return frames
 
@@ -310,6 +382,15 @@ cdef class Plane(Registry):
             current.local_index if current != NULL else 0,
         )
 
+    def peer_drops(self, int peer) -> dict:
+        cdef peer_t* slot = self._peer(peer)
+        cdef uint32_t i
+        cdef dict counts = {}
+        for i in range(min(<uint32_t> COUNTERS, <uint32_t> PEER_DROPS)):
+            if fast_peek64(&slot.drops[i]):
+                counts[_COUNTER_NAMES[i]] = fast_peek64(&slot.drops[i])
+        return counts
+
     def clear_active(self, int peer) -> None:
         fast_store32(&self._peer(peer).active, 0)
 
@@ -326,7 +407,17 @@ cdef class Plane(Registry):
             if self.c.workers[w].ring != NULL:
                 lost += fast_peek64(&self.c.workers[w].ring.dropped)
         counts["events_lost"] = lost
+        counts["in_socket_overflow"] = self.overflows + self._overflows()
         return counts
+
+    def thread_reads(self) -> dict:
+        cdef uint32_t i
+        cdef dict reads = {}
+        for i in range(<uint32_t> self.c.tun_count):
+            reads[f"reads_send_{i}"] = fast_peek64(&self.c.workers[i].counts[<int> TUN_READS])
+        for i in range(self.c.receivers):
+            reads[f"reads_receive_{i}"] = fast_peek64(&self.c.workers[RECEIVER_WORKER + i].counts[<int> UDP_READS])
+        return reads
 
     # -- events
 

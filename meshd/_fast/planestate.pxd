@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from meshd._fast.atomics cimport fast_add64, fast_peek64, fast_set64
 from meshd._fast.epoch cimport EPOCH_READERS, epoch_t
 from meshd._fast.flow cimport flow_table_t
 from meshd._fast.lpm cimport lpm_t
@@ -11,10 +12,11 @@ from meshd._fast.ruleset cimport filter_t
 from meshd._fast.session cimport session_t
 
 cdef enum:
-    MAX_QUEUES = 16
-    LOOP_WORKER = 18            # the slot of what the loop thread itself does
-    RECEIVER_WORKER = 17
-    WORKERS = 19                # senders, receiver, loop
+    MAX_QUEUES = 8              # a power of two: _send_udp
+    MAX_RECEIVERS = 8
+    RECEIVER_WORKER = 8         # the slots: senders, receivers from here on,
+    LOOP_WORKER = 16            # and what the loop thread itself does
+    WORKERS = 17
     MAX_SERVICES = 8
 
 cdef enum:
@@ -47,6 +49,8 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     OUT_GSO_OFF
     OUT_SEAL_ERROR
     IN_RUNT
+    IN_UNKNOWN
+    IN_SOURCE_LIMIT
     IN_TRUNCATED
     IN_NO_SESSION
     IN_EXPIRED
@@ -66,8 +70,9 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     COUNTERS
 
 cdef struct worker_t:           # one per thread, written by that thread only
-    uint64_t counts[32]
+    uint64_t counts[40]
     ring_t* ring
+    uint64_t pad[7]
 
 cdef struct services_t:
     uint32_t count
@@ -75,18 +80,22 @@ cdef struct services_t:
     uint8_t addresses[8][16]
 
 cdef struct plane_t:
-    int tun_fds[16]
+    int tun_fds[8]
     int tun_count
     int vnet
     uint32_t mtu
-    uint32_t udp4               # fd, as unsigned for the atomics; 0xffffffff = none
-    uint32_t udp6
+    uint32_t receivers          # threads
+    uint32_t udp4[8]            # fds, as unsigned for the atomics, repeated to the end; 0xffffffff = none
+    uint32_t udp6[8]
+    uint32_t udp4_count         # so many are different: the first for receiver 0, the next for receiver 1, ...
+    uint32_t udp6_count
     uint32_t udp_mode4          # UDP_GSO, UDP_TAIL
     uint32_t udp_mode6
     uint32_t udp_changes        # set_udp was called so often
-    uint32_t udp_adopted        # and the receiver has caught up with this one
+    uint32_t udp_adopted[8]     # and each receiver has caught up with this one
+    uint32_t gro_features       # what threads that start may merge for the TUN
     int stop_fd
-    int wake_fd                 # tells the receiver of new sockets
+    int wake_fds[8]             # tell receivers of new sockets
     uint32_t stopping
     uint32_t denied_lock
     uint64_t denied_since       # start of the second in which `denied` were reported
@@ -103,10 +112,17 @@ cdef struct plane_t:
     flow_table_t* flows
     flow_table_t* shield_flows
     uint64_t echo[1024]         # bitmap of ICMP identifiers whose replies are ours
-    worker_t workers[19]
+    worker_t workers[17]
 
 cdef inline void count_c(plane_t* plane, uint32_t worker, uint32_t counter, uint64_t n) noexcept nogil:
-    plane.workers[worker].counts[counter] += n
+    # Only the worker writes, the loop may be reading.
+    fast_set64(&plane.workers[worker].counts[counter], fast_peek64(&plane.workers[worker].counts[counter]) + n)
+
+cdef inline void count_drop_c(plane_t* plane, uint32_t worker, peer_t* slot, uint32_t counter,
+                              uint64_t n) noexcept nogil:
+    # Of all and of the peer; the counter is one below PEER_DROPS.
+    count_c(plane, worker, counter, n)
+    fast_add64(&slot.drops[counter], n)
 
 cdef int event_c(plane_t* plane, uint32_t worker, uint16_t kind, int32_t peer, uint32_t value,
                  const uint8_t* data, uint32_t n) noexcept nogil

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from meshd._fast.atomics cimport fast_casp, fast_loadp, fast_peek32, fast_store32, fast_swap32
-from meshd._fast.peer cimport peer_find_c
+from meshd._fast.peer cimport PEER_DROPS, peer_find_c
 from meshd._fast.ring cimport ring_put_c
 
 COUNTER_NAMES = (
@@ -24,6 +24,8 @@ COUNTER_NAMES = (
     "out_gso_off",
     "out_seal_error",
     "in_runt",
+    "in_unknown",
+    "in_source_limit",
     "in_truncated",
     "in_no_session",
     "in_expired",
@@ -42,6 +44,7 @@ COUNTER_NAMES = (
     "udp_reads",
 )
 assert len(COUNTER_NAMES) == COUNTERS
+assert IN_EVENT_LIMIT < PEER_DROPS  # the last that names a peer
 
 
 cdef int event_c(plane_t* plane, uint32_t worker, uint16_t kind, int32_t peer, uint32_t value,

@@ -13,13 +13,18 @@ from meshd._fast.planestate cimport plane_t
 from meshd._fast.relayqueue cimport RELAY_SLOTS, relay_queue_t
 from meshd._fast.session cimport session_t
 
+cdef tuple sockets_of(udp)
+
 cdef class Registry:
     cdef plane_t* c
     cdef relay_queue_t* relays[RELAY_SLOTS]
     cdef uint32_t relay_count
     cdef FlowTable flows, shield_flows
     cdef object program             # the Filter in use
-    cdef object old_programs        # (Filter, mark) that a packet thread may still be reading
+    cdef bint program_is_ours       # made by set_rules, so that it may be changed
+    cdef bytes filter_mark          # when it was changed last
+    cdef object old_programs        # (Filter or Masquerade, mark) that a packet thread may still be reading
+    cdef dict masquerades           # peer -> Masquerade
     cdef object free_peers          # (index, mark), oldest first
     cdef dict routes                # peer -> tuple of prefixes (address and one byte of length)
     cdef uint32_t next_peer
@@ -33,6 +38,7 @@ cdef class Registry:
     cdef bint _passed(self, bytes mark)
     cdef _drop_route(self, int peer, bytes prefix)
     cdef _routes_done(self)
+    cdef _retire_masquerade(self, int peer)
     cdef _reclaim(self)
     cdef bint _insert(self, session_t* session)
     cdef void _reap(self) noexcept

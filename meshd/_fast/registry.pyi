@@ -32,6 +32,12 @@ class Registry:
         Without an address by the relay alone.
         """
 
+    def set_bundles(self, peer: int, bundles: bool) -> None:
+        """Several messages to this peer may share a relay frame (see derpframes.pyi). A new session ends that."""
+
+    def takes_bundles(self, peer: int) -> bool:
+        """What set_bundles said for the session of this moment."""
+
     def install_session(
         self,
         peer: int,
@@ -59,8 +65,26 @@ class Registry:
     def set_filter(self, program: Filter) -> None:
         """What peers may send us; flows that were let in by the old program go on."""
 
+    def set_rules(
+        self,
+        rules: Sequence[tuple[Sequence[tuple[bytes, bytes]], Sequence[tuple[bytes, bytes, int, int]], Sequence[int]]],
+        local: Sequence[tuple[bytes, int]],
+    ) -> None:
+        """Like set_filter with a Filter of these arguments, at the cost of what differs from the last call.
+
+        A rule that is a tuple of tuples and the same object as last time is not looked at. A packet that is judged
+        meanwhile is accepted when the rules before or after accept it, and refused when both refuse it.
+        """
+
     def set_jailed(self, peer: int, jailed: bool) -> None:
         """Accept from this peer only what a node with shields up would."""
+
+    def set_masquerade(self, peer: int, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Show this peer other addresses than our own: pairs of the own and the shown one, at most one a family.
+
+        Outbound packets from the own address leave with the shown one as source, after the filter; inbound ones for
+        the shown address are for the own one, before the filter. None ends it. ValueError for other pairs.
+        """
 
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         """Outbound packets to these (at most 8) become EV_SERVICE."""

@@ -7,7 +7,8 @@ from collections import deque
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from meshd._fast.atomics cimport fast_store32, fast_storep, fast_swapp
+from meshd._fast.atomics cimport fast_peek32, fast_store32, fast_storep, fast_swapp
+from meshd._fast.coalesce cimport GRO_TCP, GRO_UDP
 from meshd._fast.epoch cimport (
     epoch_close_c,
     epoch_mark_c,
@@ -26,16 +27,27 @@ from meshd._fast.lpm cimport (
     lpm_reclaim_c,
     lpm_remove_c,
 )
+from meshd._fast.masquerade cimport Masquerade
 from meshd._fast.peer cimport (
     path_t,
     peer_find_c,
     peer_forget_c,
     peer_install_c,
+    peer_session_c,
     peer_set_path_c,
     peer_slot_c,
     peer_table_free_c,
 )
-from meshd._fast.planestate cimport MAX_QUEUES, MAX_SERVICES, RECEIVER_WORKER, WORKERS, drop_session_c, services_t
+from meshd._fast.planestate cimport (
+    LOOP_WORKER,
+    MAX_QUEUES,
+    MAX_RECEIVERS,
+    MAX_SERVICES,
+    RECEIVER_WORKER,
+    WORKERS,
+    drop_session_c,
+    services_t,
+)
 from meshd._fast.relayqueue cimport relay_queue_free_c, relay_queue_new_c
 from meshd._fast.ring cimport bell_open_c, ring_free_c, ring_new_c
 from meshd._fast.ruleset cimport filter_t
@@ -61,22 +73,37 @@ cdef inline uint64_t _nanoseconds(double seconds) noexcept:
     return <uint64_t> (seconds * 1e9) if seconds < 1e9 else <uint64_t> 10 ** 18
 
 
+cdef tuple sockets_of(udp):
+    """The descriptors of one family, from one of them (-1: none) or a sequence."""
+    cdef tuple fds = tuple(fd for fd in ((udp,) if isinstance(udp, int) else udp) if fd >= 0)
+    if len(fds) > MAX_RECEIVERS:
+        raise ValueError(f"at most {MAX_RECEIVERS} sockets of a family")
+    return fds
+
+
 cdef class Registry:
-    def __cinit__(self, *, tun_fds, uint32_t mtu=1280, bint vnet_header=True, uint64_t ring_bytes=1 << 20, **sockets):
+    def __cinit__(self, *, tun_fds, udp4_fd, udp6_fd, uint32_t mtu=1280, bint vnet_header=True,
+                  uint64_t ring_bytes=1 << 20):
         cdef plane_t* plane
-        cdef uint32_t i
+        cdef uint32_t i, receivers
         fds = [fd for fd in tun_fds if fd >= 0]
         if len(fds) > MAX_QUEUES:
             raise ValueError(f"at most {MAX_QUEUES} TUN queues")
+        receivers = max(1, *(len(sockets_of(udp)) for udp in (udp4_fd, udp6_fd)))
         if not 576 <= mtu <= 65535 or not 4096 <= ring_bytes <= 1 << 28:
             raise ValueError("MTU or ring size out of range")
         self.c = plane = <plane_t*> calloc(1, sizeof(plane_t))
         if plane == NULL:
             raise MemoryError
-        plane.stop_fd = plane.wake_fd = plane.bell.fd = -1
-        plane.udp4 = plane.udp6 = <uint32_t> -1
+        plane.stop_fd = plane.bell.fd = -1
+        for i in range(<uint32_t> MAX_RECEIVERS):
+            plane.wake_fds[i] = -1
+            plane.udp4[i] = plane.udp6[i] = <uint32_t> -1
+        plane.receivers = receivers
+        plane.gro_features = GRO_TCP | GRO_UDP
         plane.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        plane.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        for i in range(receivers):
+            plane.wake_fds[i] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if bell_open_c(&plane.bell) < 0:
             raise OSError("no eventfd")
         plane.tun_count = <int> len(fds)
@@ -89,7 +116,7 @@ cdef class Registry:
         if not epoch_open_c(&plane.epoch) or plane.sessions == NULL or plane.routes == NULL:
             raise MemoryError
         for i in range(<uint32_t> WORKERS):
-            if i < <uint32_t> plane.tun_count or i >= RECEIVER_WORKER:
+            if i < <uint32_t> plane.tun_count or 0 <= <int> i - RECEIVER_WORKER < <int> receivers or i == LOOP_WORKER:
                 plane.workers[i].ring = ring_new_c(ring_bytes, &plane.bell)
                 if plane.workers[i].ring == NULL:
                     raise MemoryError
@@ -98,6 +125,7 @@ cdef class Registry:
         plane.flows = self.flows.c
         plane.shield_flows = self.shield_flows.c
         self.old_programs = deque()
+        self.masquerades = {}
         self.free_peers = deque()
         self.routes = {}
         self.set_filter(_Filter((), ()))
@@ -124,7 +152,7 @@ cdef class Registry:
             relay_queue_free_c(self.relays[i])
         for i in range(<uint32_t> WORKERS):
             ring_free_c(plane.workers[i].ring)
-        for fd in (plane.stop_fd, plane.wake_fd, plane.bell.fd):
+        for fd in (plane.stop_fd, plane.bell.fd, *(<list> plane.wake_fds)):
             if fd >= 0:
                 os.close(fd)
         free(plane)
@@ -164,6 +192,7 @@ cdef class Registry:
             self._drop_route(peer, prefix)
         self.clear_sessions(peer)
         fast_store32(&slot.in_use, 0)
+        self._retire_masquerade(peer)
         self.free_peers.append((peer, self._mark()))
 
     cdef bytes _mark(self):
@@ -187,6 +216,12 @@ cdef class Registry:
         if relay:
             path.relay = self._relay(relay)
         peer_set_path_c(slot, &path)
+
+    def set_bundles(self, int peer, bint bundles) -> None:
+        fast_store32(&self._peer(peer).bundles, bundles)
+
+    def takes_bundles(self, int peer) -> bool:
+        return fast_peek32(&self._peer(peer).bundles) != 0
 
     cdef relay_queue_t* _relay(self, int relay) except NULL:
         cdef uint32_t i
@@ -276,6 +311,7 @@ cdef class Registry:
             session_free_c(session)
             raise MemoryError
         n = peer_install_c(owner, session, slot == "current", dropped)
+        fast_store32(&owner.bundles, 0)     # whoever made this session may be another program than before
         for i in range(n):
             drop_session_c(self.c, dropped[i])
         self._reclaim()
@@ -320,8 +356,7 @@ cdef class Registry:
         cdef peer_t* slot = self._peer(peer)
         cdef session_t* session
         while True:
-            session = <session_t*> (slot.next if slot.next != NULL else
-                                    slot.current if slot.current != NULL else slot.previous)
+            session = peer_session_c(slot)
             if session == NULL:
                 break
             self._drop(session)
@@ -336,18 +371,47 @@ cdef class Registry:
             raise MemoryError
         # For jailed peers: the same local networks and not one rule.
         shield[0] = program.c[0]
-        shield.pairs = NULL
+        shield.linear = 1
         shield.rules_n = 0
+        program.published = True
         fast_storep(&self.c.shield, shield)
         fast_storep(&self.c.filter, program.c)
         epoch_retire_c(&self.c.epoch, old, free)
         if self.program is not None:
             self.old_programs.append((self.program, self._mark()))
-        self.program = program
+        self.program, self.program_is_ours = program, False
         self._reclaim()
+
+    def set_rules(self, rules, local) -> None:
+        cdef Filter program = self.program
+        if self.program_is_ours:
+            if self._passed(self.filter_mark):
+                program.rules.settle()
+            changed = program.rules.change(rules, local)
+            self.filter_mark = self._mark()
+            if changed:
+                return
+        self.set_filter(_Filter(rules, local))
+        self.program_is_ours, self.filter_mark = True, self._mark()
 
     def set_jailed(self, int peer, bint jailed) -> None:
         fast_store32(&self._peer(peer).jailed, jailed)
+
+    def set_masquerade(self, int peer, pairs not None) -> None:
+        cdef peer_t* slot = self._peer(peer)
+        cdef Masquerade made = Masquerade(pairs)
+        self._retire_masquerade(peer)
+        if made.c.v4 or made.c.v6:
+            self.masquerades[peer] = made
+            fast_storep(&slot.masquerade, &made.c)
+        else:
+            fast_storep(&slot.masquerade, NULL)
+
+    cdef _retire_masquerade(self, int peer):
+        """Keep what a packet thread may still be reading."""
+        old = self.masquerades.pop(peer, None)
+        if old is not None:
+            self.old_programs.append((old, self._mark()))
 
     def set_service_addresses(self, addresses not None) -> None:
         cdef services_t* services

@@ -60,7 +60,8 @@ cdef struct udp_reader_t:
 
 cdef int udp_address_c(udp_address_t* out, const uint8_t* address, uint32_t n, uint16_t port) noexcept nogil
 cdef uint32_t udp_address_bytes_c(const udp_address_t* address, const uint8_t** out, uint16_t* port) noexcept nogil
-cdef int udp_probe_c(int fd) noexcept nogil
+cdef int udp_probe_c(int fd, int gro) noexcept nogil
+cdef uint32_t udp_overflows_c(int fd) noexcept nogil     # datagrams the socket had no room for, since it was made
 cdef int udp_send_c(int fd, const udp_address_t* to, uint8_t* data, uint32_t n, uint32_t segment,
                     uint32_t* mode, int patient) noexcept nogil
 cdef udp_reader_t* udp_reader_new_c() noexcept nogil

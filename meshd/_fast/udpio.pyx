@@ -50,6 +50,7 @@ cdef extern from "udpmsg.h" nogil:
     int UDPMSG_RECEIVE_SPACE
     void udpmsg_set_segment(msghdr* m, uint8_t* control, uint16_t segment)
     uint32_t udpmsg_gro_size(const msghdr* m)
+    uint32_t udpmsg_overflows(int fd)
 
 cdef enum:
     SEND_TRIES = 4              # waits for a full socket buffer before a batch is given up
@@ -105,12 +106,16 @@ cdef uint32_t udp_address_bytes_c(const udp_address_t* address, const uint8_t** 
     return 0
 
 
-cdef int udp_probe_c(int fd) noexcept nogil:
-    """Switch UDP_GRO on where the kernel has it; the UDP_GSO bit when it can segment."""
-    cdef int value = 1
+cdef int udp_probe_c(int fd, int gro) noexcept nogil:
+    """Switch UDP_GRO on or off where the kernel has it; the UDP_GSO bit when it can segment."""
+    cdef int value = gro
     cdef socklen_t n = sizeof(int)
     setsockopt(fd, SOL_UDP, SO_UDP_GRO, &value, sizeof(int))
     return UDP_GSO if getsockopt(fd, SOL_UDP, SO_UDP_SEGMENT, &value, &n) == 0 else 0
+
+
+cdef uint32_t udp_overflows_c(int fd) noexcept nogil:
+    return udpmsg_overflows(fd)
 
 
 cdef inline int _wait_writable(int fd, int* attempt, int patient) noexcept nogil:
@@ -190,13 +195,17 @@ cdef int udp_send_c(int fd, const udp_address_t* to, uint8_t* data, uint32_t n, 
         return _send_one(fd, &message, patient)
     if not mode[0] & UDP_GSO or (mode[0] & UDP_TAIL and n < TAIL_MIN * segment):
         return _send_plain(fd, to, data, n, segment, patient)
+    if mode[0] & UDP_TAIL and n % segment == 0 and (n == UDP_MAX_BYTES or n // segment == UDP_MAX_SEGMENTS):
+        # No room for the tail: the last one goes apart, and the tail behind the others.
+        failure = udp_send_c(fd, to, data, n - segment, segment, mode, patient)
+        return udp_send_c(fd, to, data + n - segment, segment, segment, mode, patient) or failure
     iov[0].iov_base = data
     iov[0].iov_len = n
     message.msg_name = <void*> to.name
     message.msg_namelen = to.name_bytes
     message.msg_iov = iov
     message.msg_iovlen = 1
-    if mode[0] & UDP_TAIL and n % segment == 0 and n < UDP_MAX_BYTES and n // segment < UDP_MAX_SEGMENTS:
+    if mode[0] & UDP_TAIL and n % segment == 0:
         # Linux 7.0 to 7.1.4 corrupts a batch whose segments are all equal.
         iov[1].iov_base = &TAIL_BYTE
         iov[1].iov_len = 1
@@ -293,7 +302,7 @@ def set_buffers(int fd, int size) -> tuple:
 
 def enable_offload(int fd) -> bool:
     """Switch receive offload on; whether the socket can segment on sending."""
-    return udp_probe_c(fd) != 0
+    return udp_probe_c(fd, 1) != 0
 
 
 def gro_size(list control not None) -> int:

@@ -7,11 +7,12 @@ from libc.string cimport memset
 
 from meshd._fast.atomics cimport fast_load32, fast_now, fast_store32
 from meshd._fast.epoch cimport epoch_enter_c, epoch_leave_c, epoch_reader_t
-from meshd._fast.inbound cimport inbound_begin_c, inbound_datagrams_c, inbound_flush_c
-from meshd._fast.outbound cimport outbound_flush_c, outbound_packet_c
+from meshd._fast.inbound cimport inbound_begin_c, inbound_datagrams_c, inbound_flush_c, inbound_rest_c
+from meshd._fast.outbound cimport outbound_flush_c, outbound_packet_c, outbound_rest_c
 from meshd._fast.planestate cimport (
     IN_SOCKET_ERROR,
     OUT_MALFORMED,
+    RECEIVER_WORKER,
     TUN_READS,
     UDP_READS,
     count_c,
@@ -99,6 +100,7 @@ cdef void sender_run_c(outbound_t* out, int queue) noexcept nogil:
             out.now = fast_now()
             more = _tun_batch(out, fd, &none)
             epoch_leave_c(reader)
+        outbound_rest_c(out)
         if more < 0:
             # The interface was deleted: nothing will ever come, only the order to stop.
             _unwatch(epoll, fd)
@@ -135,23 +137,25 @@ cdef void _drain_socket(inbound_t* inb, udp_reader_t* reader, int epoll, int fd)
             return
 
 
-cdef void _adopt_sockets(plane_t* plane, int epoll, int* fds) noexcept nogil:
+cdef void _adopt_sockets(plane_t* plane, uint32_t which, int epoll, int* fds) noexcept nogil:
     cdef uint64_t count
     cdef uint32_t change
-    c_read(plane.wake_fd, &count, 8)
+    c_read(plane.wake_fds[which], &count, 8)
     change = fast_load32(&plane.udp_changes)
     _unwatch(epoll, fds[0])
     _unwatch(epoll, fds[1])
-    fds[0] = <int> fast_load32(&plane.udp4)
-    fds[1] = <int> fast_load32(&plane.udp6)
+    fds[0] = <int> fast_load32(&plane.udp4[which]) if which < fast_load32(&plane.udp4_count) else -1
+    fds[1] = <int> fast_load32(&plane.udp6[which]) if which < fast_load32(&plane.udp6_count) else -1
     _watch(epoll, fds[0])
     _watch(epoll, fds[1])
-    fast_store32(&plane.udp_adopted, change)
+    fast_store32(&plane.udp_adopted[which], change)
 
 
 cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
-    """Carry datagrams of both sockets to the TUN, and what is not WireGuard data to the loop."""
+    """Carry datagrams of the thread's two sockets to the TUN, and what is not WireGuard data to the loop."""
     cdef plane_t* plane = inb.plane
+    cdef uint32_t which = inb.worker - RECEIVER_WORKER
+    cdef int wake = plane.wake_fds[which]
     cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
     cdef epoll_event events[4]
     cdef int fds[2]
@@ -160,16 +164,17 @@ cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
         return
     fds[0] = fds[1] = -1
     _watch(epoll, plane.stop_fd)
-    _watch(epoll, plane.wake_fd)
-    _adopt_sockets(plane, epoll, fds)
+    _watch(epoll, wake)
+    _adopt_sockets(plane, which, epoll, fds)
     while not fast_load32(&plane.stopping):
         ready = epoll_wait(epoll, events, 4, -1)
         if ready < 0 and errno != EINTR:
             break
         for i in range(ready):
             fd = events[i].data.fd
-            if fd == plane.wake_fd:
-                _adopt_sockets(plane, epoll, fds)
+            if fd == wake:
+                _adopt_sockets(plane, which, epoll, fds)
             elif fd == fds[0] or fd == fds[1]:
                 _drain_socket(inb, reader, epoll, fd)
+        inbound_rest_c(inb)
     c_close(epoll)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
 
+from meshd._fast.addresstext import endpoint_of, host_of
 from meshd._fast.ipprefix import format_address, parse_address
 
 IPAddress = IPv4Address | IPv6Address
@@ -38,16 +39,11 @@ def format_ip(address: IPAddress) -> str:
 
 def parse_prefix(text: str) -> IPPrefix:
     """A prefix with its ``/bits``; ValueError when they are missing or host bits are set."""
+    host = host_of(text)
+    if host is not None:
+        return host_prefix(host)
     if "/" not in text:
         raise ValueError(f"{text!r} has no /bits")
-    if text.endswith(("/32", "/128")):
-        host, _, bits = text.partition("/")
-        try:
-            packed = parse_address(host)
-        except ValueError:
-            return ip_network(text, strict=True)
-        if len(packed) * 8 == int(bits):
-            return host_prefix(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))
     return ip_network(text, strict=True)
 
 
@@ -55,7 +51,8 @@ class _Host4(IPv4Network):
     """A /32 that holds nothing but its address: a network map has tens of thousands of them, and a plain
     ``IPv4Network`` takes four times the memory and ten times as long to make. Equal to a plain one."""
 
-    _prefixlen = 32
+    _prefixlen = prefixlen = max_prefixlen = 32  # properties of a plain one
+    version = 4
     netmask = IPv4Address(0xFFFFFFFF)
 
     def __new__(cls, *arguments: Any) -> Any:  # IPv4Network's own methods make other prefixes this way
@@ -63,11 +60,12 @@ class _Host4(IPv4Network):
 
     def __eq__(self, other: object) -> bool:
         if type(other) is _Host4:
-            return self.network_address == other.network_address
+            same: bool = self.network_address._ip == other.network_address._ip  # type: ignore[attr-defined]
+            return same
         return super().__eq__(other)
 
     def __hash__(self) -> int:
-        return hash(int(self.network_address) ^ 0xFFFFFFFF)
+        return hash(self.network_address._ip ^ 0xFFFFFFFF)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{format_address(self.network_address.packed)}/32"
@@ -82,7 +80,8 @@ class _Host4(IPv4Network):
 class _Host6(IPv6Network):
     """A /128 of the same kind."""
 
-    _prefixlen = 128
+    _prefixlen = prefixlen = max_prefixlen = 128
+    version = 6
     netmask = IPv6Address(2**128 - 1)
 
     def __new__(cls, *arguments: Any) -> Any:
@@ -90,11 +89,12 @@ class _Host6(IPv6Network):
 
     def __eq__(self, other: object) -> bool:
         if type(other) is _Host6:
-            return self.network_address == other.network_address
+            same: bool = self.network_address._ip == other.network_address._ip  # type: ignore[attr-defined]
+            return same
         return super().__eq__(other)
 
     def __hash__(self) -> int:
-        return hash(int(self.network_address) ^ (2**128 - 1))
+        return hash(self.network_address._ip ^ (2**128 - 1))  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{format_ip(self.network_address)}/128"
@@ -140,6 +140,9 @@ class AddrPort(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> AddrPort:
         """ValueError when it is not ``ip:port`` with a port of 0..65535."""
+        usual = endpoint_of(text)
+        if usual is not None:
+            return tuple.__new__(cls, usual)
         host, separator, port = text.rpartition(":")
         if not separator or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
             raise ValueError(f"{text!r} is not ip:port")

@@ -6,6 +6,8 @@ import re
 from datetime import date
 from functools import lru_cache
 
+from meshd._fast.addresstext import utc_of
+
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _FORM = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
@@ -18,7 +20,7 @@ def format_time(wall: float | None) -> str:
     if wall is None:
         return ZERO_TIME
     seconds = int(wall // 1)
-    nanos = round((wall - seconds) * 1_000_000_000)
+    nanos = 0 if wall == seconds else round((wall - seconds) * 1_000_000_000)
     if nanos == 1_000_000_000:
         seconds, nanos = seconds + 1, 0
     days, clock = divmod(seconds, 86400)
@@ -36,6 +38,9 @@ def _day(days: int) -> str:
 
 def parse_time(text: str) -> float | None:
     """Unix seconds, or None for the zero time. ValueError when the zone or the ``T`` is missing."""
+    usual = utc_of(text)
+    if usual is not None:
+        return usual
     found = _FORM.fullmatch(text)
     if not found:
         raise ValueError(f"{text!r} is not an RFC 3339 time with a zone")

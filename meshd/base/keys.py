@@ -15,27 +15,22 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import ClassVar, Self
 
+from meshd._fast.addresstext import key_of
+from meshd._fast.rawkey import RawKey, trusted
 from meshd.base.crypto import clamp, x25519_public
 
 Random = Callable[[int], bytes]
 
+_ZERO = {32: bytes(32), 64: bytes(64)}
 
-class _Key:
+
+class _Key(RawKey):
     """Shared by all keys: ``raw`` bytes, comparison, text form."""
 
-    __slots__ = ("raw",)
+    __slots__ = ()
     prefix: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
     size: ClassVar[int] = 32
-    raw: bytes
-
-    def __init__(self, raw: bytes) -> None:
-        if len(raw) != self.size:
-            raise ValueError(f"a {self.prefix} key has {self.size} bytes, not {len(raw)}")
-        _set_raw(self, bytes(raw))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("keys cannot be changed")
 
     @classmethod
     def zero(cls) -> Self:
@@ -45,6 +40,10 @@ class _Key:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The key written as ``text``; ValueError names what is wrong, never the key itself."""
+        if cls.size == 32:
+            usual = key_of(text, cls.prefix)
+            if usual is not None:
+                return trusted(cls, usual)
         prefix, colon, digits = text.partition(":")
         if not colon or (prefix != cls.prefix and prefix not in cls.aliases):
             raise ValueError(f"not a key of the form {cls.prefix}:<{cls.size * 2} hex digits>")
@@ -61,16 +60,7 @@ class _Key:
 
     @property
     def is_zero(self) -> bool:
-        return not any(self.raw)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.raw == self.raw
-
-    def __hash__(self) -> int:
-        return hash(self.raw)  # keys of different types are told apart by equality
-
-
-_set_raw = vars(_Key)["raw"].__set__  # past __setattr__
+        return self.raw == _ZERO[self.size]
 
 
 class _PublicKey(_Key):

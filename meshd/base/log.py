@@ -10,6 +10,11 @@ from __future__ import annotations
 import logging
 
 _FIELDS = "kv_fields"
+REPEATS = 20
+"""Equal lines that are written one after the other..."""
+REPEAT_WINDOW_S = 600.0
+"""...within this time; after that one in this time."""
+_SOURCES = 256
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -36,6 +41,45 @@ class KeyValueFormatter(logging.Formatter):
         if not fields:
             return line
         return line + "".join(f" {name}={_value(value)}" for name, value in fields.items())
+
+
+class RepeatFilter(logging.Filter):
+    """Lets through a few equal lines, then one now and then with the number of those left out (DM-09).
+
+    A node may be offline for months; what it tries again and again must not fill the disk.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[object, ...], _Run] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fields: dict[str, object] = getattr(record, _FIELDS, None) or {}
+        key = (record.name, record.msg, *map(str, fields.values()))
+        run = self._seen.get(key)
+        if run is None or not 0 <= record.created - run.since < REPEAT_WINDOW_S:
+            dropped = run.dropped if run is not None else 0
+            self._seen.pop(key, None)
+            self._seen[key] = _Run(record.created, 0 if dropped else REPEATS - 1)
+            if len(self._seen) > _SOURCES:
+                del self._seen[next(iter(self._seen))]
+            if dropped:
+                setattr(record, _FIELDS, {**fields, "left_out": dropped})
+            return True
+        if run.left:
+            run.left -= 1
+            return True
+        run.dropped += 1
+        return False
+
+
+class _Run:
+    """Equal lines since a time."""
+
+    __slots__ = ("dropped", "left", "since")
+
+    def __init__(self, since: float, left: int) -> None:
+        self.since, self.left, self.dropped = since, left, 0
 
 
 def _value(value: object) -> str:

@@ -22,7 +22,7 @@ _ULA_BITS = int(ULA.network_address) >> 80
 
 def is_tailscale_ip(address: IPAddress) -> bool:
     """Whether control servers hand out this address to nodes."""
-    number = int(address)
+    number: int = address._ip  # type: ignore[union-attr]  # what int() gives, without two calls
     if isinstance(address, IPv4Address):
         return number >> 22 == _CGNAT_BITS and number >> 9 != _CHROMEOS_BITS
     return number >> 80 == _ULA_BITS

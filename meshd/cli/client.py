@@ -10,21 +10,24 @@ import json
 import os
 import socket
 import sys
+import time
+from base64 import b64encode
 from typing import Any, BinaryIO
 
+from meshd.base.socketpath import DEFAULT_SOCKET
 from meshd.base.version import long_version
+from meshd.cli.daemonprocess import daemon_is_starting, find_daemons
 from meshd.cli.errors import AccessDenied, ApiError, CliError, NotRunning
 from meshd.cli.stream import JSON, MAX_LINE, Stream, Watcher, read_body
 
 __all__ = ["DEFAULT_SOCKET", "JSON", "Answer", "LocalClient", "Stream", "Watcher"]
 
-DEFAULT_SOCKET = "/run/meshd/meshd.sock"
-
-_DAEMON = "meshd"
 _HOST = "local-tailscaled.sock"
 _PREFIX = "/localapi/v0/"
 _MAX_HEADER_LINES = 100
 _PIECE = 64 * 1024
+_ABSENT = frozenset((errno.ENOENT, errno.ECONNREFUSED))
+_RETRY_S = 0.05
 
 
 class Answer:
@@ -44,6 +47,8 @@ class LocalClient:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.reason = ""
+        """Why the user does what the next calls ask for, where a policy of the daemon's machine wants to know."""
         self._warned = False
 
     # -- the routes that commands use ------------------------------------------------------------------------
@@ -177,22 +182,26 @@ class LocalClient:
             raise
 
     def _open(self, timeout: float | None) -> tuple[socket.socket, BinaryIO]:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.connect(self.path)
-        except OSError as error:
-            sock.close()
-            raise self._unreachable(error) from None
-        sock.settimeout(timeout)
-        return sock, sock.makefile("rb")
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(self.path)
+            except OSError as error:
+                sock.close()
+                if error.errno not in _ABSENT or not daemon_is_starting():
+                    raise self._unreachable(error) from None
+                time.sleep(_RETRY_S)
+                continue
+            sock.settimeout(timeout)
+            return sock, sock.makefile("rb")
 
     def _unreachable(self, error: OSError) -> NotRunning:
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+        if error.errno in _ABSENT:
             where = "" if self.path == DEFAULT_SOCKET else f" at {self.path}"
-            running = _find_daemon() if error.errno == errno.ECONNREFUSED or not where else None
+            running = find_daemons() if error.errno == errno.ECONNREFUSED or not where else []
             if running:
                 return NotRunning(
-                    f"failed to connect to local meshd{where} (which appears to be running as {running}). "
+                    f"failed to connect to local meshd{where} (which appears to be running as {running[0]}). "
                     f"Got error: {error.strerror}"
                 )
             hint = " (sudo systemctl start meshd ?)" if os.path.isdir("/run/systemd/system") else ""
@@ -203,6 +212,8 @@ class LocalClient:
         self, sock: socket.socket, method: str, path: str, body: bytes, fields: dict[str, str] | None = None
     ) -> None:
         lines = {"Host": _HOST}
+        if self.reason:
+            lines["X-Tailscale-Reason"] = b64encode(self.reason.encode("utf-8", "replace")).decode()
         if fields is not None:
             lines |= fields
         else:
@@ -257,20 +268,3 @@ class LocalClient:
             return json.loads(body)
         except ValueError as error:
             raise CliError(f"local meshd answered something that is not JSON: {error}") from None
-
-
-def _find_daemon() -> str | None:
-    """The program and number of a running meshd, None when there is none or nobody says."""
-    try:
-        processes = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return None
-    for process in processes:
-        try:
-            with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as file:
-                name = file.read().strip()
-        except OSError:
-            continue  # it has ended meanwhile
-        if name == _DAEMON:
-            return f"{name}, pid {process}"
-    return None

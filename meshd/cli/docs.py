@@ -14,6 +14,14 @@ def print_docs(root: Command) -> None:
     out(json.dumps(_docs(root), separators=(",", ":"), ensure_ascii=False))
 
 
+def print_help(root: Command) -> None:
+    """Print the help of every command that is not hidden, one after the other."""
+    out(root.help())
+    for part in root.parts:
+        if not part.hidden:
+            print_help(part.load())
+
+
 def _docs(command: Command) -> dict[str, Any]:
     docs: dict[str, Any] = {"Name": command.name, "Desc": command.long or command.short}
     subcommands = [_docs(part.load()) for part in command.parts if not part.hidden]

@@ -12,6 +12,7 @@ from meshd.cli.flags import Parsed, parse_flags
 from meshd.cli.output import without_keys
 from meshd.cli.tree import root_command
 
+_SECRET_FLAGS = frozenset(("auth-key", "client-secret", "id-token"))
 _RENAMED = {"authkey": "auth-key", "posture-checking": "report-posture"}
 
 
@@ -73,6 +74,11 @@ def _dispatch(args: list[str]) -> int:
             return 2
         if client is None:
             client = LocalClient(parsed.text("socket"))
+            if os.environ.get("TS_DUMP_HELP", "").lower() in ("1", "t", "true"):
+                from meshd.cli.docs import print_help
+
+                print_help(command)
+                return 0
             if parsed.on("json-docs"):
                 from meshd.cli.docs import print_docs
 
@@ -121,9 +127,9 @@ def _without_secrets(args: list[str]) -> list[str]:
         name, equals, _ = arg.lstrip("-").partition("=")
         if hide:
             arg = "..."
-        elif name == "auth-key" and equals:
-            arg = "--auth-key=..."
-        hide = name == "auth-key" and not equals
+        elif name in _SECRET_FLAGS and equals:
+            arg = f"--{name}=..."
+        hide = name in _SECRET_FLAGS and not equals
         shown.append(arg)
     return shown
 

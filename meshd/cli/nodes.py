@@ -100,10 +100,11 @@ def exit_node_choice(status: JSON, text: str) -> str:
     ip = canonical_ip(text)
     if ip is not None:
         return _exit_node_by_ip(status, ip)
+    name = text.lower().rstrip(".")
     found = [
         peer
         for peer in peers(status)
-        if text.lower() in (base_name(status, peer).lower(), str(peer.get("DNSName") or "").lower().rstrip("."))
+        if name in (base_name(status, peer).lower(), str(peer.get("DNSName") or "").lower().rstrip("."))
     ]
     if not found:
         raise CliError(f'invalid value "{text}" for --exit-node; must be IP or peer hostname')

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
 
 def out(text: str = "") -> None:
     """A line on stdout."""
@@ -24,7 +26,12 @@ def warn(text: str) -> None:
 
 def out_json(value: Any, indent: str | int = "\t") -> None:
     """Indented JSON on stdout."""
-    out(json.dumps(value, indent=indent, ensure_ascii=False))
+    out(json_text(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def json_text(text: str) -> str:
+    """JSON with the control characters escaped that the format lets stand, but a terminal obeys."""
+    return text if text.isascii() and "\x7f" not in text else text.translate(_CONTROLS)
 
 
 def printable(text: object) -> str:

@@ -19,6 +19,9 @@ _NETFILTER_MODES = ("off", "nodivert", "on")
 
 LINUX_ONLY = frozenset(("netfilter-mode", "snat-subnet-routes", "stateful-filtering"))
 
+AUTO_EXIT_NODE = "auto:"
+"""Before an expression by which the node is to choose its exit node itself."""
+
 PREFS_OF_FLAG: dict[str, tuple[str, ...]] = {
     "accept-dns": ("CorpDNS",),
     "accept-routes": ("RouteAll",),
@@ -34,6 +37,8 @@ PREFS_OF_FLAG: dict[str, tuple[str, ...]] = {
     "netfilter-mode": ("NetfilterMode",),
     "nickname": ("ProfileName",),
     "operator": ("OperatorUser",),
+    "relay-server-port": ("RelayServerPort",),
+    "relay-server-static-endpoints": ("RelayServerStaticEndpoints",),
     "report-posture": ("PostureChecking",),
     "shields-up": ("ShieldsUp",),
     "snat-subnet-routes": ("NoSNAT",),
@@ -51,13 +56,17 @@ _ADVERTISE_ROUTES_HELP = (
     "offer none"
 )
 
+_EXIT_NODE_HELP = (
+    'node (address or name) that carries internet traffic, "auto:any" for the one best reached, or nothing for none'
+)
+
 _COMMON = [
     Flag("accept-dns", BOOL, True, "use the DNS settings of the network"),
     Flag("accept-routes", BOOL, False, "use the routes that other nodes offer"),
     Flag("advertise-connector", BOOL, False, "offer to be an app connector"),
     Flag("advertise-exit-node", BOOL, False, "offer to carry other nodes' traffic to the internet"),
     Flag("advertise-routes", STRING, "", _ADVERTISE_ROUTES_HELP),
-    Flag("exit-node", STRING, "", "node (address or name) that carries internet traffic, or nothing for none"),
+    Flag("exit-node", STRING, "", _EXIT_NODE_HELP),
     Flag("exit-node-allow-lan-access", BOOL, False, "reach the local network directly while using an exit node"),
     Flag("hostname", STRING, "", "name to use instead of the one of the operating system"),
     Flag("operator", STRING, "", "user who may control meshd without root"),
@@ -176,6 +185,26 @@ def netfilter_name(number: object) -> str:
     return _NETFILTER_MODES[number] if isinstance(number, int) and 0 <= number <= 2 else f"???{number}"
 
 
+def relay_server_port(text: str) -> int | None:
+    """The number of --relay-server-port, 0 for any; None switches the server off."""
+    if text and not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        raise CliError(f'failed to set relay server port: "{text}" is no number from 0 to 65535')
+    return int(text) if text else None
+
+
+def relay_server_endpoints(text: str) -> list[str] | None:
+    """The addresses of --relay-server-static-endpoints in a stable order, None for none."""
+    from meshd.base.addr import AddrPort
+
+    found = set()
+    for word in text.split(",") if text else []:
+        try:
+            found.add(AddrPort.parse(word))
+        except ValueError:
+            raise CliError(f'failed to set relay server static endpoints: "{word}" is not a valid IP:port') from None
+    return [str(e) for e in sorted(found, key=lambda e: (e.ip.version, int(e.ip), e.port))] or None
+
+
 def mark_changed(masked: JSON, flag: str) -> None:
     """Set the mask members of the preferences behind a flag."""
     for name in PREFS_OF_FLAG.get(flag, ()):
@@ -187,7 +216,10 @@ def mark_changed(masked: JSON, flag: str) -> None:
 
 
 def exit_node_address(prefs: JSON, status: JSON) -> str:
-    """The address of the exit node in use, found through the status where only its ID is known; "" for none."""
+    """The exit node in use as the flag takes it: "auto:…" where the node chooses, else its address, found through the
+    status where only its ID is known; "" for none."""
+    if prefs.get("AutoExitNode"):
+        return f"{AUTO_EXIT_NODE}{prefs['AutoExitNode']}"
     if prefs.get("ExitNodeIP"):
         return str(prefs["ExitNodeIP"])
     wanted = prefs.get("ExitNodeID")
@@ -221,6 +253,11 @@ def flag_value(flag: str, prefs: JSON, exit_node: str) -> bool | str | None:
             return bool((prefs.get("AutoUpdate") or {}).get("Check"))
         case "auto-update":
             return (prefs.get("AutoUpdate") or {}).get("Apply") in (True, "true")
+        case "relay-server-port":
+            port = prefs.get("RelayServerPort")
+            return "" if port is None else str(port)
+        case "relay-server-static-endpoints":
+            return ",".join(prefs.get("RelayServerStaticEndpoints") or [])
         case "login-server" | "hostname" | "operator" | "nickname":
             return str(prefs.get(PREFS_OF_FLAG[flag][0]) or "")
         case _ if flag in PREFS_OF_FLAG:

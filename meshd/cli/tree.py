@@ -16,6 +16,7 @@ PARTS = [
     Part("login", "Log in to a network", "login_command"),
     Part("logout", "Disconnect and expire the node key", "logout_command"),
     Part("switch", "Switch to another login profile", "switch_command"),
+    Part("configure", "Let other programs of this host use the mesh", "configure_command"),
     Part("syspolicy", "Show the settings that a system policy enforces", "syspolicy_command"),
     Part("netcheck", "Report on the network that this machine is in", "netcheck_command"),
     Part("ip", "Show mesh IP addresses", "ip_command"),
@@ -27,6 +28,7 @@ PARTS = [
     Part("ssh", "SSH to a node of the mesh", "ssh_command"),
     Part("funnel", "Show what this node serves to the internet", "serve_command", "FUNNEL"),
     Part("serve", "Show what this node serves to the mesh", "serve_command"),
+    Part("service", "Show the services of the network", "service_command"),
     Part("version", "Print the version", "version_command"),
     Part("file", "Send and receive files", "file_command"),
     Part("bugreport", "Print a marker to find this moment in the logs", "bugreport_command"),
@@ -42,6 +44,8 @@ PARTS = [
     Part("id-token", "Get an identity token for this machine", "idtoken_command", hidden=True),
     Part("appc-routes", "Show the routes of this app connector", "appcroutes_command"),
     Part("wait", "Wait until the mesh interface and its addresses are ready", "wait_command"),
+    Part("routecheck", "Show which routers of the same routes can be reached", "routecheck_command", hidden=True),
+    Part("web", "Control meshd with a browser", "web_command", hidden=True),
     Part("completion", "Print completion scripts for shells", "completion_command"),
 ]
 

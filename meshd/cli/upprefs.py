@@ -10,6 +10,7 @@ from meshd.cli.flags import Flag, Parsed
 from meshd.cli.nodes import exit_node_choice
 from meshd.cli.output import warn
 from meshd.cli.prefsflags import (
+    AUTO_EXIT_NODE,
     PREFS_OF_FLAG,
     advertised_routes,
     check_hostname,
@@ -23,7 +24,7 @@ from meshd.cli.prefsflags import (
     tags_of,
 )
 
-_SECRET_FLAGS = frozenset(("auth-key",))
+_SECRET_FLAGS = frozenset(("auth-key", "client-secret", "id-token"))
 
 REVERT_PREFIX = (
     "Error: changing settings via 'mesh up' requires mentioning all\n"
@@ -41,6 +42,7 @@ def prefs_from_flags(flags: Parsed, status: JSON) -> JSON:
         CliError: a value that no node could use.
     """
     exit_node = flags.text("exit-node")
+    automatic = exit_node.startswith(AUTO_EXIT_NODE)
     if not exit_node and flags.on("exit-node-allow-lan-access"):
         raise CliError("--exit-node-allow-lan-access can only be used with --exit-node")
     routes = advertised_routes(flags.text("advertise-routes"), flags.on("advertise-exit-node"))
@@ -49,7 +51,8 @@ def prefs_from_flags(flags: Parsed, status: JSON) -> JSON:
         "ControlURL": flags.text("login-server"),
         "RouteAll": flags.on("accept-routes"),
         "ExitNodeID": "",
-        "ExitNodeIP": exit_node_choice(status, exit_node) if exit_node else "",
+        "ExitNodeIP": exit_node_choice(status, exit_node) if exit_node and not automatic else "",
+        "AutoExitNode": exit_node.removeprefix(AUTO_EXIT_NODE) if automatic else "",
         "InternalExitNodePrior": "",
         "ExitNodeAllowLANAccess": flags.on("exit-node-allow-lan-access"),
         "CorpDNS": flags.on("accept-dns"),
@@ -109,7 +112,7 @@ def check_reverts(wanted: JSON, current: JSON, status: JSON, flags: Parsed, know
     exit_node = exit_node_address(current, status)
     for flag in known:
         before = flag_value(flag.name, current, exit_node)
-        after = flag_value(flag.name, wanted, str(wanted["ExitNodeIP"]))
+        after = flag_value(flag.name, wanted, exit_node_address(wanted, {}))
         if flag.name == "accept-routes" and not _was_logged_in(current):
             continue  # nobody chose it: a fresh daemon's default is not that of this command line
         if before is None or flag.name in flags.given or before == after or _tolerated(flag.name, before, after):
@@ -156,6 +159,8 @@ def edit_of(prefs: JSON, flags: Parsed, known: list[Flag], *, reset: bool) -> JS
         mark_changed(masked, name)
         for pref in PREFS_OF_FLAG.get(name, ()):
             masked[pref.partition(".")[0]] = prefs[pref.partition(".")[0]]
+    if prefs["AutoExitNode"]:
+        masked |= {"AutoExitNode": prefs["AutoExitNode"], "AutoExitNodeSet": True}
     return masked
 
 

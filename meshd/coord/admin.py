@@ -88,7 +88,7 @@ class AdminServer:
             return msgspec.json.encode({"result": await operation(question.args)})
         except MeshdError as error:
             return _failure(error.message, error.hint, error.code)
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             return _failure(f"malformed request: {error}", None, "usage")
 
 

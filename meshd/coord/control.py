@@ -10,6 +10,8 @@ from meshd.base.keys import MachinePublic
 from meshd.base.log import get_logger, kv
 from meshd.coord.distributor import Distributor
 from meshd.coord.mapstream import MapStream
+from meshd.coord.nodecalls import MAX_ANSWER_BYTES, NodeCalls
+from meshd.coord.nodecalls import PATH as CALL_PATH
 from meshd.coord.presence import Presence
 from meshd.coord.records import NodeRecord
 from meshd.coord.registration import Registrar
@@ -32,11 +34,19 @@ MAX_MAP_BYTES = 256 * 1024
 class ControlService:
     """Answers one request at a time per stream; holds nothing about connections."""
 
-    def __init__(self, registry: Registry, registrar: Registrar, distributor: Distributor, presence: Presence) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        registrar: Registrar,
+        distributor: Distributor,
+        presence: Presence,
+        calls: NodeCalls,
+    ) -> None:
         self._registry = registry
         self._registrar = registrar
         self._distributor = distributor
         self._presence = presence
+        self._calls = calls
         self._network = registry.network
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,6 +54,9 @@ class ControlService:
     def handle(self, machine: MachinePublic, version: int, source_ip: str, stream: H2Stream) -> None:
         """Answer a request of a machine whose key is proven."""
         path = stream.path.partition("?")[0]
+        if path.startswith(CALL_PATH):
+            self._called(machine, path.removeprefix(CALL_PATH), stream)
+            return
         known = {"/machine/register": self._register, "/machine/map": self._map}.get(path)
         if known is None:
             stream.respond(404, b"not found\n", TEXT)
@@ -51,6 +64,15 @@ class ControlService:
             stream.respond(405, b"use POST\n", TEXT)
         else:
             self._spawn(stream, known(machine, source_ip, stream))
+
+    def _called(self, machine: MachinePublic, token: str, stream: H2Stream) -> None:
+        """A node answers a call."""
+        if stream.method != "POST" or len(stream.body) > MAX_ANSWER_BYTES:
+            stream.respond(400, b"an answer of moderate size is expected by POST\n", TEXT)
+        elif self._calls.answered(machine, token, bytes(stream.body)):
+            stream.respond(200, b"")
+        else:
+            stream.respond(404, b"nobody asked that\n", TEXT)
 
     def _spawn(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(self._guard(stream, work))

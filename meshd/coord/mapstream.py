@@ -144,6 +144,10 @@ class MapStream:
         """The message for `changes` (JSON), empty when there is nothing to tell."""
         return self._delta(changes)
 
+    def tell(self, message: bytes) -> None:
+        """A message (JSON) that is no change of the network."""
+        self._write(message)
+
     def _send(self, changes: Changes) -> None:
         message = self._delta(changes)
         if message:

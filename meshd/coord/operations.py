@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from meshd.base.addr import parse_prefix
-from meshd.base.errors import MeshdError
+from meshd.base.errors import MeshdError, WireError
 from meshd.base.gotime import format_time
 from meshd.coord import authkeys, store
 from meshd.coord.admin import Arguments, Operation
 from meshd.coord.distributor import Distributor
+from meshd.coord.nodecalls import NodeCalls, serialized, split_answer
 from meshd.coord.policy.document import parse_policy
 from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
@@ -26,13 +27,19 @@ class Operations:
     """Bound to the parts of one server."""
 
     def __init__(
-        self, registry: Registry, registrar: Registrar, distributor: Distributor, policy: PolicySource
+        self,
+        registry: Registry,
+        registrar: Registrar,
+        distributor: Distributor,
+        policy: PolicySource,
+        calls: NodeCalls,
     ) -> None:
         self._registry = registry
         self._network = registry.network
         self._registrar = registrar
         self._distributor = distributor
         self._policy = policy
+        self._calls = calls
 
     def table(self) -> dict[str, Operation]:
         """Operation name to function."""
@@ -52,6 +59,7 @@ class Operations:
             "nodes.rename": self.nodes_rename,
             "nodes.approve-routes": self.nodes_approve_routes,
             "nodes.tag": self.nodes_tag,
+            "nodes.call": self.nodes_call,
             "policy.get": self.policy_get,
             "policy.set": self.policy_set,
         }
@@ -169,6 +177,16 @@ class Operations:
             routes = list(node.hostinfo.routable_ips)
         await self._registry.approve_routes(node, routes)
         return self._node(node)
+
+    async def nodes_call(self, args: Arguments) -> object:
+        """An HTTP request to a node, for debugging; status and body of its answer."""
+        node = self._find(args)
+        request = serialized(str(args.get("method") or "GET"), str(args["path"]), str(args.get("body") or "").encode())
+        try:
+            status, body = split_answer(await self._calls.call(node, request))
+        except WireError as error:
+            raise MeshdError(str(error), code="node") from None
+        return {"status": status, "body": body.decode("utf-8", "replace")}
 
     # --- policy ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ log = get_logger(__name__)
 OFFLINE_GRACE_S = 10.0
 """A node that reconnects within this is never shown offline."""
 SWEEP_S = 5.0
+COMPLAINT_INTERVAL_S = 300.0
 
 
 class Presence:
@@ -30,6 +31,8 @@ class Presence:
         self._gone_since: dict[int, float] = {}
         self._told_expired: set[int] = set()
         self._task: asyncio.Task[None] | None = None
+        self._complain_at = 0.0
+        self._failures = 0  # since the last complaint
 
     def start(self) -> None:
         """Begin watching; ephemeral nodes that are not connected have their full time from now on."""
@@ -88,16 +91,25 @@ class Presence:
     async def _save(self, node: NodeRecord) -> None:
         try:
             await self._registry.save(node)
-        except MeshdError as error:
-            log.error("not_stored", extra=kv(node=node.name, reason=error.message))
+        except Exception as error:
+            known = isinstance(error, MeshdError)
+            log.error("not_stored", extra=kv(node=node.name, reason=str(error)), exc_info=None if known else error)
 
     async def _sweep_forever(self) -> None:
+        """Whatever goes wrong with one sweep, there is a next one; the log hears of it once a while."""
         while True:
             await asyncio.sleep(SWEEP_S)
+            now = self._loop.time()
             try:
-                await self.sweep(self._loop.time(), time.time())
-            except MeshdError as error:
-                log.error("not_stored", extra=kv(reason=error.message))
+                await self.sweep(now, time.time())
+            except Exception as error:
+                self._failures += 1
+                if now >= self._complain_at:
+                    self._complain_at = now + COMPLAINT_INTERVAL_S
+                    reason = error.message if isinstance(error, MeshdError) else repr(error)
+                    fault = None if isinstance(error, MeshdError) else error
+                    log.error("sweep_failed", extra=kv(reason=reason, times=self._failures), exc_info=fault)
+                    self._failures = 0
 
     async def sweep(self, now: float, wall: float) -> None:
         """Tell of keys that ended meanwhile; delete ephemeral nodes that were away for too long."""

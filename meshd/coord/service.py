@@ -19,6 +19,7 @@ from meshd.coord.derpregion import derp_map
 from meshd.coord.distributor import Distributor
 from meshd.coord.mapbuild import MapBuilder
 from meshd.coord.network import Network
+from meshd.coord.nodecalls import NodeCalls
 from meshd.coord.operations import Operations
 from meshd.coord.options import ServeOptions
 from meshd.coord.pages import CoordPages
@@ -110,7 +111,8 @@ class CoordService:
         )
         presence = self._presence = Presence(registry, options.ephemeral_timeout_s)
         registrar = Registrar(registry, presence, RegistrationRules(options.address.url, options.node_key_lifetime_s))
-        control = self._control = ControlService(registry, registrar, distributor, presence)
+        calls = NodeCalls(distributor)
+        control = self._control = ControlService(registry, registrar, distributor, presence, calls)
         registry.on_deleted = self._node_deleted
         registry.on_rekeyed = self._node_rekeyed
         presence.start()
@@ -135,7 +137,7 @@ class CoordService:
                 f"cannot listen on {options.listen_host or '*'}:{options.listen_port}: {error.strerror or error}",
                 code="config",
             ) from None
-        self._admin = AdminServer(Operations(registry, registrar, distributor, policy).table())
+        self._admin = AdminServer(Operations(registry, registrar, distributor, policy, calls).table())
         await self._admin.start(options.state_dir / SOCKET_NAME)
         log.info(
             "serving",

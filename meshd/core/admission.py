@@ -22,7 +22,7 @@ from meshd.base.keys import NodePublic
 from meshd.core.netmap import Netmap, Refusal, name_key
 from meshd.core.node import Node
 
-MAX_PEERS = 65_000  # candidates kept; the data plane has 65 536 places, a few of them of peers just gone
+MAX_PEERS = 260_000  # candidates kept; the data plane has 262 144 places, a few of them of peers just gone
 MAX_REFUSALS = 4096
 
 _Resource = NodePublic | bytes  # a node key, or an own address in its packed form
@@ -149,6 +149,12 @@ class Admission:
         while self._expiries and self._expiries[0][0] <= control_wall:
             self._republish.add(heappop(self._expiries)[1])
 
+    def review(self) -> None:
+        """Mark for `settle` every peer that is disabled because of its expiry alone: it is earlier than we thought."""
+        for node_id, peer in self._netmap.peers.items():
+            if peer.expired and not self._candidates[node_id].expired:
+                self._republish.add(node_id)
+
     def next_expiry(self) -> float | None:
         """When, by the server's clock, the next key expires; entries may be stale (then nothing changes)."""
         return self._expiries[0][0] if self._expiries else None
@@ -242,7 +248,8 @@ class Admission:
         if old is None or old.name != new.name:
             self._index_name(old, new)
         before[node_id] = old
-        if new.key_expiry is not None and not new.expired and (old is None or old.key_expiry != new.key_expiry):
+        waited_for = old is not None and not old.expired and old.key_expiry == new.key_expiry
+        if new.key_expiry is not None and not new.expired and not waited_for:
             self._schedule_expiry(new.key_expiry, node_id)
 
     def _schedule_expiry(self, expiry: float, node_id: int) -> None:

@@ -16,6 +16,20 @@ KNOBS = {
     "ProbeUDPLifetime": "probe-udp-lifetime",
     "AppCStoreRoutes": "store-appc-routes",
     "UserDialUseRoutes": "user-dial-routes",
+    "DisableSplitDNSWhenNoCustomResolvers": "disable-split-dns-when-no-custom-resolvers",
+    "DisableLocalDNSOverrideViaNRPT": "disable-local-dns-override-via-nrpt",
+    "DisableCaptivePortalDetection": "disable-captive-portal-detection",
+    "DisableSkipStatusQueue": "disable-skip-status-queue",
+    "DisableHostsFileUpdates": "disable-hosts-file-updates",
+    "ForceRegisterMagicDNSIPv4Only": "force-register-magicdns-ipv4-only",
+    "EmitRuntimeMetrics": "emit-runtime-metrics",
+    "DisableUDPGRO": "disable-udp-gro",
+    "DisableUDPGSO": "disable-udp-gso",
+    "DisableTUNUDPGRO": "disable-tun-udp-gro",
+    "DisableTUNTCPGRO": "disable-tun-tcp-gro",
+    "NeverGSOEqualTail": "never-gso-equal-tail",
+    "CacheNetworkMaps": "cache-network-maps",
+    "ScopeQuad100OnMacOS": "scope-quad100-macos",
 }
 
 

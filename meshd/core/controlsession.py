@@ -32,7 +32,7 @@ from meshd.core.controleffects import (
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
 from meshd.core.maprequests import stream_request, update_request
-from meshd.core.mapsession import MapSession
+from meshd.core.mapsession import CLOCK_TOLERANCE, MapSession
 from meshd.core.registration import LOGOUT_EXPIRY, Registration, Verdict, retry_delay
 from meshd.wire.control import Hostinfo, MapResponse, RegisterRequest, RegisterResponse
 
@@ -70,6 +70,7 @@ class ControlSession:
         *,
         version: int,
         auth_key: str = "",
+        tailnet: str = "",
         random_bytes: Random,
         random: Callable[[], float],
     ) -> None:
@@ -80,9 +81,11 @@ class ControlSession:
         self.update_lane = Lane.OFF
         self.logged_in = False
         self.in_map_poll = False
+        self.map_heard_at: float | None = None
+        """When the last message of a map stream came; monotonic seconds."""
         self.paused = False
         self.auth_url = ""
-        self._registration = Registration(persist, auth_key, version, random_bytes)
+        self._registration = Registration(persist, auth_key, version, random_bytes, tailnet)
         self._version = version
         self._random = random
         self._flags = LoginFlags.DEFAULT
@@ -92,7 +95,10 @@ class ControlSession:
         self._backoff = {lane: Backoff(random) for lane in ("auth", "map", "update")}
         self._changed, self._told = 1, 0  # generations of `facts`
         self._goodbyes = 0
-        self._clock = (0.0, 0.0)  # the last (now, wall) seen together
+        self._told_to_wait = False  # the wait for the next register request is the server's wish
+        self._clock: tuple[float, float] | None = None  # the last (now, wall) seen together
+        self._key_expired = False
+        self._recalled = False  # the netmap is from an earlier process, and nothing contradicts it so far
         self._outbox: list[Effect] = []
 
     @property
@@ -117,14 +123,28 @@ class ControlSession:
 
     # -- wishes of the owner -------------------------------------------------------------------------------
 
+    def recall(self, response: MapResponse, now: float, wall: float) -> None:
+        """Begin with the map that an earlier process had, as one message; the first one of the server replaces it.
+
+        A server that wants a person or refuses us ends its use. Raises WireError when the map is unusable.
+        """
+        self._look_at_clock(now, wall)
+        self.map.begin_stream()
+        change = self.map.apply(response, wall)
+        self._recalled = True
+        self._arm_expiry(now, wall)
+        self._report(change=change)
+
     def login(self, flags: LoginFlags, now: float, wall: float) -> None:
         """Start a login, dropping one that is under way. Interactive, expired or first: with a new key."""
-        self._clock = (now, wall)
+        self._look_at_clock(now, wall)
         self._cancel("auth")
         self._flags = flags
         self.auth_url = ""
         self._backoff["auth"].reset()
-        self._registration.start(new_key=bool(flags & LoginFlags.INTERACTIVE) or self._own_key_expired(wall))
+        # A clock of ours that is years ahead is no reason to give up the key: only the server's own time is.
+        expired = self.map.knows_server_clock and self.map.own_key_expired(wall)
+        self._registration.start(new_key=bool(flags & LoginFlags.INTERACTIVE) or expired)
         self._ask(now)
 
     def logout(self, now: float) -> None:
@@ -156,9 +176,25 @@ class ControlSession:
         """Something about this node changed; the server hears of it once, however often this is called."""
         if facts == self.facts:
             return
+        retagged = facts.hostinfo.request_tags != self.facts.hostinfo.request_tags
         self.facts = facts
         self._changed += 1
+        if retagged:
+            # Carried out after the new wish, the old one would read as a wish to go back, which may not be granted.
+            self._cancel("update")
         self._update(now)
+
+    def network_gained(self, now: float) -> None:
+        """The host has another way out: what waits for its next try waits no longer, unless the server said so."""
+        for name, backoff in self._backoff.items():
+            backoff.reset()
+            if name in self._timers and self._waits(name):
+                self._timers[name] = now
+
+    def _waits(self, lane: str) -> bool:
+        if lane == "auth":
+            return self.auth is Auth.WAITING and not self._told_to_wait
+        return (self.map_lane if lane == "map" else self.update_lane) is Lane.WAITING
 
     def set_paused(self, paused: bool, now: float) -> None:
         """Stop talking (the network is down, or we are stopped); go on where we were."""
@@ -197,6 +233,7 @@ class ControlSession:
         verdict, error = self._registration.judge(answer)
         if verdict is Verdict.REFUSED:
             assert error is not None
+            self._contradicted()
             self._auth_failed(error, self._backoff["auth"].failed(), now)
         elif verdict is Verdict.ROTATE:
             self.auth_url = ""
@@ -218,6 +255,7 @@ class ControlSession:
             return
         delay = retry_delay(retry_after, self._random) if limited else self._backoff["auth"].failed()
         self._auth_failed(error, delay, now)
+        self._told_to_wait = limited
 
     def _ask(self, now: float) -> None:
         if self.paused:
@@ -229,19 +267,29 @@ class ControlSession:
 
     def _visit(self, url: str, now: float) -> None:
         same = url == self.auth_url
+        if not self._flags & LoginFlags.INTERACTIVE:
+            self._contradicted()  # else a person is wanted for the new key, and the old one may be as good as ever
         self.auth_url = url
         if same:  # a server that answers follow-ups at once must not be asked in a busy loop
             self.auth = Auth.WAITING
+            self._told_to_wait = True
             self._timers["auth"] = now + self._backoff["auth"].failed()
             return
         self._backoff["auth"].reset()
         self._report(auth_url=url)
         self._ask(now)
 
+    def _contradicted(self) -> None:
+        """The server answered, and we are not what the recalled map says."""
+        if self._recalled:
+            self._recalled = self._key_expired = False
+            self.map = MapSession()
+
     def _auth_failed(self, error: MeshdError, delay: float, now: float) -> None:
         if error.code == "auth-refused":
             self.auth_url = ""  # whatever was pending is over
         self.auth = Auth.WAITING
+        self._told_to_wait = False
         self._timers["auth"] = now + delay
         self._report(error=error)
 
@@ -270,13 +318,9 @@ class ControlSession:
     def _left(self, error: MeshdError | None) -> None:
         self.auth = Auth.IDLE
         self._registration.persist = Persist()
+        self._recalled = self._key_expired = False
         self.map = MapSession()
         self._report(logged_out=True, persist=self.persist, error=error)
-
-    def _own_key_expired(self, wall: float) -> bool:
-        netmap = self.map.netmap
-        now = self.map.control_wall(wall)
-        return netmap is not None and netmap.expiry is not None and now is not None and netmap.expiry <= now
 
     # -- map -----------------------------------------------------------------------------------------------
 
@@ -284,7 +328,9 @@ class ControlSession:
         """One decoded message. Returns what it changed, None when it was dropped."""
         if number != self._current["map"]:
             return None
-        self._clock = (now, wall)
+        self._look_at_clock(now, wall)
+        self.map_heard_at = now
+        offset = self.map.clock_offset
         try:
             change = self.map.apply(response, wall)
         except WireError as error:
@@ -296,11 +342,14 @@ class ControlSession:
         if change.sleep_seconds:
             self._outbox.append(HoldMap(number, change.sleep_seconds))
         if change.full:
+            self._recalled = False
             self._backoff["map"].reset()
             self.in_map_poll = True
         if not change.is_empty:
             self._arm_expiry(now, wall)
             self._report(change=change, persist=self._note_stable_id())
+        elif self.map.clock_offset != offset:
+            self._timers["expiry"] = now
         return change
 
     def map_failed(self, number: int, error: MeshdError, now: float) -> None:
@@ -335,7 +384,17 @@ class ControlSession:
         else:
             self._open_map(now)
 
+    def _look_at_clock(self, now: float, wall: float) -> None:
+        """Somebody may have set our clock, by minutes or by years; how long things take is not touched by that."""
+        if self._clock is not None:
+            then, was = self._clock
+            step = (wall - was) - (now - then)
+            if abs(step) > CLOCK_TOLERANCE:
+                self.map.clock_stepped(step)
+        self._clock = (now, wall)
+
     def _arm_expiry(self, now: float, wall: float) -> None:
+        self._key_expired = self.map.own_key_expired(wall)
         delay = self.map.next_expiry(wall)
         if delay is None:
             self._timers.pop("expiry", None)
@@ -343,11 +402,13 @@ class ControlSession:
             self._timers["expiry"] = now + delay + EXPIRY_SLACK
 
     def _expiry_timer(self, now: float) -> None:
+        assert self._clock is not None
         then, wall = self._clock
         wall += now - then
+        was_expired = self._key_expired
         change = self.map.expire(wall)
         self._arm_expiry(now, wall)
-        if not change.is_empty:
+        if not change.is_empty or self._key_expired != was_expired:
             self._report(change=change)
 
     def _note_stable_id(self) -> Persist | None:
@@ -432,7 +493,9 @@ class ControlSession:
                     auth_url=auth_url,
                     error=error,
                     persist=persist,
-                    netmap=self.map.netmap if self.logged_in else None,
+                    netmap=self.map.netmap if self.logged_in or self._recalled else None,
+                    recalled=self._recalled,
+                    key_expired=self._key_expired,
                     change=change,
                 )
             )

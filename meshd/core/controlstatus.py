@@ -45,7 +45,9 @@ class ControlStatus:
     ``login_finished`` is true in exactly the one report that ends a login. ``auth_url`` is a page where a
     person must approve us. ``persist`` is set when it changed and must be stored before the callback
     returns. ``change`` comes with ``netmap`` and says what is different since the report before.
-    ``can_continue`` false: nothing goes on until someone calls login().
+    ``can_continue`` false: nothing goes on until someone calls login(). ``recalled``: the netmap is one that an
+    earlier process had, the server has not sent any yet. ``key_expired``: our own key has passed its expiry, by the
+    server's clock.
     """
 
     logged_in: bool = False
@@ -58,3 +60,5 @@ class ControlStatus:
     persist: Persist | None = field(default=None, repr=False)
     netmap: Netmap | None = field(default=None, repr=False)
     change: MapChange | None = None
+    recalled: bool = False
+    key_expired: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from meshd._fast.derpframes import MAX_FRAME, RelayedPackets, split_frames
 from meshd.base.crypto import box_shared
 from meshd.base.errors import WireError
 from meshd.base.keys import NodePrivate, NodePublic
@@ -23,10 +24,8 @@ READ_TIMEOUT_S = 120.0  # two missed keepalives
 PROBE_TIMEOUT_S = 3.0
 MAX_HEALTH_BYTES = 512
 MAX_HTTP_HEAD_BYTES = 16 << 10
-WIREGUARD_TRANSPORT = b"\x04\x00\x00\x00"
 
 _FRAME = struct.Struct(">BI")
-_RECV_PACKET = int(derp.FrameType.RECV_PACKET)
 _KEY_BYTES = 32
 
 
@@ -49,7 +48,7 @@ class PacketsReceived(NamedTuple):
     ``sources`` are the node keys heard: each can be reached through this relay.
     """
 
-    transport: list[bytes]
+    transport: RelayedPackets
     other: list[tuple[bytes, bytes]]
     sources: set[bytes]
 
@@ -113,7 +112,9 @@ class DerpClient:
         self._ideal_node = ideal_node
         self._public = private.public().raw
         self._shared = b""
-        self._received = b""
+        self._pieces: list[bytes] = []  # of a header or frame that is not whole yet
+        self._held = 0
+        self._needed = 0  # so long it has to become before it is worth a look
         self._to_send: list[bytes] = []
         self._outbox: list[Effect] = []
         self._started = 0.0
@@ -227,9 +228,13 @@ class DerpClient:
         if self.state is State.FAILED:
             return
         self.last_received = now
-        if self._received:
-            data = self._received + data
-            self._received = b""
+        if self._pieces:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._held < self._needed:
+                return
+            data = b"".join(self._pieces)
+            self._keep(b"", 0)
         try:
             if self.state is State.UPGRADING:
                 rest = self._http_answer(data)
@@ -240,12 +245,16 @@ class DerpClient:
         except WireError as error:
             self._fail(f"the relay broke the protocol: {error}")
 
+    def _keep(self, rest: bytes, needed: int) -> None:
+        self._pieces = [rest] if rest else []
+        self._held, self._needed = len(rest), needed
+
     def _http_answer(self, data: bytes) -> bytes | None:
         end = data.find(b"\r\n\r\n")
         if end < 0:
             if len(data) > MAX_HTTP_HEAD_BYTES:
                 raise WireError("endless HTTP header")
-            self._received = data
+            self._keep(data, 0)
             return None
         status = data[: data.find(b"\r\n")].split(b" ", 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/1."):
@@ -257,35 +266,16 @@ class DerpClient:
         return data[end + 4 :]
 
     def _frames(self, data: bytes, now: float) -> None:
-        offset, end = 0, len(data)
-        transport: list[bytes] = []
-        other: list[tuple[bytes, bytes]] = []
-        sources: set[bytes] = set()
-        unpack = _FRAME.unpack_from
-        while end - offset >= 5:
-            kind, length = unpack(data, offset)
-            body = offset + 5
-            stop = body + length
-            if stop > end:
-                if length > derp.MAX_FRAME:
-                    raise WireError(f"a frame of {length} bytes")
-                break
-            if kind == _RECV_PACKET and length >= _KEY_BYTES:
-                source = data[body : body + 32]
-                sources.add(source)
-                packet = data[body + 32 : stop]
-                if packet.startswith(WIREGUARD_TRANSPORT):
-                    transport.append(packet)
-                else:
-                    other.append((source, packet))
-            else:
-                self._frame(kind, data[body:stop], now)
-                if self.state is State.FAILED:
-                    return
-            offset = stop
-        self._received = data[offset:] if offset else data
-        if sources:
-            self._outbox.append(PacketsReceived(transport, other, sources))
+        found = split_frames(data)
+        for kind, body in found.control:
+            self._frame(kind, body, now)
+            if self.state is State.FAILED:
+                return
+        if found.sources:
+            self._outbox.append(PacketsReceived(found.transport, found.others, found.sources))
+        if found.needed > derp.HEADER_SIZE + MAX_FRAME:
+            raise WireError(f"a frame of {found.needed - derp.HEADER_SIZE} bytes")
+        self._keep(data[found.whole :], found.needed)
 
     def _frame(self, kind: int, body: bytes, now: float) -> None:
         if kind == derp.FrameType.SERVER_KEY:
@@ -338,7 +328,7 @@ class DerpClient:
     def _fail(self, reason: str) -> None:
         if self.state is not State.FAILED:
             self.state = State.FAILED
-            self._received = b""
+            self._keep(b"", 0)
             self._to_send.clear()
             self._outbox.append(Failed(reason))
 

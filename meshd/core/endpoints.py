@@ -13,6 +13,7 @@ from meshd.base.ranges import is_tailscale_ip
 FRESH_ENOUGH_S = 27.0  # older endpoints may not go into a CallMeMaybe
 REMEMBERED_S = 5 * 60 + 10.0  # how long an endpoint that is no longer seen stays in the list
 MAX_PER_IP = 6
+V6_PER_NETWORK = 2
 
 
 class EndpointKind(IntEnum):
@@ -93,6 +94,20 @@ class EndpointList:
     def _expire(self, now: float) -> None:
         for address in [a for a, (_, seen) in self._remembered.items() if now - seen > REMEMBERED_S]:
             del self._remembered[address]
+
+
+def thin_out(addresses: Iterable[IPAddress]) -> list[IPAddress]:
+    """At most two IPv6 addresses of each network of 64 bits: hosts exist that have thousands."""
+    seen: dict[bytes, int] = {}
+    kept = []
+    for ip in addresses:
+        if ip.version == 6:
+            network = ip.packed[:8]
+            seen[network] = seen.get(network, 0) + 1
+            if seen[network] > V6_PER_NETWORK:
+                continue
+        kept.append(ip)
+    return kept
 
 
 def local_candidates(addresses: Iterable[IPAddress]) -> list[IPAddress]:

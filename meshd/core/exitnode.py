@@ -10,9 +10,11 @@ import msgspec
 from meshd.base.errors import MeshdError
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
-from meshd.core.prefs import Prefs
+from meshd.core.prefs import UNRESOLVED_EXIT_NODE, Prefs
 from meshd.wire.control import DERPRegion, Location
 
+AUTO = "auto:"
+"""Before an expression that stands for an exit node."""
 SUGGESTED = "suggest-exit-node"
 """Capability of a peer that may be suggested."""
 ALLOWANCE_M = 100_000.0
@@ -23,34 +25,52 @@ Choose = Callable[[Sequence[Node]], Node]
 
 
 def toggle(prefs: Prefs, enabled: bool) -> Prefs:
-    """Switch the exit node off, or the one that was used last on again. MeshdError when there was none."""
-    if enabled:
-        if prefs.exit_node_id:
-            return prefs
-        if not prefs.internal_exit_node_prior:
-            raise MeshdError("no prior exit node to enable", code="internal")
-        return msgspec.structs.replace(
-            prefs, exit_node_id=prefs.internal_exit_node_prior, exit_node_ip="", internal_exit_node_prior=""
-        )
-    if not prefs.wants_exit_node:
+    """Switch the exit node off, or the one that was used last on again (PP-07). MeshdError when there was none."""
+    if enabled == bool(prefs.exit_node_id):
         return prefs
-    prior = prefs.exit_node_id or prefs.internal_exit_node_prior
-    return msgspec.structs.replace(prefs, exit_node_id="", exit_node_ip="", internal_exit_node_prior=prior)
+    if not enabled:
+        prior = f"{AUTO}{prefs.auto_exit_node}" if prefs.auto_exit_node else prefs.exit_node_id
+        return msgspec.structs.replace(prefs, exit_node_id="", auto_exit_node="", internal_exit_node_prior=prior)
+    prior = prefs.internal_exit_node_prior
+    if not prior:
+        never = "no exit node IP to enable & prior exit node IP was never resolved an a node"
+        raise MeshdError("no prior exit node to enable" if prefs.exit_node_ip else never, code="internal")
+    if prior.startswith(AUTO):
+        return msgspec.structs.replace(prefs, exit_node_id=UNRESOLVED_EXIT_NODE, auto_exit_node=prior[len(AUTO) :])
+    return msgspec.structs.replace(prefs, exit_node_id=prior, auto_exit_node="")
+
+
+def resolve_auto(prefs: Prefs, suggested: str, allowed: Sequence[str] | None) -> Prefs:
+    """The preferences of a node that chooses its exit node itself (PP-17): ``suggested`` (a stable id) is taken, or
+    else the present one kept if it is ``allowed``, or else an id that nobody has, so that nothing leaks."""
+    if not prefs.auto_exit_node:
+        return prefs
+    keeps = prefs.exit_node_id and (allowed is None or prefs.exit_node_id in allowed)
+    chosen = suggested or (prefs.exit_node_id if keeps else UNRESOLVED_EXIT_NODE)
+    return msgspec.structs.replace(prefs, exit_node_id=chosen, exit_node_ip="")
 
 
 def suggest(
-    netmap: Netmap | None, home: int, latency: Mapping[int, float], previous: str, choose: Choose
+    netmap: Netmap | None,
+    home: int,
+    latency: Mapping[int, float],
+    previous: str,
+    choose: Choose,
+    allowed: Sequence[str] | None = None,
 ) -> Node | None:
     """The exit node that is best reached from here, None when the network suggests none.
 
     ``home`` is our relay region, ``latency`` the seconds to each region. Among equals ``previous`` (a stable id)
-    stays, otherwise ``choose`` picks. Peers with a relay region come before those with a place only.
+    stays, otherwise ``choose`` picks. ``allowed`` lists stable ids; None allows all. Peers with a relay region come
+    before those with a place only.
     MeshdError while our own region is not known.
     """
     regions = netmap.derp_map.regions if netmap is not None and netmap.derp_map is not None else None
     if netmap is None or not home or not regions:
         raise MeshdError("no preferred DERP, try again later", code="internal")
     candidates = [n for n in netmap.sorted_peers() if n.has_cap(SUGGESTED) and n.offers_exit and n.online is not False]
+    if allowed is not None:
+        candidates = [node for node in candidates if node.stable_id in allowed]
     if len(candidates) <= 1:
         return candidates[0] if candidates else None
     by_region: dict[int, list[Node]] = {}

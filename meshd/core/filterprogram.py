@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshd._fast.filter import Filter
 from meshd._fast.ipprefix import Prefix, parse_address
 from meshd._fast.ipset import IPSet
 from meshd.base.addr import IPAddress, IPPrefix
-from meshd.base.ranges import CGNAT, ULA, is_tailscale_ip
+from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,8 @@ _NEVER_ROUTED = IPSet(
         Prefix(ULA.network_address.packed, ULA.prefixlen),
     ]
 )
+
+_SERVICES = IPSet(ranges=[(ip.packed, ip.packed) for ip in (SERVICE_V4, SERVICE_V6)])
 
 AddressRange = tuple[bytes, bytes]
 """First and last packed address, of one family."""
@@ -120,46 +122,117 @@ def plan_filter(
     host's networks and addresses, see ``local_networks``. ``shields_up`` leaves no rules, so that only replies come
     in. ``cap_sources`` gives the addresses of the peers that hold a node capability (PF-10).
     """
-    networks = tuple((prefix.address, prefix.bits) for prefix in local_networks(local, attached, host_addresses))
-    if shields_up:
-        return FilterProgram(local=networks)
-    compiled: list[CompiledRule] = []
-    refused: list[str] = []
-    # Rules name the same groups of hosts over and over.
-    known: dict[tuple[str, ...], tuple[AddressRange, ...]] = {}
-    for number, rule in enumerate(rules):
-        if rule.src_bits or any(destination.bits is not None for destination in rule.dst_ports):
-            # Fields of a form this capability version does not have: their meaning is unknown, so nothing is let in.
-            return FilterProgram(local=networks, refused=(f"rule {number}: SrcBits or Bits, whole filter refused",))
-        names = tuple(rule.src_ips)
-        sources = known.get(names)
-        if sources is None:
-            sources = known[names] = tuple(_sources(names, number, cap_sources, refused))
-        destinations = tuple(_destinations(rule, number, refused))
-        if sources and destinations:
-            protocols = tuple(n for n in rule.ip_proto if 0 <= n <= 255) if rule.ip_proto else DEFAULT_PROTOCOLS
-            compiled.append((sources, destinations, protocols))
-    return FilterProgram(tuple(compiled), networks, tuple(refused))
-
-
-def filter_program(
-    rules: Iterable[Rule],
-    local: Iterable[IPPrefix],
-    *,
-    shields_up: bool = False,
-    attached: Iterable[IPPrefix] = (),
-    host_addresses: Iterable[IPAddress] = (),
-    cap_sources: Callable[[str], Iterable[IPPrefix]] = _no_holders,
-) -> Filter:
-    """``plan_filter``, compiled."""
-    return plan_filter(
+    return FilterPlanner().plan(
         rules,
         local,
         shields_up=shields_up,
         attached=attached,
         host_addresses=host_addresses,
         cap_sources=cap_sources,
-    ).compile()
+    )
+
+
+class _Sources(NamedTuple):
+    """A list of sources, worked out."""
+
+    names: tuple[str, ...]
+    ranges: tuple[AddressRange, ...]
+    refused: tuple[str, ...]
+    paired: bool
+    """Every name stands for one range."""
+    fixed: bool
+    """No name is a capability: those stand for something else when a peer gets or loses one."""
+
+
+class _Planned(NamedTuple):
+    """A rule, worked out; None where nothing is left of it."""
+
+    rule: Rule
+    sources: _Sources
+    compiled: CompiledRule | None
+    refused: tuple[str, ...]
+
+
+class FilterPlanner:
+    """`plan_filter` for rules that come again and again: its cost is that of what changed.
+
+    A rule that is the same object as at the last call is taken as it was. Where a rule differs from the one that was
+    in its place by some sources, only these are read. Equal lists of sources become the same object.
+    """
+
+    def __init__(self) -> None:
+        self.capabilities: frozenset[str] = frozenset()
+        """Those that are sources of some rule."""
+        self._planned: dict[int, _Planned] = {}  # by id of the rule
+        self._order: list[_Planned] = []
+        self._lists: dict[tuple[str, ...], _Sources] = {}
+
+    def plan(
+        self,
+        rules: Iterable[Rule],
+        local: Iterable[IPPrefix],
+        *,
+        shields_up: bool = False,
+        attached: Iterable[IPPrefix] = (),
+        host_addresses: Iterable[IPAddress] = (),
+        cap_sources: Callable[[str], Iterable[IPPrefix]] = _no_holders,
+    ) -> FilterProgram:
+        """The arguments are those of ``plan_filter``."""
+        networks = tuple((prefix.address, prefix.bits) for prefix in local_networks(local, attached, host_addresses))
+        rules = () if shields_up else tuple(rules)
+        order: list[_Planned] = []
+        refused: list[str] = []
+        self.capabilities = frozenset()
+        for number, rule in enumerate(rules):
+            one = self._planned.get(id(rule))
+            if one is None or one.rule is not rule:
+                if rule.src_bits or any(destination.bits is not None for destination in rule.dst_ports):
+                    # Fields of a form this capability version does not have: nobody knows what they let in.
+                    return FilterProgram(
+                        local=networks, refused=(f"rule {number}: SrcBits or Bits, whole filter refused",)
+                    )
+                one = self._work_out(rule, self._similar(rule, number, len(rules)), cap_sources)
+            order.append(one)
+            refused += (f"rule {number}: {text}" for text in one.refused)
+        self.capabilities = frozenset(
+            name[4:] for one in order if not one.sources.fixed for name in one.sources.names if name.startswith("cap:")
+        )
+        self._order = order
+        self._planned = {id(one.rule): one for one in order if one.sources.fixed}
+        if len(self._lists) > 2 * len(order) + 16:
+            self._lists = {}
+            for one in order:
+                self._remember(one.sources)
+        return FilterProgram(tuple(one.compiled for one in order if one.compiled is not None), networks, tuple(refused))
+
+    def _similar(self, rule: Rule, number: int, count: int) -> _Sources | None:
+        """The sources of the rule that was in this place, counted from the first or from the last."""
+        for place in (number, number - count + len(self._order)):
+            if 0 <= place < len(self._order) and self._order[place].rule.dst_ports == rule.dst_ports:
+                return self._order[place].sources
+        return None
+
+    def _work_out(
+        self, rule: Rule, similar: _Sources | None, cap_sources: Callable[[str], Iterable[IPPrefix]]
+    ) -> _Planned:
+        names = tuple(rule.src_ips)
+        sources = self._lists.get(names)
+        if sources is None:
+            sources = _changed_sources(names, similar) if similar is not None and similar.paired else None
+            if sources is None:
+                sources = _read_sources(names, cap_sources)
+            self._remember(sources)
+        refused: list[str] = []
+        destinations = tuple(_destinations(rule, refused))
+        compiled: CompiledRule | None = None
+        if sources.ranges and destinations:
+            protocols = tuple(n for n in rule.ip_proto if 0 <= n <= 255) if rule.ip_proto else DEFAULT_PROTOCOLS
+            compiled = (sources.ranges, destinations, protocols)
+        return _Planned(rule, sources, compiled, (*sources.refused, *refused))
+
+    def _remember(self, sources: _Sources) -> None:
+        if sources.fixed:
+            self._lists[sources.names] = sources
 
 
 def local_networks(
@@ -169,13 +242,13 @@ def local_networks(
 
     A default route is offered like a guest network: the networks the host is attached to are left out, the host's
     own addresses stay in, private and mesh ranges are always left out (PF-04). A prefix listed on its own counts
-    whatever the default route leaves out.
+    whatever the default route leaves out. What this daemon does for its own host is never served to others.
     """
     served = IPSet()
     for prefix in local:
         whole = Prefix(prefix.network_address.packed, prefix.prefixlen)
         served |= _guest_network(whole, attached, host_addresses) if whole.bits == 0 else IPSet(prefixes=[whole])
-    return served.prefixes()
+    return (served - _SERVICES).prefixes()
 
 
 def _guest_network(default: Prefix, attached: Iterable[IPPrefix], host_addresses: Iterable[IPAddress]) -> IPSet:
@@ -190,33 +263,62 @@ def _guest_network(default: Prefix, attached: Iterable[IPPrefix], host_addresses
     return ((IPSet(prefixes=[default]) - networks) | own) - _NEVER_ROUTED
 
 
-def _sources(
-    names: Iterable[str], number: int, cap_sources: Callable[[str], Iterable[IPPrefix]], refused: list[str]
-) -> Iterator[AddressRange]:
+def _read_sources(names: tuple[str, ...], cap_sources: Callable[[str], Iterable[IPPrefix]]) -> _Sources:
+    found: list[AddressRange] = []
+    refused: list[str] = []
+    paired = fixed = True
     for text in names:
-        if text.startswith("cap:"):
-            if text == "cap:":
-                refused.append(f"rule {number}: source without capability name")
-                continue
-            for prefix in cap_sources(text[4:]):
-                yield prefix.network_address.packed, prefix.broadcast_address.packed
-            continue
-        try:
-            yield from parse_addresses(text)
-        except ValueError as error:
-            refused.append(f"rule {number}: source {error}")
+        before = len(found)
+        if text == "cap:":
+            refused.append("source without capability name")
+        elif text.startswith("cap:"):
+            fixed = False
+            found += ((p.network_address.packed, p.broadcast_address.packed) for p in cap_sources(text[4:]))
+        else:
+            try:
+                found += parse_addresses(text)
+            except ValueError as error:
+                refused.append(f"source {error}")
+        paired = paired and len(found) == before + 1
+    return _Sources(names, tuple(found), tuple(refused), paired and fixed, fixed)
 
 
-def _destinations(rule: Rule, number: int, refused: list[str]) -> Iterator[tuple[bytes, bytes, int, int]]:
+def _changed_sources(names: tuple[str, ...], before: _Sources) -> _Sources | None:
+    """A list that is much like another one; None when what is new in it is no plain addresses."""
+    old = before.names
+    head = _common(old, names)
+    tail = _common(old[head:][::-1], names[head:][::-1])
+    if head + tail < len(names) // 2:
+        return None
+    fresh = _read_sources(names[head : len(names) - tail], _no_holders)
+    if not fresh.paired:
+        return None
+    ranges = (*before.ranges[:head], *fresh.ranges, *before.ranges[len(old) - tail :])
+    return _Sources(names, ranges, (), paired=True, fixed=True)
+
+
+def _common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """With how many equal items the two begin; slices are compared, which is quick for long lists."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _destinations(rule: Rule, refused: list[str]) -> Iterator[tuple[bytes, bytes, int, int]]:
     for destination in rule.dst_ports:
         first, last = destination.ports.first, destination.ports.last
         if not 0 <= first <= last <= 0xFFFF:
-            refused.append(f"rule {number}: destination ports {first}-{last} are not a range")
+            refused.append(f"destination ports {first}-{last} are not a range")
             continue
         try:
             ranges = parse_addresses(destination.ip)
         except ValueError as error:
-            refused.append(f"rule {number}: destination {error}")
+            refused.append(f"destination {error}")
             continue
         for low, high in ranges:
             yield low, high, first, last

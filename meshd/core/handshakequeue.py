@@ -2,7 +2,7 @@
 
 WireGuard paper 5.3. Only messages with a valid mac1 take a place in the queue, so that noise alone never
 brings us under load; what does is work we would have to do. Cookie replies cost next to nothing and do not
-wait here.
+wait here. A source whose messages keep failing is treated as if there were load, alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from meshd.wire.wireguard import (
 )
 
 MAX_WAITING = 1024
+MAX_SUSPECTS = 1024
+SUSPECT_S = 3.0  # how long a source that wasted our time has to show a cookie
 
 # Where a handshake message came from: a UDP address, or the node that a relay says sent it.
 Source = AddrPort | NodePublic
@@ -48,12 +50,14 @@ class Challenge:
 class HandshakeQueue:
     """Bounded, first in first out. ``drops`` counts by reason."""
 
-    __slots__ = ("_checker", "_gauge", "_limiter", "_waiting", "drops")
+    __slots__ = ("_checker", "_failures", "_gauge", "_limiter", "_suspects", "_waiting", "drops")
 
     def __init__(self, public: bytes, random: Callable[[int], bytes], drops: dict[str, int] | None = None) -> None:
         self._checker = CookieChecker(public, random)
         self._gauge = LoadGauge()
         self._limiter = SourceLimiter()
+        self._failures = SourceLimiter()
+        self._suspects: dict[bytes, float] = {}
         self._waiting: deque[Admitted] = deque()
         self.drops: dict[str, int] = {} if drops is None else drops
 
@@ -74,7 +78,7 @@ class HandshakeQueue:
         loaded = self._gauge.under_load(len(self._waiting), now)
         while self._waiting:
             message = self._waiting.popleft()
-            if not loaded:
+            if not loaded and not self._suspected(_network(message.source), now):
                 return message
             source = source_bytes(message.source)
             if not self._checker.check_mac2(message.data, source, now):
@@ -87,8 +91,28 @@ class HandshakeQueue:
             self._drop("rate")
         return None
 
+    def failed(self, source: Source, now: float) -> None:
+        """A message that was taken did not authenticate.
+
+        A source of many such has to show a cookie for a while, and then keep to the rate, though there is no load:
+        each of its messages costs a key exchange, and nobody else need notice.
+        """
+        network = _network(source)
+        if not self._failures.allow(network, now):
+            if len(self._suspects) >= MAX_SUSPECTS:
+                del self._suspects[next(iter(self._suspects))]
+            self._suspects[network] = now + SUSPECT_S
+
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def _suspected(self, network: bytes, now: float) -> bool:
+        until = self._suspects.get(network)
+        if until is None:
+            return False
+        if now >= until:
+            del self._suspects[network]
+        return now < until
 
     def _drop(self, reason: str) -> bool:
         self.drops[reason] = self.drops.get(reason, 0) + 1

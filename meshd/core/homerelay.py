@@ -13,6 +13,7 @@ class HomeRelay:
         self.region = 0
         self._seed = seed
         self._candidates: list[int] = []
+        self._homeless = False
 
     def map_changed(self, relays: RelayMap) -> bool:
         """Another relay map. A home that is still in it stays."""
@@ -37,7 +38,19 @@ class HomeRelay:
             return self._set(self._candidates[self._seed % len(self._candidates)])
         return False
 
+    def move(self) -> bool:
+        """Another region than the present one, until the next check (for people who look for faults)."""
+        others = [region for region in self._candidates if region != self.region]
+        return bool(others) and self._set(others[self._seed % len(others)])
+
+    def set_homeless(self, homeless: bool) -> bool:
+        """Have no home at all, or one again: the next check finds it."""
+        self._homeless = homeless
+        return self._set(self.region)
+
     def _set(self, region: int) -> bool:
+        if self._homeless:
+            region = 0
         changed = region != self.region
         self.region = region
         return changed

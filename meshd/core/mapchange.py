@@ -48,9 +48,13 @@ class MapChange:
     @property
     def is_empty(self) -> bool:
         """The netmap is as it was."""
-        return not (
+        return not (self.peers_changed or self.beyond_peers)
+
+    @property
+    def beyond_peers(self) -> bool:
+        """Something is different, or the map is new as a whole, and not only some peers of it."""
+        return (
             self.full
-            or self.peers_changed
             or self.self_changed
             or self.filter_changed
             or self.derp_changed

@@ -19,6 +19,7 @@ import msgspec
 from meshd.base.errors import WireError
 from meshd.base.gotime import parse_time
 from meshd.core.admission import Admission
+from meshd.core.controlmessages import ControlMessages
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -38,7 +39,6 @@ CLOCK_TOLERANCE = 60.0  # s; smaller differences to the server's clock are netwo
 NO_TRUSTED_CLOCK_BEFORE = 1673373066.0  # 2023-01-10: a clock behind this was never set
 MAX_SLEEP = 300.0  # s; the server may ask for a pause, not for silence
 MAX_USER_PROFILES = 100_000
-MAX_HEALTH = 64
 MAX_FILTER_NAMES = 1024  # a tailnet has one or two
 
 _PATH_FIELDS = frozenset({"endpoints", "home_derp", "disco_key", "online", "last_seen", "cap", "key_expiry"})
@@ -67,10 +67,13 @@ class MapSession:
         self.netmap: Netmap | None = None
         self.clock_offset = 0.0
         """Seconds to add to our clock to get the server's; 0 while they agree."""
+        self.knows_server_clock = False
+        self._judged_at: float | None = None  # the server's time when expiries were last looked at
         self._admission: Admission | None = None
         self._filters = NamedFilters()
         self._filter_names: set[str] = set()  # all that were ever named on this stream
         self._rules: tuple[FilterRule, ...] = ()
+        self._messages = ControlMessages()
         self._unsigned: set[int] = set()
         self._first = True
         self._prepared: tuple[MapResponse, list[_ParsedPeer]] | None = None
@@ -102,7 +105,7 @@ class MapSession:
             admission.set_self(parsed.own)
         self._debug(response, change)
         self._peers(parsed, admission, wall, response)
-        self._collect(admission.settle(self.control_wall(wall)), change)
+        self._collect(self._settle(admission, wall), change)
         self._settings(response, netmap, change)
         self._filter(response, netmap, change)
         self._first = False
@@ -129,11 +132,27 @@ class MapSession:
         now = wall + self.clock_offset
         return now if now >= NO_TRUSTED_CLOCK_BEFORE else None
 
-    def next_expiry(self, wall: float) -> float | None:
-        """Seconds until the next peer's key expires; call `expire` then."""
-        at = self._admission.next_expiry() if self._admission is not None else None
+    def clock_stepped(self, seconds: float) -> None:
+        """Our clock was set by so much (negative: back). The server's time, once known, is not touched by that."""
+        if self.knows_server_clock:
+            self.clock_offset -= seconds
+
+    def own_key_expired(self, wall: float) -> bool:
+        """Whether our own key has passed its expiry by the server's clock (LK-09)."""
+        expiry = self.netmap.expiry if self.netmap is not None else None
         now = self.control_wall(wall)
-        return None if at is None or now is None else max(0.0, at - now)
+        return expiry is not None and now is not None and expiry <= now
+
+    def next_expiry(self, wall: float) -> float | None:
+        """Seconds until the next key expires, a peer's or ours; call `expire` then."""
+        now = self.control_wall(wall)
+        if self._admission is None or self.netmap is None or now is None:
+            return None
+        peers, own = self._admission.next_expiry(), self.netmap.expiry
+        times = [max(peers, now)] if peers is not None else []
+        if own is not None and own > now:
+            times.append(own)
+        return min(times) - now if times else None
 
     def expire(self, wall: float) -> MapChange:
         """Disable the peers whose keys expired by now: LK-12."""
@@ -141,8 +160,16 @@ class MapSession:
         now = self.control_wall(wall)
         if self._admission is not None and now is not None:
             self._admission.expire(now)
-            self._collect(self._admission.settle(now), change)
+            self._collect(self._settle(self._admission, wall), change)
         return change
+
+    def _settle(self, admission: Admission, wall: float) -> dict[int, Node | None]:
+        """Bring the netmap up to date. A clock that went back takes back what it had expired too early."""
+        now, before = self.control_wall(wall), self._judged_at
+        if before is not None and (now is None or now < before - CLOCK_TOLERANCE):
+            admission.review()
+        self._judged_at = now
+        return admission.settle(now)
 
     # -- parts of one message ------------------------------------------------------------------------------
 
@@ -161,8 +188,8 @@ class MapSession:
                 theirs = parse_time(response.control_time)
             except ValueError as error:
                 raise WireError(f"ControlTime: {error}") from None
-            if theirs is not None:
-                offset = theirs - wall
+            if theirs is not None and theirs >= NO_TRUSTED_CLOCK_BEFORE:
+                offset, self.knows_server_clock = theirs - wall, True
                 self.clock_offset = offset if abs(offset) > CLOCK_TOLERANCE else 0.0
         change.dial_plan = response.control_dial_plan
 
@@ -174,10 +201,11 @@ class MapSession:
             change.exit_code = debug.exit
 
     def _parse(self, response: MapResponse) -> _Parsed:
-        names = response.packet_filters.keys() | (set() if self._first else self._filter_names)
-        if len(names) > MAX_FILTER_NAMES:
-            raise WireError(f"the server named more than {MAX_FILTER_NAMES} packet filters")
-        self._filter_names = set(names)
+        if response.packet_filters or self._first:
+            names = response.packet_filters.keys() | (set() if self._first else self._filter_names)
+            if len(names) > MAX_FILTER_NAMES:
+                raise WireError(f"the server named more than {MAX_FILTER_NAMES} packet filters")
+            self._filter_names = set(names)
         replace = self._first or bool(response.peers)
         sources = list(response.peers)
         patches: list[PeerChange] = []
@@ -274,7 +302,10 @@ class MapSession:
         if self._filters.apply(response.packet_filter, response.packet_filters) or self._first:
             self._rules = self._filters.effective()
         rules = self._rules
-        if self._unsigned and admits_unsigned(rules, [netmap.peers[n] for n in sorted(self._unsigned)]):
+        netmap.invalid_filter = bool(self._unsigned) and admits_unsigned(
+            rules, [netmap.peers[n] for n in sorted(self._unsigned)]
+        )
+        if netmap.invalid_filter:
             rules = ()
         if rules is not netmap.filter_rules and rules != netmap.filter_rules:
             netmap.filter_rules = rules
@@ -292,8 +323,11 @@ class MapSession:
             change.dns_changed = _set(netmap, "dns", response.dns_config)
         if response.ssh_policy is not None or first:
             change.ssh_changed = _set(netmap, "ssh_policy", response.ssh_policy)
-        if response.health is not None or first:
-            change.health_changed = _set(netmap, "health", tuple((response.health or ())[:MAX_HEALTH]))
+        if response.health is not None or response.display_messages or first:
+            if first:
+                self._messages = ControlMessages()
+            self._messages.apply(response.health, response.display_messages)
+            change.health_changed = _set(netmap, "messages", self._messages.current())
         self._profiles(response.user_profiles, netmap, change)
         lock = response.tka_info
         if lock is not None or first:
@@ -341,7 +375,7 @@ def _set(netmap: Netmap, name: str, value: object) -> bool:
 
 
 def _only_path(old: Node, new: Node) -> bool:
-    same: bool = _all_but_path(old) == _all_but_path(new)
+    same: bool = old.key == new.key and _all_but_path(old) == _all_but_path(new)
     return same
 
 

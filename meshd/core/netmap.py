@@ -14,7 +14,7 @@ import msgspec
 from meshd.base.addr import IPAddress
 from meshd.base.keys import NodePublic
 from meshd.core.node import Node
-from meshd.wire.control import DERPMap, DNSConfig, FilterRule, SSHPolicy, UserProfile
+from meshd.wire.control import DERPMap, DisplayMessage, DNSConfig, FilterRule, SSHPolicy, UserProfile
 
 MAX_LISTED_REFUSALS = 32  # what status shows; the rest is a number
 
@@ -44,10 +44,11 @@ class Netmap:
         "dns",
         "domain",
         "filter_rules",
-        "health",
+        "invalid_filter",
         "listed_refusals",
         "lock_disabled",
         "lock_head",
+        "messages",
         "peers",
         "refused",
         "self_node",
@@ -68,9 +69,10 @@ class Netmap:
         self.derp_map: DERPMap | None = None
         self.dns: DNSConfig | None = None
         self.filter_rules: tuple[FilterRule, ...] = ()  # effective; empty = nothing may come in
+        self.invalid_filter = False  # the server sent rules that a tailnet lock forbids: nothing may come in
         self.ssh_policy: SSHPolicy | None = None
         self.domain = ""
-        self.health: tuple[str, ...] = ()
+        self.messages: Mapping[str, DisplayMessage] = {}  # what the server says about our health, by id
         self.collect_services = False
         self.lock_head = ""  # tailnet lock: hash of the newest update message, "" = off
         self.lock_disabled = False
@@ -80,6 +82,12 @@ class Netmap:
     @property
     def node_key(self) -> NodePublic:
         return self.self_node.key
+
+    @property
+    def display_name(self) -> str:
+        """What the network's owner calls it, ``""`` when it goes by its domain."""
+        values = self.self_node.cap_map.get("tailnet-display-name")
+        return values[0] if values and isinstance(values[0], str) else ""
 
     @property
     def expiry(self) -> float | None:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from meshd.base.addr import AddrPort, IPAddress, IPPrefix, parse_ip, parse_prefix
+from meshd._fast.addresstext import host_of
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix, host_prefix, parse_ip, parse_prefix
 from meshd.base.errors import WireError
-from meshd.base.gotime import parse_time
+from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
 from meshd.base.ranges import CGNAT, DERP_MAGIC_IP, SERVICE_V4, SERVICE_V6, ULA
 from meshd.core.node import Node
@@ -92,6 +93,43 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
     )
 
 
+def node_to_wire(node: Node, endpoints: Iterable[AddrPort]) -> WireNode:
+    """The wire form that `node_from_wire` makes the same node of, with these endpoints."""
+    return WireNode(
+        id=node.id,
+        stable_id=node.stable_id,
+        name=node.name,
+        user=node.user,
+        sharer=node.sharer,
+        key=node.key.text(),
+        key_expiry=format_time(node.key_expiry),
+        key_signature=node.key_signature,
+        machine=node.machine.text() if node.machine is not None else ZERO_MACHINE_KEY,
+        disco_key=(node.disco_key or DiscoPublic.zero()).text(),
+        addresses=tuple(map(str, node.addresses)),
+        allowed_ips=None if node.allowed_ips is node.addresses else tuple(map(str, node.allowed_ips)),
+        endpoints=tuple(map(str, endpoints)),
+        home_derp=node.home_derp,
+        hostinfo=node.hostinfo,
+        created=format_time(node.created),
+        cap=node.cap,
+        tags=node.tags,
+        primary_routes=tuple(map(str, node.primary_routes)),
+        last_seen=format_time(node.last_seen) if node.last_seen is not None else None,
+        online=node.online,
+        machine_authorized=node.machine_authorized,
+        cap_map=node.cap_map,
+        unsigned_peer_api_only=node.unsigned_peer_api_only,
+        data_plane_audit_log_id=node.data_plane_audit_log_id,
+        expired=node.expired,
+        self_node_v4_masq_addr_for_this_peer=str(node.masquerade_v4) if node.masquerade_v4 else None,
+        self_node_v6_masq_addr_for_this_peer=str(node.masquerade_v6) if node.masquerade_v6 else None,
+        is_wireguard_only=node.is_wireguard_only,
+        is_jailed=node.is_jailed,
+        exit_node_dns_resolvers=node.exit_node_dns_resolvers,
+    )
+
+
 def patch_fields(change: PeerChange, notes: list[str]) -> dict[str, Any]:
     """The `Node` fields that a patch sets; absent and null leave a field out, present-empty clears it."""
     fields: dict[str, Any] = {}
@@ -155,11 +193,14 @@ def parse_disco(text: str) -> DiscoPublic | None:
 def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
     if len(texts) > MAX_ADDRESSES:
         raise Unacceptable(f"it has {len(texts)} addresses")
-    prefixes = tuple(_prefix(text) for text in texts)
-    for prefix in prefixes:
-        address, version = prefix.network_address, prefix.version
+    prefixes = []
+    for text in texts:
+        host = host_of(text)
+        prefix = host_prefix(host) if host is not None else _prefix(text)
+        prefixes.append(prefix)
+        address, version = prefix.network_address, 4 if type(host) is IPv4Address else prefix.version
         number = int(address)
-        if prefix.prefixlen != _WIDTH[version]:
+        if host is None and prefix.prefixlen != _WIDTH[version]:
             raise Unacceptable(f"its address {prefix} is not a single address")
         if number in _RESERVED:
             raise Unacceptable(f"its address {address} is reserved")
@@ -167,7 +208,7 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
             continue  # the usual case, in one comparison
         if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
             raise Unacceptable(f"its address {address} belongs to no node")
-    return prefixes
+    return tuple(prefixes)
 
 
 def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -> tuple[IPPrefix, ...]:

@@ -5,16 +5,20 @@ The JSON form is that of existing clients and state files: Go's field names, nul
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from ipaddress import ip_interface
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import LockPrivate, NodePrivate
 from meshd.wire.control.values import always
+
+if TYPE_CHECKING:
+    from meshd.wire.control.shape import Shape
 
 _ZERO_PRIVATE = NodePrivate.zero().text()
 _ZERO_LOCK = LockPrivate.zero().text()
@@ -39,6 +43,12 @@ class Persist(msgspec.Struct, frozen=True, rename="pascal"):
     user_profile: UserProfile = UserProfile()
     network_lock_key: str = _ZERO_LOCK
     node_id: str = msgspec.field(default="", name="NodeID")
+    # Of other programs and versions that used this state before: kept as found, absent when there was nothing.
+    attestation_key: Any = msgspec.UNSET
+    disallowed_lock_states: tuple[str, ...] | msgspec.UnsetType | None = msgspec.field(
+        default=msgspec.UNSET, name="DisallowedTKAStateIDs"
+    )
+    private_machine_key: str | msgspec.UnsetType | None = msgspec.UNSET
 
     def __repr__(self) -> str:
         return f"Persist(user={self.user_profile.login_name!r}, node={self.node_id!r})"
@@ -49,6 +59,8 @@ class Persist(msgspec.Struct, frozen=True, rename="pascal"):
             private_node_key=_ZERO_PRIVATE,
             old_private_node_key=_ZERO_PRIVATE,
             network_lock_key=_ZERO_LOCK,
+            attestation_key=msgspec.UNSET,
+            private_machine_key=msgspec.UNSET,
         )
 
     def node_private(self) -> NodePrivate | None:
@@ -73,6 +85,7 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
     route_all: bool = True
     exit_node_id: str = msgspec.field(default="", name="ExitNodeID")
     exit_node_ip: str = msgspec.field(default="", name="ExitNodeIP")
+    auto_exit_node: str = ""
     internal_exit_node_prior: str = ""
     exit_node_allow_lan_access: bool = msgspec.field(default=False, name="ExitNodeAllowLANAccess")
     corp_dns: bool = msgspec.field(default=True, name="CorpDNS")
@@ -99,6 +112,8 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
     netfilter_kind: str = ""
     remote_config: bool = False
     drive_shares: tuple[dict[str, Any], ...] | None = None
+    relay_server_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    relay_server_static_endpoints: tuple[str, ...] | None = None
     config: Persist | None = None
 
     def persist(self) -> Persist:
@@ -116,6 +131,11 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
         return parse_ip(self.exit_node_ip) if self.exit_node_ip else None
 
     @property
+    def offers_exit_node(self) -> bool:
+        """Whether both default routes are advertised (EX-03)."""
+        return {"0.0.0.0/0", "::/0"} <= set(self.advertise_routes or ())
+
+    @property
     def wants_exit_node(self) -> bool:
         return bool(self.exit_node_id or self.exit_node_ip)
 
@@ -124,9 +144,19 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 # Written only when set, as Go's ``omitempty`` does.
-_OMIT_EMPTY = ("ForceDaemon", "OperatorUser", "ProfileName")
+_OMIT_EMPTY = ("AutoExitNode", "ForceDaemon", "OperatorUser", "ProfileName", "RelayServerStaticEndpoints")
+_OMIT_NULL = ("RelayServerPort",)
 _FIELDS = {field.encode_name.lower(): field for field in msgspec.structs.fields(Prefs)}
+_PERSIST_FIELDS = frozenset(field.encode_name.lower() for field in msgspec.structs.fields(Persist))
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "config": Persist,
+    "auto_update": AutoUpdatePrefs,
+    "app_connector": AppConnectorPrefs,
+}
 _UNSETTABLE = frozenset({"sync", "no_stateful_filtering"})  # true, false, or null for "not said"
+_EXIT_NODE_MASKS = frozenset({"exitnodeidset", "exitnodeipset", "autoexitnodeset"})
+UNRESOLVED_EXIT_NODE = "auto:any"
+"""The exit node of a node that is to choose one and has not yet (PP-17): nobody has this id, so nothing leaks."""
 _NOT_SETTABLE = frozenset({"config", "internalexitnodeprior"})
 
 
@@ -147,6 +177,9 @@ def to_json(prefs: Prefs) -> dict[str, Any]:
     for name in _OMIT_EMPTY:
         if not built[name]:
             del built[name]
+    for name in _OMIT_NULL:
+        if built[name] is None:
+            del built[name]
     if prefs.config is None:
         built["Config"] = None
     return built
@@ -162,16 +195,50 @@ def from_json(data: Mapping[str, Any], base: Prefs | None = None) -> Prefs:
         field = _FIELDS.get(name.lower())
         if field is not None and (value is not None or field.name in _UNSETTABLE):
             changes[field.name] = _convert(field, value)
+    if changes.get("relay_server_static_endpoints") == ():
+        changes["relay_server_static_endpoints"] = None  # it is written only when it is not empty
     return msgspec.structs.replace(base or Prefs(), **changes)
 
 
 def _convert(field: msgspec.structs.FieldInfo, value: Any) -> Any:
-    if value in ("true", "false", "", "unset") and field.name in _UNSETTABLE:
-        return {"true": True, "false": False}.get(value)
+    if field.name in _UNSETTABLE:
+        value = _three_valued(value)
+    elif field.name in _PARTS and isinstance(value, Mapping):
+        value = _respelled(_PARTS[field.name], value)
     try:
         return msgspec.convert(value, field.type)
     except msgspec.ValidationError as error:
         raise MeshdError(f"{field.encode_name}: {error}", code="invalid") from None
+
+
+def _three_valued(value: Any) -> Any:
+    """True, false or None for "not said", where the texts of the same meaning are taken too (INV-6)."""
+    return (
+        {"true": True, "false": False, "": None, "unset": None}.get(value, value) if isinstance(value, str) else value
+    )
+
+
+def _respelled(part: type[msgspec.Struct], value: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of preferences with its names as we write them, without nulls and unknown names (INV-7)."""
+    respelled: dict[str, Any] = _shape(part).normalise(dict(value))
+    if part is AutoUpdatePrefs and "Apply" in respelled:
+        respelled["Apply"] = _three_valued(respelled["Apply"])
+    return respelled
+
+
+@functools.cache
+def _shape(part: type[msgspec.Struct]) -> Shape:
+    from meshd.wire.control.shape import shape_of
+
+    return shape_of(part)
+
+
+def keep_unknown(data: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Add to ``data``, which `to_json` made, what an older stored form has beyond the fields known here."""
+    data.update({name: value for name, value in stored.items() if name.lower() not in _FIELDS})
+    config, before = data["Config"], next((v for n, v in stored.items() if n.lower() == "config"), None)
+    if config is not None and isinstance(before, Mapping):
+        config.update({name: value for name, value in before.items() if name.lower() not in _PERSIST_FIELDS})
 
 
 def edit(current: Prefs, masked: Mapping[str, Any]) -> Prefs:
@@ -191,19 +258,35 @@ def edit(current: Prefs, masked: Mapping[str, Any]) -> Prefs:
             changes[field.name] = _zero(field) if value is None else _convert(field, value)
     if changes.get("exit_node_id") == "":
         changes["internal_exit_node_prior"] = ""
+    if changes.get("auto_exit_node") == "" and current.exit_node_id == UNRESOLVED_EXIT_NODE:
+        changes.setdefault("exit_node_id", "")
+    if names_exit_node(masked):
+        changes.setdefault("auto_exit_node", "")
     return msgspec.structs.replace(current, **changes)
+
+
+def names_exit_node(masked: Mapping[str, Any]) -> bool:
+    """Whether an edit sets the exit node, be it to what it is."""
+    return any(chosen and name.lower() in _EXIT_NODE_MASKS for name, chosen in masked.items())
+
+
+def hatches(masked: Mapping[str, Any]) -> bool:
+    """Whether an edit asks for the egg, which is no preference: it is told to control and never stored (PP-14)."""
+    return any(chosen is True and name.lower() == "eggset" for name, chosen in masked.items())
 
 
 def _edit_auto_update(current: AutoUpdatePrefs, value: Mapping[str, Any], chosen: Any) -> AutoUpdatePrefs:
     if not isinstance(chosen, Mapping) or not isinstance(value, Mapping):
         raise MeshdError("AutoUpdateSet: expected an object", code="invalid")
-    check = bool(value.get("Check", False)) if chosen.get("CheckSet") else current.check
-    apply = value.get("Apply") if chosen.get("ApplySet") else current.apply
-    return AutoUpdatePrefs(check, apply if isinstance(apply, bool) else None)
+    marks = {name.lower(): mark for name, mark in chosen.items()}
+    wanted: AutoUpdatePrefs = _convert(_FIELDS["autoupdate"], {"Check": False} | _respelled(AutoUpdatePrefs, value))
+    check = wanted.check if marks.get("checkset") else current.check
+    apply = wanted.apply if marks.get("applyset") else current.apply
+    return AutoUpdatePrefs(check, apply)
 
 
 def _zero(field: msgspec.structs.FieldInfo) -> Any:
-    zeros: dict[Any, Any] = {str: "", bool: False, int: 0}
+    zeros: dict[Any, Any] = {str: "", bool: False, int: 0, AppConnectorPrefs: AppConnectorPrefs()}
     return zeros.get(field.type)
 
 
@@ -272,4 +355,25 @@ def _check_simple(prefs: Prefs) -> list[str]:
     return complaints
 
 
-_RULES = (_check_simple, _check_routes, _check_tags)
+def _check_relay_server(prefs: Prefs) -> list[str]:
+    complaints = []
+    for text in prefs.relay_server_static_endpoints or ():
+        try:
+            AddrPort.parse(text)
+        except ValueError:
+            complaints.append(f"RelayServerStaticEndpoints: {text!r} is not an address with a port")
+    return complaints
+
+
+_RULES = (_check_simple, _check_routes, _check_tags, _check_relay_server)
+
+
+def without_effect(prefs: Prefs) -> list[str]:
+    """What is asked for, kept for other programs to read, and not done: this build lacks the part."""
+    asked = {
+        "RunWebClient": prefs.run_web_client,
+        "RelayServerPort": prefs.relay_server_port is not None,
+        "RelayServerStaticEndpoints": bool(prefs.relay_server_static_endpoints),
+        "AppConnector": prefs.app_connector.advertise,
+    }
+    return [name for name, wanted in asked.items() if wanted]

@@ -39,8 +39,10 @@ class Verdict(Enum):
 class Registration:
     """Builds register requests and reads their answers; holds the key that is being tried."""
 
-    def __init__(self, persist: Persist, auth_key: str, version: int, random: Random) -> None:
+    def __init__(self, persist: Persist, auth_key: str, version: int, random: Random, tailnet: str = "") -> None:
+        """``tailnet`` names the network that the server is to let this node into, "" for any."""
         self.persist = persist
+        self._tailnet = tailnet
         self.auth_key, self._wrapped = _unwrapped(auth_key)
         self._version = version
         self._random = random
@@ -110,6 +112,7 @@ class Registration:
             hostinfo=hostinfo,
             ephemeral=ephemeral,
             node_key_signature=signature,
+            tailnet=self._tailnet,
             nl_key=ZERO_LOCK_KEY if lock is None else lock.public().text(),
         )
 

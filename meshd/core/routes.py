@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from meshd.base.addr import IPAddress, IPPrefix, host_prefix
-from meshd.base.ranges import CGNAT, SERVICE_V4, ULA, is_tailscale_ip
+from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_ip
 
 # Beyond this many single IPv4 addresses one route for the whole range replaces them.
 MAX_SINGLE_ROUTES = 10_000
@@ -68,6 +68,14 @@ class RouteTable:
         self._single_v4 = 0
         self._single_v6 = 0
         self._touched: set[IPPrefix] | None = None
+        self._max_single = MAX_SINGLE_ROUTES
+
+    def prefer_one_route(self, preferred: bool) -> None:
+        """Whether two single IPv4 addresses are enough for the one route (RT-04), or very many must come."""
+        merged = self._merges_v4
+        self._max_single = 1 if preferred else MAX_SINGLE_ROUTES
+        if self._merges_v4 != merged:
+            self._touched = None
 
     @property
     def touched(self) -> bool:
@@ -115,9 +123,9 @@ class RouteTable:
             if self._single_v6 == (step > 0):  # the first came or the last went
                 self._touch(ULA)
         else:
-            merged = self._merges_v4
+            merged = self._single_v4 > MAX_SINGLE_ROUTES
             self._single_v4 += step
-            if self._merges_v4 != merged:
+            if (self._single_v4 > MAX_SINGLE_ROUTES) != merged:
                 self._touched = None
             elif not merged:
                 self._touch(prefix)
@@ -128,7 +136,7 @@ class RouteTable:
 
     @property
     def _merges_v4(self) -> bool:
-        return self._single_v4 > MAX_SINGLE_ROUTES
+        return self._single_v4 > self._max_single
 
     def wants(self, prefix: IPPrefix) -> bool:
         """Whether ``prefix`` is one of ``routes``."""
@@ -193,6 +201,8 @@ def fixed_routes(
     throws: set[IPPrefix] = set()
     if any(isinstance(prefix, IPv4Network) for prefix in own):
         extra.add(host_prefix(SERVICE_V4))
+    if any(isinstance(prefix, IPv6Network) for prefix in own):
+        extra.add(host_prefix(SERVICE_V6))
     if exit_node:
         extra |= {_DEFAULT_V4, _DEFAULT_V6}
         if lan_access:

@@ -230,7 +230,10 @@ class Tunnel:
             self._timers[TimerKind.PERSISTENT] = now
 
     def close(self) -> None:
-        """Release every index and timer; the data plane's sessions are the caller's to remove."""
+        """Release every index and timer; the data plane's sessions are the caller's to remove.
+
+        What is staged stays, for ``restart``; a tunnel that ends for good counts it with ``end``.
+        """
         if self._pending is not None:
             self._context.indices.release(self._pending.local_index)
             self._pending = None
@@ -239,6 +242,11 @@ class Tunnel:
         self.previous = self.current = self.next = None
         self._timers.clear()
         self._armed_for = 0.0
+
+    def end(self) -> None:
+        """``close``, and give up what is staged."""
+        self._give_up_staged()
+        self.close()
 
     # -- time
 
@@ -276,7 +284,7 @@ class Tunnel:
         if self._attempts > REKEY_ATTEMPTS:
             self._timers.pop(TimerKind.KEEPALIVE, None)
             self._timers.setdefault(TimerKind.ZERO_KEYS, now + ZERO_KEYS_S)
-            self._outbox.append(HandshakeGaveUp(len(self._staged.take())))
+            self._outbox.append(HandshakeGaveUp(self._give_up_staged()))
             return
         self._attempts += 1
         self._send_initiation(now)
@@ -310,7 +318,7 @@ class Tunnel:
             self.initiate(now)
 
     def _zero_keys(self, now: float, traffic: Traffic) -> None:
-        self._staged.take()
+        self._give_up_staged()
         self.close()
         self._outbox += (ClearSessions(), AllowActive())
         if self._keepalive_s:
@@ -341,6 +349,12 @@ class Tunnel:
         if not traffic.unanswered_since or traffic.last_sent_data <= self._answered_at:
             return 0.0
         return max(traffic.unanswered_since, self._answered_at)
+
+    def _give_up_staged(self) -> int:
+        dropped = len(self._staged.take())
+        if dropped:
+            self._context.drop("staged_given_up", dropped)
+        return dropped
 
     def _has_usable_session(self, now: float) -> bool:
         return self.current is not None and now - self.current.created < REJECT_AFTER_S

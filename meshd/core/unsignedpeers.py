@@ -12,11 +12,14 @@ from meshd.wire.control import FilterRule
 def admits_unsigned(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bool:
     """Whether any rule has a peer that is not covered by tailnet lock among its sources.
 
-    Such peers may only be reached, never reach us; a filter that lets one in is not to be trusted at all.
+    Such peers may only be reached, never reach us; a filter that lets one in is not to be trusted at all. Rules that
+    lead nowhere, and only grant capabilities, let nobody in.
     """
     if not unsigned:
         return False
     for rule in rules:
+        if not rule.dst_ports:
+            continue
         for source in rule.src_ips:
             if any(_matches(source, node) for node in unsigned):
                 return True

@@ -1,10 +1,11 @@
-"""The HTTP server of ``--debug``: counters for people and monitoring, on the loopback interface only."""
+"""The HTTP server of ``--debug``: counters and state for people and monitoring, on the loopback interface only."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
@@ -15,18 +16,31 @@ REQUEST_S = 5.0
 _MAX_REQUEST = 8192
 
 
-class DebugServer:
-    """Answers ``GET /debug/metrics`` (and ``/metrics``) in Prometheus text form."""
+METRICS, JSON_TEXT, TEXT = "text/plain; version=0.0.4", "application/json", "text/plain; charset=utf-8"
+PROFILES = "/debug/pprof/"
 
-    def __init__(self, metrics: Callable[[], str]) -> None:
-        self._metrics = metrics
+
+class Page(NamedTuple):
+    """What is at a path."""
+
+    what: str
+    content_type: str
+    text: Callable[[], str]
+
+
+class DebugServer:
+    """Answers ``GET`` for ``pages`` by path, and lists them at ``/debug/``."""
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        self._pages = pages
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> None:
         """Listen on ``host:port``; MeshdError "usage" when it is no loopback address or cannot be had."""
         host, colon, port = address.rpartition(":")
         host = host.strip("[]") or "127.0.0.1"
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or not _is_loopback(host):
+        numeric = port.isascii() and port.isdigit() and len(port) <= 5
+        if not colon or not numeric or int(port) > 65535 or not _is_loopback(host):
             raise MeshdError(
                 f"--debug={address}: expected a loopback address and port",
                 code="usage",
@@ -59,19 +73,40 @@ class DebugServer:
             writer.close()
 
     def _answer(self, head: bytes) -> bytes:
-        words = head.split(b"\r\n", 1)[0].split(b" ")
+        lines = head.split(b"\r\n")
+        words = lines[0].split(b" ")
         if len(words) != 3 or words[0] != b"GET":
             return _response("405 Method Not Allowed", "use GET\n")
-        if words[1] not in (b"/debug/metrics", b"/metrics"):
-            return _response("404 Not Found", "see /debug/metrics\n")
-        return _response("200 OK", self._metrics())
+        if not _asks_for_loopback(lines[1:]):
+            return _response("403 Forbidden", "this server is for programs on this machine\n")
+        path = words[1].decode("latin-1").partition("?")[0]
+        if path in ("/debug", "/debug/"):
+            return _response("200 OK", "".join(f"{where}\t{page.what}\n" for where, page in self._pages.items()))
+        page = self._pages.get(path)
+        if page is not None:
+            return _response("200 OK", page.text(), page.content_type)
+        if path.startswith(PROFILES):
+            return _response("501 Not Implemented", "this program keeps no such profile; see /debug/pprof/goroutine\n")
+        return _response("404 Not Found", "see /debug/\n")
 
 
-def _response(status: str, text: str) -> bytes:
+def _asks_for_loopback(lines: list[bytes]) -> bool:
+    """Whether Host is a loopback address, as it is for whoever knows where this server is. A web page that was given
+    our address by a name server of its own (DNS rebinding) has its own name there; it may not read our answer."""
+    hosts = [value.strip() for name, _, value in (line.partition(b":") for line in lines) if name.lower() == b"host"]
+    if len(hosts) > 1 or any(line.lower().startswith((b"origin:", b"referer:")) for line in lines):
+        return False
+    host = hosts[0].decode("latin-1") if hosts else "localhost"
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit():
+        host = name
+    return _is_loopback(host.strip("[]"))
+
+
+def _response(status: str, text: str, content_type: str = TEXT) -> bytes:
     body = text.encode()
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
 
 

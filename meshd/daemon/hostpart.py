@@ -6,17 +6,25 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Callable
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from meshd.base.addr import IPPrefix, parse_prefix
+from meshd.base.addr import IPAddress, IPPrefix, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.daemon.flags import Flags
 from meshd.io.mark import mark_socket
+from meshd.node.capture import Tap, no_tap
 
 if TYPE_CHECKING:
+    from meshd.core.dnscompile import ResolverConfig
+    from meshd.host.linux.dnskeeper import DnsKeeper
+    from meshd.host.linux.dnskeeper import Outcome as DnsOutcome
+    from meshd.host.linux.firewallkeeper import FirewallKeeper
+    from meshd.host.linux.journal import Journal
+    from meshd.host.linux.netfilter import Outcome
     from meshd.host.linux.router import LinuxRouter
     from meshd.host.linux.rtnetlink import RtNetlink
     from meshd.io.tun import TunDevice
@@ -36,6 +44,7 @@ class HostPart:
         self.router: LinuxRouter | None = None
         self.problems: list[str] = []
         self._netlink: RtNetlink | None = None
+        self._journal: Journal | None = None
         self._own_index = 0
 
     @property
@@ -56,6 +65,13 @@ class HostPart:
             if a.interface != self._own_index
         ]
 
+    def own_addresses(self) -> list[IPAddress]:
+        """The addresses of the host's other interfaces, as other hosts may use them."""
+        if self._netlink is None:
+            return []
+        found = self._netlink.addresses()
+        return [a.local for a in found if a.interface != self._own_index and not a.local.is_loopback]
+
     def uid_of(self, name: str) -> int | None:
         """The uid of a user of this host, by name or number."""
         import pwd
@@ -65,17 +81,46 @@ class HostPart:
         return int(name) if name.isascii() and name.isdigit() else None
 
     def forwarding_problem(self, routes: list[str]) -> str:
-        """RT-10: what keeps this host from forwarding for the routes it advertises."""
+        """What keeps this host from forwarding for the routes it advertises (RT-10)."""
+        if self._netlink is None:
+            return ""
+        from meshd.host.linux.forwarding import forwarding_problem
+
+        own = {a.local for a in self._netlink.addresses()}
+        return forwarding_problem([parse_prefix(route) for route in routes], own)
+
+    def strict_interfaces(self) -> list[str]:
+        """Interfaces that check strictly from where packets come."""
         if self.tun is None:
-            return ""
-        missing = []
-        versions = {parse_prefix(route).version for route in routes}
-        for version, path in ((4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")):
-            if version in versions and _read(f"/proc/sys/{path}") == "0":
-                missing.append(path.replace("/", "."))
-        if not missing:
-            return ""
-        return f"IP forwarding is disabled, subnet routing will not work. Enable it with: sysctl -w {missing[0]}=1"
+            return []
+        from meshd.host.linux.forwarding import strict_interfaces
+
+        return strict_interfaces(besides=self.tun.name)
+
+    def keep_firewall(self, ports: Callable[[], list[int]], done: Callable[[Outcome], None]) -> FirewallKeeper | None:
+        """Who sets packet filter rules while this part is open; None without a tunnel interface."""
+        if self.tun is None or self._journal is None:
+            return None
+        from meshd.host.linux.firewallkeeper import FirewallKeeper
+        from meshd.host.linux.netfilter import Netfilter
+
+        netfilter = Netfilter(self.tun.name, self._journal)
+        keeper = FirewallKeeper(asyncio.get_running_loop(), netfilter, ports, self.attached, done)
+        self._exits.callback(keeper.close)
+        return keeper
+
+    def keep_dns(
+        self, resolver: Callable[[ResolverConfig], None], done: Callable[[DnsOutcome], None]
+    ) -> DnsKeeper | None:
+        """Who sets the host's resolver, to be closed before our own stops answering; None without a tunnel interface:
+        then no program of the host could ask us."""
+        if self.tun is None or self._journal is None:
+            return None
+        from meshd.host.linux.dnsfacts import open_way
+        from meshd.host.linux.dnskeeper import DnsKeeper
+
+        journal, name, index = self._journal, self.tun.name, self._own_index
+        return DnsKeeper(asyncio.get_running_loop(), lambda way: open_way(way, journal, name, index), resolver, done)
 
     def udp_gro_problem(self) -> str:
         """What keeps UDP from being forwarded in batches; "" for nothing, or without a tunnel interface."""
@@ -88,10 +133,18 @@ class HostPart:
     def enable_udp_gro(self) -> None:
         """Mend that. Raises MeshdError."""
         if self.tun is None:
-            raise MeshdError("there is no tunnel interface", code="unsupported")
+            raise MeshdError("UDP GRO forwarding cannot be enabled in userspace mode", code="unsupported")
         from meshd.host.linux.ethtool import enable_udp_gro
 
         enable_udp_gro(self.tun.name)
+
+    def tap(self, deliver: Callable[[bool, bytes], None]) -> Tap:
+        """Copies of the packets of the tunnel interface. Raises MeshdError where there are none to be had."""
+        if self.tun is None:
+            return no_tap(deliver)
+        from meshd.io.packettap import PacketTap
+
+        return PacketTap(asyncio.get_running_loop(), self.tun.name, deliver)
 
     def marks_sockets(self) -> bool:
         """Whether our own packets are told apart by a mark (or need not be, without a tunnel interface)."""
@@ -104,25 +157,20 @@ class HostPart:
         self._exits.close()
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
 class HostEvents(Protocol):
     """What happens on the host, told in the event loop."""
 
     def network_changed(self) -> None: ...
 
-    def rules_lost(self) -> None: ...
+    def routing_lost(self) -> None: ...
 
     def interface_lost(self) -> None: ...
 
+    def settings_changed(self) -> None: ...
 
-def open_host(flags: Flags, events: HostEvents) -> HostPart:
-    """Open the first entry of ``--tun`` that works, its router and the monitor.
+
+def open_host(flags: Flags, events: HostEvents, queues: int = 1) -> HostPart:
+    """Open the first entry of ``--tun`` that works, with so many queues, its router and the monitor.
 
     Raises MeshdError that tells for each entry why it did not.
     """
@@ -132,7 +180,7 @@ def open_host(flags: Flags, events: HostEvents) -> HostPart:
         if name == USERSPACE:
             return part
         try:
-            _open_tun(part, name, flags, events)
+            _open_tun(part, name, flags, events, queues)
         except MeshdError as error:
             part.close()
             reasons.append(f"{name}: {error.message}")
@@ -146,23 +194,33 @@ def open_host(flags: Flags, events: HostEvents) -> HostPart:
     )
 
 
-def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents) -> None:
+def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queues: int) -> None:
     if not sys.platform.startswith("linux"):
         raise MeshdError(f"tunnel interfaces are not supported on {sys.platform}", code="unsupported")
+    if name.startswith("tap:"):
+        raise MeshdError(
+            "TAP interfaces are not supported",
+            code="unsupported",
+            hint="Use a TUN interface, such as --tun=mesh0, and --advertise-routes for networks behind this host.",
+        )
     if not 0 < len(name.encode()) <= _MAX_NAME or "/" in name or not name.isprintable() or " " in name:
         raise MeshdError(f"{name!r} is no interface name: 1 to {_MAX_NAME} characters without / or space", code="usage")
+    from meshd.host.linux.dnsundo import undo_all as undo_dns
     from meshd.host.linux.journal import Journal
     from meshd.host.linux.monitor import NetworkMonitor
     from meshd.host.linux.router import TABLE, LinuxRouter
     from meshd.host.linux.rtnetlink import RtNetlink
     from meshd.io.tun import open_tun
 
-    tun = open_tun(name)
+    tun = open_tun(name, queues=queues)
     part._exits.callback(tun.close)
     netlink = RtNetlink()
     part._exits.callback(netlink.close)
     path = Path(flags.statedir) / "host-journal.json" if flags.statedir else None
-    router = LinuxRouter(netlink, tun.name, Journal(path))
+    part._journal = Journal(path)
+    # The interface is ours, so no other daemon runs here that could have written what is there.
+    undo_dns(part._journal, unknown=True)
+    router = LinuxRouter(netlink, tun.name, part._journal)
     part._exits.callback(router.close)
     part._own_index = netlink.interface_index(tun.name)
     monitor = NetworkMonitor(
@@ -170,8 +228,10 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents) -> No
         part._own_index,
         TABLE,
         events.network_changed,
-        events.rules_lost,
+        router.holds,
+        events.routing_lost,
         events.interface_lost,
+        events.settings_changed,
     )
     part._exits.callback(monitor.close)
     part.tun, part.router, part._netlink = tun, router, netlink
@@ -179,18 +239,27 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents) -> No
 
 def undo_traces(flags: Flags) -> None:
     """Undo what a daemon that is gone left on the host (``--cleanup``, and every start)."""
-    if not sys.platform.startswith("linux") or not flags.statedir:
+    if not sys.platform.startswith("linux"):
         return
-    path = Path(flags.statedir) / "host-journal.json"
-    if not path.exists():
+    path = Path(flags.statedir) / "host-journal.json" if flags.statedir else None
+    found = path is not None and path.exists()
+    if not found and not flags.cleanup:
         return
+    from meshd.host.linux.dnsundo import undo_all as undo_dns
     from meshd.host.linux.journal import Journal
+
+    journal = Journal(path)
+    undo_dns(journal, unknown=flags.cleanup)
+    if not found:
+        return
+    from meshd.host.linux.netfilter import undo
     from meshd.host.linux.router import clean_up
     from meshd.host.linux.rtnetlink import RtNetlink
 
     netlink = RtNetlink()
     try:
-        clean_up(netlink, Journal(path))
+        undo(journal)
+        clean_up(netlink, journal)
     except (OSError, MeshdError) as error:
         log.warning("cleanup_failed", extra=kv(reason=error))
     finally:

@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from meshd.base.errors import MeshdError
-from meshd.base.log import KeyValueFormatter, get_logger, kv
+from meshd.base.log import get_logger, kv
+from meshd.base.switch import switch
 from meshd.base.version import long_version
+from meshd.daemon.envfile import apply_env_file
 from meshd.daemon.flags import Flags, HelpWanted, parse_flags
+from meshd.daemon.logsetup import report_environment, set_up_log
 from meshd.daemon.memory import keep_what_is_there, set_up_memory
+from meshd.daemon.parent import parent_pipe, watch_parent
+from meshd.node.authority import Authority
 
 if TYPE_CHECKING:
     from meshd.daemon.assembly import RunningNode
     from meshd.daemon.debugserver import DebugServer
-    from meshd.feature.proxy.socks5 import Socks5Server
+    from meshd.feature.proxy.listener import ProxyListener
 
 log = get_logger(__name__)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+COMMAND_NAMES = ("mesh", "tailscale")
+"""Called by one of these names (a link to it), the daemon is the command line."""
 
 
 def main() -> int:
-    """Entry point of ``meshd``; returns the exit status."""
+    """Entry point of ``meshd``; returns the exit status. With ``TS_BE_CLI`` or by that name it is the command line."""
     try:
+        if switch(os.environ, "TS_BE_CLI") or Path(sys.argv[0]).name in COMMAND_NAMES:
+            from meshd.cli.main import main as command_line
+
+            return command_line()
+        problem = apply_env_file(os.environ)
         flags = parse_flags(sys.argv[1:])
     except HelpWanted as wanted:
         sys.stdout.write(str(wanted))
@@ -40,12 +53,20 @@ def main() -> int:
     if flags.version:
         print(long_version())
         return 0
-    set_up_log(flags.verbose)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ended_early)
     try:
+        set_up_log(flags.verbose, os.environ, syslog=flags.syslog)
+        if problem:
+            log.error("environment_file_bad", extra=kv(reason=problem))
+        report_environment(os.environ)
+        authority = Authority(flags.config, flags.syspolicy_file)
+        if not flags.cleanup:
+            authority.load()
         prepare(flags)
         if flags.cleanup:
             return 0
-        return run(flags)
+        return run(flags, authority, problem)
     except MeshdError as error:
         log.error("meshd_failed", extra=kv(reason=error.message))
         print(f"meshd: {error}", file=sys.stderr)
@@ -56,17 +77,19 @@ def main() -> int:
         return EXIT_FAILED
 
 
-def set_up_log(verbose: int) -> None:
-    """One line per event on standard error, without times where the service manager adds them."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(KeyValueFormatter(timestamps="JOURNAL_STREAM" not in os.environ))
-    root = logging.getLogger("meshd")
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose > 0 else logging.INFO)
+def _ended_early(number: int, frame: FrameType | None) -> None:
+    """A signal before the event loop takes them: there is nothing to close yet, and it is no failure."""
+    raise SystemExit(0)
 
 
 def prepare(flags: Flags) -> None:
-    """Make the state directory and undo what an earlier process left behind."""
+    """Find the ciphers, make the state directory and undo what an earlier process left behind."""
+    try:
+        import meshd._fast.aead  # noqa: F401
+    except ValueError as error:
+        raise MeshdError(
+            str(error), code="usage", hint="Unset MESHD_AEAD and MESHD_AEAD_LIBRARY to let meshd choose."
+        ) from None
     if flags.statedir:
         try:
             Path(flags.statedir).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,8 +104,8 @@ def prepare(flags: Flags) -> None:
     undo_traces(flags)
 
 
-def run(flags: Flags) -> int:
-    """Run until a signal comes; 0 when one did."""
+def run(flags: Flags, authority: Authority, problem: str = "") -> int:
+    """Run until a signal comes; 0 when one did. ``problem``: what is wrong with the environment."""
     import uvloop
 
     set_up_memory()
@@ -90,14 +113,14 @@ def run(flags: Flags) -> int:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(serve(flags))
+        return loop.run_until_complete(serve(flags, authority, problem))
     finally:
         with contextlib.suppress(RuntimeError):
             loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-async def serve(flags: Flags) -> int:
+async def serve(flags: Flags, authority: Authority, problem: str = "") -> int:
     """One node from start to end. Raises MeshdError when it had to stop by itself."""
     from meshd.daemon.assembly import RunningNode
     from meshd.daemon.notify import ServiceNotifier
@@ -109,25 +132,61 @@ async def serve(flags: Flags) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    orphaned = _end_with_parent(loop, stopped)
     notifier = ServiceNotifier()
     api = LocalApiServer()
     await api.start(flags.socket)
     notifier.ready()
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
-        node = RunningNode(flags, api, notifier, stopped.set)
+        await _delay(stopped)
+        if stopped.is_set():
+            return EXIT_FAILED if orphaned() else 0
+        node = RunningNode(flags, authority, api, notifier, stopped.set, environment_problem=problem)
         await node.open()
         exits.push_async_callback(node.close)
-        for server in (await _start_proxy(flags, node), await _start_debug(flags, node)):
-            if server is not None:
-                exits.push_async_callback(server.close)
+        loop.add_signal_handler(signal.SIGHUP, node.reload)
+        for proxy in await _start_proxies(flags, node):
+            exits.push_async_callback(proxy.close)
+        debug = await _start_debug(flags, node)
+        if debug is not None:
+            exits.push_async_callback(debug.close)
         keep_what_is_there()
         log.info("started", extra=kv(version=long_version(), socket=flags.socket, tun=flags.tun))
         await stopped.wait()
         log.info("stopping")
     if node.failure is not None:
         raise node.failure
-    return 0
+    return EXIT_FAILED if orphaned() else 0
+
+
+def _end_with_parent(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> Callable[[], bool]:
+    """Stop when the process that started us goes (DM-05), if it wants that. Returns whether it went."""
+    gone = asyncio.Event()
+
+    def orphaned() -> None:
+        log.error("parent_gone", extra=kv(action="stopping"))
+        gone.set()
+        stopped.set()
+
+    descriptor = parent_pipe(os.environ)
+    if descriptor is not None:
+        watch_parent(loop, descriptor, orphaned)
+    return gone.is_set
+
+
+async def _delay(stopped: asyncio.Event) -> None:
+    """Wait before the node is made, if tests of clients want that: until then requests wait."""
+    text = os.environ.get("TS_DEBUG_BACKEND_DELAY_SEC", "")
+    if not text:
+        return
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        raise MeshdError(
+            f'invalid value "{text}" for TS_DEBUG_BACKEND_DELAY_SEC: not a number of seconds', code="usage"
+        )
+    log.info("start_delayed", extra=kv(seconds=text))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopped.wait(), int(text))
 
 
 def _log_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -136,20 +195,37 @@ def _log_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) 
     log.error("internal_error", extra=kv(what=context.get("message", "")), exc_info=error if error else None)  # type: ignore[arg-type]
 
 
-async def _start_proxy(flags: Flags, node: RunningNode) -> Socks5Server | None:
-    if not flags.socks5_server:
-        return None
+async def _start_proxies(flags: Flags, node: RunningNode) -> list[ProxyListener]:
+    """The proxies that were asked for; at one address one listener serves both kinds."""
+    socks_at, http_at = flags.socks5_server, flags.outbound_http_proxy_listen
+    wanted = [("--socks5-server", socks_at)] if socks_at else []
+    wanted += [("--outbound-http-proxy-listen", http_at)] if http_at and http_at != socks_at else []
+    if not wanted:
+        return []
     if node.userspace:
-        raise MeshdError(
-            "--socks5-server needs a tunnel interface: without one this version cannot open connections into the mesh",
-            code="usage",
-            hint="Leave out --socks5-server or --tun=userspace-networking.",
+        log.warning(
+            "proxy_without_mesh",
+            extra=kv(reason="no tunnel interface: connections to machines of the mesh are refused, others are made"),
         )
-    from meshd.feature.proxy.socks5 import Socks5Server
+    from meshd.feature.proxy.httpproxy import http_proxy
+    from meshd.feature.proxy.listener import ProxyListener, either
+    from meshd.feature.proxy.socks5 import socks5
 
-    server = Socks5Server(node.dial)
-    await server.start(flags.socks5_server)
-    return server
+    socks, http = socks5(node.dial), http_proxy(node.dial)
+    started: list[ProxyListener] = []
+    for flag, address in wanted:
+        serve = either(socks, http) if socks_at == http_at else socks if flag == "--socks5-server" else http
+        server = ProxyListener(serve, flag)
+        try:
+            await server.start(address)
+        except MeshdError:
+            for earlier in started:
+                await earlier.close()
+            raise
+        started.append(server)
+        # In the words that scripts wait for.
+        log.info("%s listening on %s", "SOCKS5" if flag == "--socks5-server" else "HTTP proxy", server.address)
+    return started
 
 
 async def _start_debug(flags: Flags, node: RunningNode) -> DebugServer | None:
@@ -157,7 +233,7 @@ async def _start_debug(flags: Flags, node: RunningNode) -> DebugServer | None:
         return None
     from meshd.daemon.debugserver import DebugServer
 
-    server = DebugServer(node.metrics)
+    server = DebugServer(node.debug_pages())
     await server.start(flags.debug)
     return server
 

@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
 from pathlib import Path
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import IPAddress, parse_ip
+from meshd.base.errors import MeshdError, WireError
+from meshd.base.ranges import SERVICE_V4, SERVICE_V6
+from meshd.core.dnscompile import OSConfig
+from meshd.wire.resolvconf import ResolvConf, decode_resolv_conf, is_ours, kept_original
+
+__all__ = ["RESOLV_CONF", "ResolvConf", "base_of", "host_resolvers", "network_resolvers", "read_resolv_conf"]
 
 RESOLV_CONF = "/etc/resolv.conf"
+RESOLVED_CONF = "/run/systemd/resolve/resolv.conf"
+"""The resolvers that systemd-resolved asks, of all networks together."""
 _LIMIT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
-    """Name servers in order, and the domains that short names are tried in."""
-
-    nameservers: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
 
 
 def read_resolv_conf(path: str = RESOLV_CONF) -> ResolvConf:
     """Read it now; OSError when that is not possible. Lines that mean nothing are passed over."""
+    return decode_resolv_conf(_read(path))
+
+
+def host_resolvers(path: str = RESOLV_CONF) -> OSConfig:
+    """What the host has without us. Raises MeshdError when that is not known."""
+    try:
+        data = _read(path)
+        original = kept_original(data) if is_ours(data) else None
+    except OSError as error:
+        raise MeshdError(f"cannot read {path}: {error.strerror}", code="host") from None
+    except WireError as error:
+        raise MeshdError(f"{path}: {error}", code="host") from None
+    return base_of(original.data if original is not None else data)
+
+
+def network_resolvers(base: OSConfig, path: str = RESOLVED_CONF) -> tuple[IPAddress, ...]:
+    """The resolvers of the host's own networks: those that a resolver on this host asks, when it is the only one that
+    the host knows by itself."""
+    if any(not server.is_loopback for server in base.nameservers):
+        return tuple(server for server in base.nameservers if not server.is_loopback)
+    try:
+        return base_of(_read(path)).nameservers
+    except OSError:
+        return base.nameservers
+
+
+def base_of(data: bytes) -> OSConfig:
+    """The resolvers that a file names, but for our own."""
+    conf = decode_resolv_conf(data)
+    servers = []
+    for text in conf.nameservers:
+        with contextlib.suppress(ValueError):  # an address with a zone is of no use to others
+            servers.append(parse_ip(text))
+    return OSConfig(
+        tuple(server for server in servers if server not in (SERVICE_V4, SERVICE_V6)),
+        tuple(filter(None, (domain.lower() for domain in conf.search))),
+    )
+
+
+def _read(path: str) -> bytes:
     with Path(path).open("rb") as file:
-        text = file.read(_LIMIT_BYTES).decode("utf-8", "replace")
-    servers: list[str] = []
-    search: tuple[str, ...] = ()
-    for line in text.splitlines():
-        words = line.split("#", 1)[0].split(";", 1)[0].split()
-        if words[:1] == ["nameserver"] and len(words) > 1:
-            address = words[1].partition("%")[0]
-            try:
-                parse_ip(address)
-            except ValueError:
-                continue
-            servers.append(words[1])
-        elif words[:1] in (["search"], ["domain"]):
-            search = tuple(word.rstrip(".") for word in words[1:])
-    return ResolvConf(tuple(servers), search)
+        return file.read(_LIMIT_BYTES)

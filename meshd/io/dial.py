@@ -10,27 +10,35 @@ import asyncio
 import os
 import socket
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from meshd.base.addr import IPAddress
 from meshd.base.errors import MeshdError
 from meshd.io.mark import mark_socket
 from meshd.io.streams import SocketStream
 
 ATTEMPT_DELAY = 0.250  # s between the starts of two attempts
 MAX_ATTEMPTS = 8  # addresses of one name that are tried
+PLAN_HEAD_START = 2.0  # s that planned addresses are tried before the name is
 
 T = TypeVar("T")
 _Address = tuple[int, Any]  # family, socket address
 
 
-async def dial_tcp(host: str, port: int) -> SocketStream:
-    """A connected, marked stream. Raises MeshdError ``control-unknown-host`` or ``control-unreachable``."""
-    addresses = await resolve(host, port)
-    attempts = [_connect(family, address) for family, address in addresses]
-    try:
-        sock = await first_success(attempts, ATTEMPT_DELAY)
-    except OSError as error:
-        raise unreachable(host, port, error) from None
+class PlannedAddress(NamedTuple):
+    """An address of a host that is known without DNS, when to try it and for how long; seconds."""
+
+    address: IPAddress
+    delay_s: float
+    timeout_s: float
+
+
+async def dial_tcp(host: str, port: int, planned: Sequence[PlannedAddress] = ()) -> SocketStream:
+    """A connected, marked stream. Raises MeshdError ``control-unknown-host`` or ``control-unreachable``.
+
+    ``planned`` addresses are tried before the name is resolved.
+    """
+    sock = await (_by_plan_or_name(planned, host, port) if planned else _by_name(host, port))
     loop = asyncio.get_running_loop()
     try:
         _, stream = await loop.create_connection(SocketStream, sock=sock)
@@ -41,6 +49,38 @@ async def dial_tcp(host: str, port: int) -> SocketStream:
         sock.close()
         raise
     return stream
+
+
+async def _by_name(host: str, port: int) -> socket.socket:
+    attempts = [_connect(family, address) for family, address in await resolve(host, port)]
+    try:
+        return await first_success(attempts, ATTEMPT_DELAY)
+    except OSError as error:
+        raise unreachable(host, port, error) from None
+
+
+async def _by_plan_or_name(planned: Sequence[PlannedAddress], host: str, port: int) -> socket.socket:
+    failures: list[MeshdError] = []
+
+    async def by_name() -> socket.socket:
+        try:
+            return await _by_name(host, port)
+        except MeshdError as error:
+            failures.append(error)
+            raise
+
+    by_plan = first_success([_at(address, port) for address in planned[:MAX_ATTEMPTS]], 0.0)
+    try:
+        return await first_success([by_plan, by_name()], PLAN_HEAD_START)
+    except (OSError, MeshdError):
+        raise failures[0] from None
+
+
+async def _at(planned: PlannedAddress, port: int) -> socket.socket:
+    family = socket.AF_INET if planned.address.version == 4 else socket.AF_INET6
+    await asyncio.sleep(planned.delay_s)
+    async with asyncio.timeout(planned.timeout_s):
+        return await _connect(family, (str(planned.address), port))
 
 
 async def resolve(host: str, port: int) -> list[_Address]:

@@ -44,6 +44,7 @@ class Driver(Generic[EffectT]):
         self._execute = execute
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
+        self._armed_for = 0.0
         self._turning = False
         self._closed = False
 
@@ -70,16 +71,21 @@ class Driver(Generic[EffectT]):
     def _arm(self) -> None:
         deadline = None if self._closed else self._machine.next_timer()
         if self._timer is not None:
-            if deadline == self._deadline:
+            if deadline is not None and self._armed_for <= deadline:  # most deadlines only move away
+                self._deadline = deadline
                 return
             self._timer.cancel()
             self._timer = None
         self._deadline = deadline
         if deadline is not None:
             delay = max(0.0, deadline - self._clock.monotonic())
+            self._armed_for = deadline
             self._timer = self._loop.call_at(self._loop.time() + delay, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
+        if self._deadline is not None and self._armed_for < self._deadline:
+            self._arm()
+            return
         self._machine.handle_timer(self._clock.monotonic())
         self.turn()

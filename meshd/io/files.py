@@ -34,6 +34,16 @@ def write_atomic(path: Path | str, data: bytes, mode: int = 0o600) -> None:
     sync_directory(target.parent)
 
 
+def keep_aside(path: Path) -> Path:
+    """Move a file out of the way, durably, under a name that nothing has. Returns the new path; raises OSError."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.kept-{number}")).exists():
+        number += 1
+    os.rename(path, kept)
+    sync_directory(path.parent)
+    return kept
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of writers of ``path`` that were killed a while ago: they hold what it holds."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):

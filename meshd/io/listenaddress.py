@@ -12,6 +12,6 @@ def parse_listen(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         separator = ""
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not separator or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise MeshdError(f"--listen {text!r} is not of the form ADDRESS:PORT", code="usage")
     return "" if host == "*" else host, int(port)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePrivate, MachinePublic
-from meshd.io.dial import dial_tcp, first_success, unreachable
+from meshd.base.log import get_logger, kv
+from meshd.io.dial import PlannedAddress, dial_tcp, first_success, unreachable
 from meshd.io.http.h1client import Answer, upgrade
 from meshd.io.proxy import dial_through, proxy_for
 from meshd.io.streams import SocketStream
 from meshd.wire.noise import RESPONSE_SIZE, Initiator, StreamCipher
+
+log = get_logger(__name__)
 
 UPGRADE_PATH = "/ts2021"
 PROTOCOL = "tailscale-control-protocol"
@@ -88,6 +92,18 @@ class NoiseStream:
         self._stream = stream
         self._cipher = cipher
 
+    @property
+    def local_address(self) -> IPAddress | None:
+        """Our end of the connection, None when it is not known."""
+        transport = self._stream.transport
+        name = transport.get_extra_info("sockname") if transport is not None else None
+        if not isinstance(name, tuple):
+            return None
+        try:
+            return parse_ip(str(name[0]).partition("%")[0])
+        except ValueError:
+            return None
+
     async def read(self) -> bytes:
         """Decrypted bytes; ``b""`` at the end. Raises ConnectionError, RecordError if a record does not open."""
         while True:
@@ -119,11 +135,13 @@ async def connect_noise(
     version: int,
     *,
     skip_plain: bool = False,
+    planned: Sequence[PlannedAddress] = (),
 ) -> NoiseStream:
     """A connection whose other end has proven to hold the private half of ``control_public``.
 
-    ``skip_plain`` goes straight to TLS where there is TLS. Raises MeshdError; code ``control-noise-refused``
-    means that the server closed the connection instead of answering (wrong key or unsupported version).
+    ``skip_plain`` goes straight to TLS where there is TLS; ``planned`` are addresses to try before DNS.
+    Raises MeshdError; code ``control-noise-refused`` means that the server closed the connection instead of
+    answering (wrong key or unsupported version).
     """
     ways = []
     if address.plain_port is not None and not (skip_plain and address.tls_port is not None):
@@ -134,10 +152,13 @@ async def connect_noise(
 
     async def attempt(port: int, tls: bool) -> NoiseStream:
         try:
-            return await _attempt(address, port, tls, machine_private, control_public, version)
+            stream = await _attempt(address, port, tls, planned, machine_private, control_public, version)
         except MeshdError as error:
+            log.debug("control_dial", extra=kv(host=address.host, port=port, tls=tls, reason=error.message))
             failures.append(error)
             raise
+        log.debug("control_dial", extra=kv(host=address.host, port=port, tls=tls, reason="connected"))
+        return stream
 
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
@@ -158,11 +179,12 @@ async def _attempt(
     address: ControlAddress,
     port: int,
     tls: bool,
+    planned: Sequence[PlannedAddress],
     machine_private: MachinePrivate,
     control_public: MachinePublic,
     version: int,
 ) -> NoiseStream:
-    stream = await open_stream(address, port, tls=tls, verify=False)
+    stream = await open_stream(address, port, tls=tls, verify=False, planned=planned)
     try:
         initiator = Initiator(machine_private, control_public, version)
         answer = await _ask(stream, address, port, initiator.message())
@@ -211,11 +233,13 @@ async def _ask(stream: SocketStream, address: ControlAddress, port: int, initiat
     return answer
 
 
-async def open_stream(address: ControlAddress, port: int, *, tls: bool, verify: bool) -> SocketStream:
+async def open_stream(
+    address: ControlAddress, port: int, *, tls: bool, verify: bool, planned: Sequence[PlannedAddress] = ()
+) -> SocketStream:
     """TCP to the server, through a proxy where the environment says so, with TLS on top if ``tls``."""
     proxy = proxy_for("https" if tls else "http", address.host, port)
     if proxy is None:
-        stream = await dial_tcp(address.host, port)
+        stream = await dial_tcp(address.host, port, planned)
     else:
         stream = await dial_through(proxy, address.host, port)
     if not tls:

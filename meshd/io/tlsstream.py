@@ -10,9 +10,7 @@ from meshd.base.errors import MeshdError
 from meshd.io.streams import ByteStream
 from meshd.io.tls import CertificateCheck, TlsEngine
 
-RECEIVE_BYTES = 256 * 1024
-SEND_HIGH_WATER = 256 * 1024  # beyond this much unsent ciphertext, packets wait (and drop) at their source
-SEND_LOW_WATER = 64 * 1024
+RECEIVE_BYTES = 128 * 1024
 RECORD_BYTES = 16 * 1024  # plaintext of the largest TLS record (RFC 8446 5.1)
 
 
@@ -136,7 +134,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         assert self._transport is not None
-        self._transport.set_write_buffer_limits(high=SEND_HIGH_WATER, low=SEND_LOW_WATER)
+        self._transport.set_write_buffer_limits(high=0)  # what the socket does not take waits (and drops) at its source
         self._transport.write(self._engine.outgoing())
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:

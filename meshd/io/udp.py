@@ -1,6 +1,7 @@
 """The UDP sockets that carry WireGuard, disco and STUN.
 
-IPv4 and IPv6 have a socket each, because they are routed, filtered and measured apart.
+IPv4 and IPv6 have sockets of their own, because they are routed, filtered and measured apart. A family may have
+several on one port (SO_REUSEPORT), among which the kernel divides the senders: one for each receiving thread.
 """
 
 from __future__ import annotations
@@ -12,18 +13,26 @@ from dataclasses import dataclass
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
 from meshd.io.mark import mark_socket
 
 BUFFER_BYTES = 7 << 20  # what a 10 Gbit/s burst needs while a worker is descheduled
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux
 
+log = get_logger(__name__)
+
 
 @dataclass(slots=True)
 class UdpSockets:
-    """Non-blocking sockets bound to their ports; a family the host lacks is None."""
+    """Non-blocking sockets bound to their ports; a family the host lacks is None.
+
+    ``more_v4`` and ``more_v6`` share the ports of the first ones, which alone are used by ``send``.
+    """
 
     v4: socket.socket | None
     v6: socket.socket | None
+    more_v4: tuple[socket.socket, ...] = ()
+    more_v6: tuple[socket.socket, ...] = ()
 
     @property
     def port_v4(self) -> int:
@@ -34,12 +43,17 @@ class UdpSockets:
         return _port(self.v6)
 
     @property
-    def fd_v4(self) -> int:
-        return self.v4.fileno() if self.v4 is not None else -1
+    def fds_v4(self) -> tuple[int, ...]:
+        return _descriptors(self.v4, self.more_v4)
 
     @property
-    def fd_v6(self) -> int:
-        return self.v6.fileno() if self.v6 is not None else -1
+    def fds_v6(self) -> tuple[int, ...]:
+        return _descriptors(self.v6, self.more_v6)
+
+    @property
+    def per_port(self) -> int:
+        """How many sockets the family with the most of them has, at least 1."""
+        return 1 + max(len(self.more_v4), len(self.more_v6))
 
     def send(self, data: bytes, to: AddrPort) -> int:
         """Send one datagram. 0 on success, else the errno; a full buffer is a lost packet, not an error,
@@ -56,14 +70,17 @@ class UdpSockets:
         return 0
 
     def close(self) -> None:
-        for sock in (self.v4, self.v6):
+        for sock in (self.v4, self.v6, *self.more_v4, *self.more_v6):
             if sock is not None:
                 sock.close()
 
 
-def open_udp_sockets(port: int, *, mark: bool = True, host_v4: str = "", host_v6: str = "::") -> UdpSockets:
+def open_udp_sockets(
+    port: int, *, mark: bool = True, host_v4: str = "", host_v6: str = "::", per_port: int = 1
+) -> UdpSockets:
     """Bind both families to ``port`` (0: any; IPv6 then takes IPv4's port when it is free).
 
+    per_port: sockets of each family on its port; fewer where the system refuses to share ports.
     MeshdError when neither family can be bound, with the port in use named in the hint.
     """
     v4, v4_error = _open(socket.AF_INET, host_v4, port, mark)
@@ -80,11 +97,30 @@ def open_udp_sockets(port: int, *, mark: bool = True, host_v4: str = "", host_v6
             code="port_in_use" if in_use else "network",
             hint=f"Another program uses port {port}; choose one with --port, or --port=0 for any." if in_use else None,
         )
-    return UdpSockets(v4, v6)
+    return UdpSockets(v4, v6, _more(v4, host_v4, per_port - 1, mark=mark), _more(v6, host_v6, per_port - 1, mark=mark))
+
+
+def _more(first: socket.socket | None, host: str, count: int, *, mark: bool) -> tuple[socket.socket, ...]:
+    """Others on the port of the first. That was bound alone, so nobody else shares it; only now it lets others in."""
+    if first is None or count < 1:
+        return ()
+    made: list[socket.socket] = []
+    try:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError as error:
+        log.info("udp_port_not_shared", extra=kv(port=_port(first), reason=error))
+        return ()
+    while len(made) < count:
+        sock, refusal = _open(first.family, host, _port(first), mark, share=True)
+        if sock is None:
+            log.info("udp_port_not_shared", extra=kv(port=_port(first), reason=refusal))
+            break
+        made.append(sock)
+    return tuple(made)
 
 
 def _open(
-    family: socket.AddressFamily, host: str, port: int, mark: bool
+    family: int, host: str, port: int, mark: bool, *, share: bool = False
 ) -> tuple[socket.socket | None, OSError | None]:
     sock: socket.socket | None = None
     try:
@@ -96,11 +132,15 @@ def _open(
         _grow(sock, SO_SNDBUFFORCE, socket.SO_SNDBUF)
         if mark:
             mark_socket(sock)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
     except OSError as error:
+        log.debug("udp_socket_refused", extra=kv(family=family, port=port, reason=error))
         if sock is not None:
             sock.close()
         return None, error
+    log.debug("udp_socket_bound", extra=kv(address=sock.getsockname()[0], port=_port(sock)))
     return sock, None
 
 
@@ -122,6 +162,10 @@ def _grow(sock: socket.socket, force: int, plain: int) -> None:
 
 def _in_use(error: OSError | None) -> bool:
     return error is not None and error.errno == errno.EADDRINUSE
+
+
+def _descriptors(first: socket.socket | None, more: tuple[socket.socket, ...]) -> tuple[int, ...]:
+    return tuple(sock.fileno() for sock in (first, *more) if sock is not None)
 
 
 def _port(sock: socket.socket | None) -> int:

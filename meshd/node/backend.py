@@ -8,80 +8,55 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from meshd.base.addr import AddrPort
+from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
-from meshd.base.errors import MeshdError
-from meshd.base.keys import DiscoPublic, LockPrivate, MachinePrivate, NodePrivate
+from meshd.base.errors import MeshdError, WireError
+from meshd.base.gotime import format_time
+from meshd.base.keys import DiscoPublic, NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
-from meshd.base.version import long_version
-from meshd.core import exitnode
+from meshd.base.version import CAPABILITY_VERSION, long_version
 from meshd.core import prefs as prefs_module
 from meshd.core.controlstatus import ControlStatus, LoginFlags
-from meshd.core.controlstatus import Persist as ControlPersist
+from meshd.core.healthcheck import HealthView, RelayView
+from meshd.core.loginurl import may_be_shown
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
-from meshd.core.prefs import Persist, Prefs, UserProfile, same_control
+from meshd.core.prefs import Persist, Prefs, same_control
 from meshd.core.profile import NetworkProfile
 from meshd.core.state import Facts, State, next_state
+from meshd.node.authority import Authority
 from meshd.node.bus import NotifyBus
-from meshd.node.health import Health
+from meshd.node.controlport import Control, ControlFactory, Live
+from meshd.node.dialplan import DialPlan
+from meshd.node.health import NodeHealth
+from meshd.node.hostinfo import with_extras
+from meshd.node.identity import from_control, to_control
+from meshd.node.netmapcache import NetmapCache
 from meshd.node.nodejson import node_json
 from meshd.node.peernews import tell_peers
+from meshd.node.preferences import Preferences
 from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.store import Store
-from meshd.wire.control import Hostinfo, NetInfo
-from meshd.wire.control import UserProfile as WireUser
+from meshd.wire.control import CapMap, ClientVersion, Hostinfo, NetInfo
 
 log = get_logger(__name__)
 JSON = dict[str, Any]
 
 AUTH_URL_LIFE_S = 7 * 86400 - 3600
 LOGOUT_PATIENCE_S = 5.0
+_RECORDS_WANTED = "https://tailscale.com/cap/data-plane-audit-logs"
+_NO_RECORDS = (
+    "tailnet requires logging to be enabled: its nodes are to send records of their connections, and meshd sends none."
+)
+
 
 # Errors that trying again does not mend; the others are told as health while the node keeps trying.
 FINAL_ERRORS = frozenset({"auth-refused", "auth-lock", "control-version", "control-url"})
-
-
-class Control(Protocol):
-    """What the backend asks of a control client; ``node.control.ControlClient`` is one."""
-
-    def login(self, flags: LoginFlags = LoginFlags.DEFAULT) -> None: ...
-    async def logout(self, timeout: float) -> None: ...
-    def set_paused(self, paused: bool) -> None: ...
-    def update_hostinfo(self, hostinfo: Hostinfo) -> None: ...
-    def update_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None: ...
-    def update_netinfo(self, net_info: NetInfo) -> None: ...
-    def update_disco_key(self, disco_public: DiscoPublic) -> None: ...
-    async def set_expiry_sooner(self, expiry: float) -> None: ...
-    async def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]: ...
-    def disconnect(self) -> None: ...
-    async def shutdown(self) -> None: ...
-
-
-class ControlFactory(Protocol):
-    """Makes a control client for one login; it calls ``on_status`` on the event loop."""
-
-    def __call__(
-        self,
-        *,
-        server_url: str,
-        machine_private: MachinePrivate,
-        persist: ControlPersist,
-        auth_key: str,
-        hostinfo: Hostinfo,
-        on_status: Callable[[ControlStatus], None],
-    ) -> Control: ...
-
-
-class Live(Protocol):
-    """Whether anything of the data plane lives: a peer has handshaken or a relay is connected."""
-
-    def __call__(self) -> bool: ...
 
 
 class Backend:
@@ -99,6 +74,13 @@ class Backend:
         disco_key: Callable[[], DiscoPublic],
         is_live: Live,
         service_status: Callable[[str], None],
+        cache: NetmapCache | None = None,
+        greet: Callable[[NodePublic], None] = lambda _: None,
+        relay_view: Callable[[], RelayView] = RelayView,
+        collect_services: Callable[[bool], None] = lambda _: None,
+        authority: Authority | None = None,
+        on_config: Callable[[], None] = lambda: None,
+        on_attributes: Callable[[CapMap], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self.store = store
@@ -109,22 +91,38 @@ class Backend:
         self._disco_key = disco_key
         self._is_live = is_live
         self._service_status = service_status
+        self._cache = cache
+        self._greet = greet
+        self._relay_view = relay_view
+        self._collect_services = collect_services
+        self.authority = authority if authority is not None else Authority()
+        self._on_config = on_config
+        self._on_attributes = on_attributes
+        self.preferences = Preferences(store, profiles, self.authority, lambda: self.netmap, self._prefs_changed)
         self.bus = NotifyBus()
-        self.health = Health(self._health_changed, clock.wall)
+        self.health = NodeHealth(clock, self._health_changed, self._health_view)
         self.state = State.NO_STATE
         self.netmap: Netmap | None = None
+        self._key_of: Persist | None = None
+        self._node_private: NodePrivate | None = None
         self.auth_url = ""
         self.error = ""
         self._last_error = ""
+        self.client_version: ClientVersion | None = None
+        """What the coordination server knows of newer releases (LK-14)."""
         self._auth_url_at = 0.0
         self._blocked = False
         self._control: Control | None = None
         self._control_status = ControlStatus()
+        self._judged: tuple[object, ...] = ()
         self._endpoints: tuple[tuple[AddrPort, int], ...] = ()
         self._net_info: NetInfo | None = None
+        self._dial_plan = DialPlan()
+        self._push_token, self._egg = "", False
+        self.host_addresses: frozenset[IPAddress] = frozenset()
+        """The host's own addresses, without those of the mesh."""
         self._closing: set[asyncio.Task[None]] = set()
-        if store.problem is not None:
-            self.health.set("state-store-health", str(store.problem))
+        self.health.set("state-store-health", _store_health(store))
 
     # -- what we are ----------------------------------------------------------------------------------------
 
@@ -134,23 +132,30 @@ class Backend:
 
     @property
     def node_private(self) -> NodePrivate | None:
-        return self.prefs.persist().node_private()
+        persist = self.prefs.persist()
+        if persist is not self._key_of:
+            self._key_of, self._node_private = persist, persist.node_private()
+        return self._node_private
+
+    @property
+    def in_map_poll(self) -> bool:
+        """Whether the map stream is open: the server can reach us."""
+        return self._control is not None and self._control.in_map_poll
 
     def key_expired(self) -> bool:
         """Whether our own key has passed its expiry (LK-09)."""
-        if self.netmap is None:
-            return False
-        expiry = self.netmap.expiry
-        return self.netmap.self_node.expired or (expiry is not None and expiry <= self._clock.wall())
+        return self.netmap is not None and (self.netmap.self_node.expired or self._control_status.key_expired)
 
     # -- starting -------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start with the stored profile; what is wrong with the store is told by the status."""
         if self.store.problem is not None:
-            self._enter(State.NEEDS_LOGIN)
-            return
+            return  # without a state there is nothing to be in, and no login that would be kept (SM-21)
+        self.health.set("policy-file", self.authority.policy_problem)
         try:
+            if self.authority.config is not None:
+                self.profiles.set_prefs(self.authority.configured(self.prefs))
             self.start({})
         except MeshdError as error:
             self.health.set("start", str(error))
@@ -162,7 +167,7 @@ class Backend:
         Raises MeshdError, with nothing changed, when the preferences are bad or cannot be stored.
         """
         if self.store.problem is not None:
-            raise self.store.problem
+            raise _without_store("start backend", self.store.problem)
         prefs = self.prefs
         update = options.get("UpdatePrefs")
         if update is not None:
@@ -171,6 +176,13 @@ class Backend:
                 wanted, config=prefs.config, internal_exit_node_prior=prefs.internal_exit_node_prior
             )
             self.check(prefs)
+            if self._can_go_on(prefs, options):
+                self.preferences.change(prefs)
+                return
+        prefs = self.preferences.settle(prefs)
+        auth_key = str(options.get("AuthKey") or "")
+        if not auth_key and self.state is not State.RUNNING:
+            auth_key = self.authority.auth_key(first_login=not self.profiles.list())
         machine = self.profiles.machine_key()
         self._detach_control()
         self.profiles.set_prefs(prefs)
@@ -183,9 +195,12 @@ class Backend:
             server_url=prefs.effective_control_url(),
             machine_private=machine,
             persist=to_control(prefs.persist()),
-            auth_key=str(options.get("AuthKey") or ""),
-            hostinfo=self._describe_host(prefs),
+            auth_key=auth_key,
+            hostinfo=self._hostinfo(prefs),
             on_status=lambda status: self._on_control(control, status),
+            on_client_version=self.set_client_version,
+            dial_plan=self._dial_plan,
+            tailnet=self.authority.tailnet,
         )
         self._control = control
         if self._endpoints:
@@ -193,9 +208,32 @@ class Backend:
         if self._net_info is not None:
             control.update_netinfo(self._net_info)
         self._send_prefs()
-        if not prefs.logged_out and prefs.want_running and self.node_private is not None:
+        if not prefs.logged_out and prefs.want_running and (self.node_private or self.authority.wants_login):
+            self._recall(control)
             control.login(self._flags())
+        elif not prefs.logged_out and self.node_private:
+            self._recall(control)  # a node that is down still says who it is, and asks nobody for that
         self.decide()
+
+    def _can_go_on(self, prefs: Prefs, options: Mapping[str, Any]) -> bool:
+        """Whether nothing asks for a new conversation with the server: then peers need not notice anything either."""
+        same = same_control(prefs.control_url, self.prefs.control_url)
+        return self.state is State.RUNNING and self._control is not None and same and not options.get("AuthKey")
+
+    def _recall(self, control: Control) -> None:
+        """Until the server is asked and has answered, the network is as we last knew it."""
+        profile_id = self.profiles.current.id
+        cached = self._cache.load(profile_id, self.prefs) if self._cache is not None and self.netmap is None else None
+        if cached is not None and self._cache is not None:
+            try:
+                control.update_disco_key(self._disco_key())
+                control.recall(cached.response)
+            except WireError as error:
+                self._cache.refuse(profile_id, error)
+            else:
+                self.decide()
+                for node in filter(None, map(self.netmap.peers.get, cached.met) if self.netmap else ()):
+                    self._greet(node.key)
 
     def _flags(self) -> LoginFlags:
         return LoginFlags.EPHEMERAL if self.store.ephemeral else LoginFlags.DEFAULT
@@ -211,72 +249,81 @@ class Backend:
 
     def check(self, prefs: Prefs) -> None:
         """MeshdError "invalid" with every complaint (PP-05)."""
-        prefs_module.check(prefs)
-        if prefs.profile_name and self.profiles.name_taken(prefs.profile_name):
-            raise MeshdError(f'profile name "{prefs.profile_name}" already in use', code="invalid")
+        self.preferences.check(prefs)
 
-    def edit_prefs(self, masked: Mapping[str, Any]) -> Prefs:
-        """Change, check, store and apply preferences (PP-02, PP-04); returns them without keys."""
-        return self._change_prefs(self._resolve_exit_node(prefs_module.edit(self.prefs, masked)))
+    def edit_prefs(self, masked: Mapping[str, Any], reason: str = "") -> Prefs:
+        """Change, check, store and apply preferences (PP-02, PP-04); returns them without keys.
+
+        ``reason`` is what the user says of disconnecting, for a policy that asks.
+        """
+        after = self.preferences.edit(masked, reason)
+        if prefs_module.hatches(masked) and not self._egg:
+            self._egg = True
+            self.host_changed()
+        return after
 
     def use_exit_node(self, enabled: bool) -> Prefs:
         """Switch the exit node off, or the last one on again."""
-        return self._change_prefs(exitnode.toggle(self.prefs, enabled))
+        return self.preferences.use_exit_node(enabled)
 
-    def _change_prefs(self, after: Prefs) -> Prefs:
-        before = self.prefs
-        if after == before:
-            return before.redacted()
-        self.check(after)
-        if self.store.problem is not None:
-            raise self.store.problem
-        self.profiles.set_prefs(after)
+    def reload_config(self) -> bool:
+        """Read the configuration file again and carry out what it says (CF-02); False when there is none.
+
+        MeshdError, with nothing changed, when it is no good.
+        """
+        if not self.authority.reload_config():
+            return False
+        self._on_config()
+        self.preferences.change(self.authority.configured(self.prefs))
+        if self.state in (State.NO_STATE, State.NEEDS_LOGIN) and self.authority.auth_key(first_login=False):
+            self.start({})
+        return True
+
+    def reload_policy(self) -> None:
+        """Read the policy file again and hold it over the preferences."""
+        self.authority.load_policy()
+        self.health.set("policy-file", self.authority.policy_problem)
+        self.preferences.change(self.prefs)
+
+    def _prefs_changed(self, before: Prefs, after: Prefs) -> None:
         control = self._control
+        if after.want_running:
+            self.health.set("local-log-config-error", None)
         if control is not None:
-            control.update_hostinfo(self._describe_host(after))
+            control.update_hostinfo(self._hostinfo(after))
             if after.want_running and not before.want_running and self.node_private is not None:
+                self._recall(control)
                 control.login(self._flags())
         if self._needs_apply(before, after):
             self.apply()
         self._send_prefs()
         self.decide()
-        return after.redacted()
 
     def _needs_apply(self, before: Prefs, after: Prefs) -> bool:
         return self.state in (State.STARTING, State.RUNNING) and before.want_running == after.want_running
-
-    def _resolve_exit_node(self, prefs: Prefs) -> Prefs:
-        """PP-08: an exit node given by address becomes one by id as soon as the netmap knows it."""
-        address = prefs.exit_ip() if prefs.exit_node_ip and self.netmap else None
-        if address is None or self.netmap is None:
-            return prefs
-        node = self.netmap.peer_by_ip(address)
-        if node is None:
-            return prefs
-        return msgspec.structs.replace(prefs, exit_node_id=node.stable_id, exit_node_ip="")
 
     # -- login ----------------------------------------------------------------------------------------------
 
     def login_interactive(self) -> None:
         """Ask for a login URL, or show the one that is still good (LK-02)."""
         if self.store.problem is not None:
-            raise self.store.problem
+            raise _without_store("log in", self.store.problem)
         if self._control is None:
             self.start({})
         assert self._control is not None
-        if self.auth_url and self._clock.wall() - self._auth_url_at < AUTH_URL_LIFE_S:
+        if self.auth_url and self._clock.monotonic() - self._auth_url_at < AUTH_URL_LIFE_S:
             self.bus.send({"BrowseToURL": self.auth_url})
             return
         self._control.login(self._flags() | LoginFlags.INTERACTIVE)
 
-    async def logout(self) -> None:
+    async def logout(self, reason: str = "") -> None:
         """Expire the key at the server if it can be reached within seconds, and forget it (LK-07)."""
         if self.node_private is None:
             return
+        self.preferences.check_leave(reason)
         await self._leave()
         self.profiles.delete(self.profiles.current.id)
-        self.profiles.new()
-        self.start({})
+        self._profile_changed()
 
     async def _leave(self) -> None:
         control = self._control
@@ -289,28 +336,53 @@ class Backend:
 
     def reset_auth(self) -> None:
         """Forget every login and the machine key (PS-14)."""
-        self._detach_control()
-        self.profiles.delete_all()
-        self.profiles.forget_machine_key()
-        self.start({})
+        self.profiles.reset()
+        self._profile_changed()
 
     def new_profile(self) -> None:
+        self.profiles.check_room()
+        self.preferences.profile_changed()
         self.profiles.new()
-        self.start({})
+        self._profile_changed()
 
     def switch_profile(self, profile_id: str) -> None:
         if profile_id != self.profiles.current.id:
+            self.preferences.profile_changed()
             self.profiles.switch(profile_id)
-            self.start({})
+            self._profile_changed()
 
     def delete_profile(self, profile_id: str) -> None:
         if self.profiles.delete(profile_id):
-            self.start({})
+            self._profile_changed()
+
+    def _profile_changed(self) -> None:
+        """Another identity: nothing of the former network stays (PS-13), whatever becomes of the new one."""
+        self._detach_control()
+        self._dial_plan.forget()
+        self._set_netmap(None, None)
+        self.health.set_messages({})
+        self.health.set("local-log-config-error", None)
+        self.client_version = None
+        self.reconciler.stop()
+        self.start({})
 
     async def expire_key(self, expiry: float) -> None:
         if self._control is None or self.netmap is None:
             raise MeshdError("not running", code="unavailable")
         await self._control.set_expiry_sooner(expiry)
+
+    async def report_disconnect(self, reason: str) -> None:
+        """Tell control why a user disconnects (SM-18); that it cannot be told does not keep him."""
+        details = f'"{self.profiles.current.name}" is being disconnected: {reason[:1000]}'
+        body = {"Version": CAPABILITY_VERSION, "Action": "DISCONNECT_NODE", "Details": details}
+        body["Timestamp"] = format_time(self._clock.wall())
+        try:
+            async with asyncio.timeout(LOGOUT_PATIENCE_S):
+                status, _ = await self.ask_control("POST", "/machine/audit-log", body)
+        except (MeshdError, TimeoutError) as error:
+            log.warning("disconnect_unreported", extra=kv(reason=str(error) or "no answer"))
+        else:
+            log.info("disconnect_reported", extra=kv(status=status))
 
     async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
         """A request in the name of this node; ``NodeKey`` is added to ``body``. Status and body of the answer."""
@@ -318,6 +390,16 @@ class Backend:
             raise MeshdError("no netmap", code="unavailable")
         encoded = msgspec.json.encode(body | {"NodeKey": self.netmap.node_key.text()})
         return await self._control.request(method, path, encoded)
+
+    def disco_key_changed(self) -> None:
+        """Tell control the disco key that we have now, and through it the peers."""
+        if self._control is not None:
+            self._control.update_disco_key(self._disco_key())
+
+    def clear_netmap_cache(self) -> None:
+        """Remove the network map of this profile from the disk; the next change of the map writes it anew."""
+        if self._cache is not None:
+            self._cache.forget(self.profiles.current.id)
 
     def disconnect_control(self) -> None:
         """Drop the connection to the coordination server; the client opens another one when it needs it."""
@@ -333,6 +415,12 @@ class Backend:
         before, self._control_status = self._control_status, status
         if status.logged_out:
             return
+        if self._concerns_peers_only(before, status):
+            prefs = self.prefs
+            self._take_netmap(status)
+            if self.prefs is not prefs:
+                self.decide()
+            return  # no other fact is different, and most reports are like that
         self._note_error(status)
         if status.login_finished:
             self._blocked = False
@@ -343,11 +431,58 @@ class Backend:
         except MeshdError as error:
             self.health.set("state-store-health", str(error))
             self.bus.send({"ErrMessage": error.message})
+        if status.netmap is not None and _RECORDS_WANTED in status.netmap.self_node.cap_map:
+            self._stay_out()
+            return
         if status.netmap is not None and (status.change is not None or self.netmap is None):
-            self._set_netmap(status.netmap, status.change)
+            self._take_netmap(status)
+        elif status.netmap is None and before.recalled:
+            self._disown_netmap()
         if status.auth_url and status.auth_url != before.auth_url:
-            self.browse(status.auth_url)
+            self._ask_person(status.auth_url)
         self.decide()
+
+    def _stay_out(self) -> None:
+        """SM-11: a network that wants records of connections is not joined by a node that makes none."""
+        self._set_netmap(None, None)
+        if self._cache is not None:
+            self._cache.forget(self.profiles.current.id)
+        if self.prefs.want_running:
+            log.error("network_wants_records", extra=kv(action="disconnected"))
+            self.health.set("local-log-config-error", _NO_RECORDS)
+            self.profiles.set_prefs(msgspec.structs.replace(self.prefs, want_running=False))
+            self.bus.send({"ErrMessage": _NO_RECORDS})
+            self._send_prefs()
+        self.decide()
+
+    def _concerns_peers_only(self, before: ControlStatus, status: ControlStatus) -> bool:
+        """Whether a running node hears of its peers, and of nothing else since the report before."""
+        return (
+            status.change is not None
+            and status.change.peers_changed
+            and not status.change.beyond_peers
+            and status.netmap is not None
+            and status.netmap is self.netmap
+            and self.state is State.RUNNING
+            and not self._last_error
+            and status.persist is None
+            and status.error is before.error is None
+            and status.in_map_poll == before.in_map_poll
+            and status.logged_in == before.logged_in
+            and status.can_continue == before.can_continue
+            and status.auth_url == before.auth_url
+            and status.recalled == before.recalled
+            and status.key_expired == before.key_expired
+            and not status.login_finished
+        )
+
+    def _take_netmap(self, status: ControlStatus) -> None:
+        assert status.netmap is not None
+        self._set_netmap(status.netmap, status.change)
+        if self._cache is not None and self.key_expired():
+            self._cache.forget(self.profiles.current.id)
+        elif self._cache is not None and not status.recalled:
+            self._cache.keep(self.profiles.current.id, self.prefs, status.netmap)
 
     def _note_error(self, status: ControlStatus) -> None:
         if status.error is not None:
@@ -362,7 +497,7 @@ class Backend:
         """LK-05: what a login settles in the preferences."""
         before = prefs = self.prefs
         if status.persist is not None:
-            prefs = msgspec.structs.replace(prefs, config=from_control(status.persist))
+            prefs = msgspec.structs.replace(prefs, config=from_control(status.persist, prefs.persist()))
         if status.login_finished:
             prefs = msgspec.structs.replace(
                 prefs, want_running=True, logged_out=False, control_url=prefs.effective_control_url()
@@ -370,24 +505,28 @@ class Backend:
         if status.netmap is not None and prefs.auto_update.apply is None and _wants_no_updates(status.netmap):
             updates = msgspec.structs.replace(prefs.auto_update, apply=False)
             prefs = msgspec.structs.replace(prefs, auto_update=updates)
+        prefs = self.authority.overlay(prefs)
         network: NetworkProfile | None = None
         if status.netmap is not None:
-            network = NetworkProfile(status.netmap.magic_dns_suffix, status.netmap.domain)
+            netmap = status.netmap
+            network = NetworkProfile(netmap.magic_dns_suffix, netmap.domain, netmap.display_name)
         if prefs != before or (network is not None and network != self.profiles.current.network_profile):
             self.profiles.set_prefs(prefs, network)
         if prefs != before:
             self._send_prefs()
 
-    def browse(self, url: str) -> None:
-        """LK-03, LK-04: show a login page, unless no browser should open it."""
-        scheme_ok = url.startswith("https://") or (
-            url.startswith("http://") and self.prefs.effective_control_url().startswith("http://")
-        )
-        if not scheme_ok or not url.isprintable():
-            log.warning("login_url_refused", extra=kv(reason="not a web address"))
-            return
-        self.auth_url, self._auth_url_at = url, self._clock.wall()
+    def browse(self, url: str) -> bool:
+        """Show a page of the coordination server, unless no browser should open it (LK-04)."""
+        if not may_be_shown(url, self.prefs.effective_control_url()):
+            log.warning("login_url_refused", extra=kv(reason="not a page that this coordination server may show"))
+            return False
         self.bus.send({"BrowseToURL": url})
+        return True
+
+    def _ask_person(self, url: str) -> None:
+        """LK-03: somebody has to approve this node on a web page."""
+        if self.browse(url):
+            self.auth_url, self._auth_url_at = url, self._clock.monotonic()
 
     def _forget_auth_url(self) -> None:
         self.auth_url, self._auth_url_at = "", 0.0
@@ -403,25 +542,47 @@ class Backend:
     def set_net_info(self, net_info: NetInfo) -> None:
         """What the network check found; control hears of it."""
         self._net_info = net_info
+        self.preferences.network_changed()
         if self._control is not None:
             self._control.update_netinfo(net_info)
 
-    def network_changed(self) -> None:
-        """Interfaces, addresses or routes of the host changed (SM-06)."""
+    def host_changed(self) -> None:
+        """What there is to tell of this host is different."""
+        if self._control is not None:
+            self._control.update_hostinfo(self._hostinfo(self.prefs))
+
+    def set_push_token(self, token: str) -> None:
+        """Where a graphical client takes push messages (PP-12); control hears of it."""
+        if token != self._push_token:
+            self._push_token = token
+            self.host_changed()
+
+    def _hostinfo(self, prefs: Prefs) -> Hostinfo:
+        return with_extras(self._describe_host(prefs), push_token=self._push_token, egg=self._egg)
+
+    def network_changed(self, addresses: frozenset[IPAddress]) -> None:
+        """Interfaces, addresses or routes of the host changed (SM-06); ``addresses`` are those it has now."""
+        before, self.host_addresses = self.host_addresses, addresses
+        if self._control is not None:
+            self._control.network_changed(addresses, gained=bool(addresses - before))
         if self.netmap is not None:
             self.reconciler.network_changed(self.netmap, self.prefs)
+        self.preferences.network_changed()
 
     # -- netmap ---------------------------------------------------------------------------------------------
 
     def _set_netmap(self, netmap: Netmap | None, change: MapChange | None) -> None:
         self.netmap, told = netmap, change
         if netmap is None:
+            self._on_attributes({})
             return
-        resolved = self._resolve_exit_node(self.prefs)
+        resolved = self.preferences.settle(self.prefs)
         if resolved != self.prefs:
             self.profiles.set_prefs(resolved)
             change = None
-        self.health.set("control-health", "\n".join(netmap.health) or None)
+        if told is None or told.full or told.self_changed:
+            self._on_attributes(netmap.self_node.cap_map)
+        self.health.set_messages(netmap.messages)
         refusals = netmap.refusals()
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
         if self.state in (State.STARTING, State.RUNNING):
@@ -429,6 +590,14 @@ class Backend:
         if told is None or told.full or told.self_changed:
             self.bus.send({"SelfChange": node_json(netmap.self_node)})
         tell_peers(self.bus, netmap, told)
+
+    def _disown_netmap(self) -> None:
+        """The server does not know us as the cached netmap says: begin as if there had been none."""
+        if self._cache is not None:
+            self._cache.forget(self.profiles.current.id)
+        self._set_netmap(None, None)
+        self.reconciler.stop()
+        self.state = State.NO_STATE
 
     def apply(self, change: MapChange | None = None) -> None:
         """Carry out netmap and preferences (RT-01); nothing while a login blocks us."""
@@ -448,24 +617,50 @@ class Backend:
             self._enter(state)
         self._update_pause()
         self._judge()
+        netmap, running = self.netmap, self.state is State.RUNNING
+        self._collect_services(running and netmap is not None and netmap.collect_services and not self.prefs.shields_up)
 
     def _judge(self) -> None:
-        """What the login state says about our health."""
-        prefs, state = self.prefs, self.state
-        out = prefs.want_running and state is State.NEEDS_LOGIN
-        error = self._last_error
-        why = f"You are logged out. The last login error was: {error}" if error else "You are logged out."
-        polling = self._control_status.in_map_poll or state not in (State.STARTING, State.RUNNING)
-        self.health.set("wantrunning-false", None if prefs.want_running else "The mesh is stopped.")
-        self.health.set("login-state", why if out else None)
-        self.health.set("control", None if out else error)
-        self.health.set(
-            "not-in-map-poll",
-            None
-            if polling
-            else "Unable to connect to the coordination server to synchronize the state of your network. "
-            "Peer reachability might degrade over time.",
+        """Have a look at our health, when something that it follows from is different."""
+        status = self._control_status
+        netmap = self.netmap
+        basis = (self.state, self.prefs, self._last_error, status.in_map_poll, netmap and netmap.invalid_filter)
+        if basis != self._judged:
+            self._judged = basis
+            self.health.look()
+
+    def _health_view(self) -> HealthView:
+        """HE-01."""
+        prefs, netmap, control = self.prefs, self.netmap, self._control
+        out = prefs.want_running and self.state is State.NEEDS_LOGIN
+        return HealthView(
+            want_running=prefs.want_running,
+            running=self.state is State.RUNNING,
+            logged_out=out,
+            login_error=self._last_error,
+            sync=prefs.sync is not False,
+            polls=self.state in (State.STARTING, State.RUNNING),
+            in_map_poll=self._control_status.in_map_poll,
+            map_heard_at=control.map_heard_at if control is not None else None,
+            control_error="" if out else self._last_error,
+            invalid_filter=netmap is not None and netmap.invalid_filter,
+            client_version=self.client_version,
+            check_updates=prefs.auto_update.check,
+            apply_updates=prefs.auto_update.apply,
+            relays=self._relay_view(),
         )
+
+    def relays_changed(self) -> None:
+        """Relay connections, the home relay or what relays report are different."""
+        self.decide()
+        self.health.look()
+
+    def set_client_version(self, version: ClientVersion) -> None:
+        """LK-14: the server told us about newer releases."""
+        if version != self.client_version:
+            self.client_version = version
+            self.bus.send({"ClientVersion": msgspec.to_builtins(version)})
+            self.health.look()
 
     def _facts(self) -> Facts:
         prefs = self.prefs
@@ -478,7 +673,7 @@ class Backend:
             auth_cant_continue=bool(self.auth_url) or not self._control_status.can_continue,
             key_expired=self.key_expired(),
             machine_authorized=self.netmap is not None and self.netmap.machine_authorized,
-            live=self._is_live(),
+            live=self._control_status.recalled or self._is_live(),
         )
 
     def _enter(self, state: State) -> None:
@@ -506,13 +701,14 @@ class Backend:
     def _stop_data_plane(self) -> None:
         """Peers learn from the new disco key that our sessions are gone, and begin anew when we are back."""
         self.reconciler.stop()
-        if self._control is not None:
-            self._control.update_disco_key(self._disco_key())
+        self.disco_key_changed()
 
     def _update_pause(self) -> None:
-        """SM-05: a node that is stopped on purpose does not talk to control."""
+        """SM-05: a node that is stopped on purpose does not talk to control, nor one that shall not be synchronized."""
         if self._control is not None:
-            self._control.set_paused(self.state is State.STOPPED and self.netmap is not None)
+            refused = self.health.is_broken("local-log-config-error")
+            stopped = self.state is State.STOPPED and (self.netmap is not None or refused)
+            self._control.set_paused(stopped or self.prefs.sync is False)
 
     # -- telling --------------------------------------------------------------------------------------------
 
@@ -535,6 +731,9 @@ class Backend:
         if self.store.ephemeral and self.node_private is not None:
             await self._leave()
         self._detach_control()
+        if self._cache is not None:
+            self._cache.close()
+        self.preferences.close()
         self.health.close()
         self.bus.close()
         if self._closing:
@@ -548,37 +747,16 @@ def _wants_no_updates(netmap: Netmap) -> bool:
     return netmap.default_auto_update is False or bool(values and values[0] is False)
 
 
-def to_control(persist: Persist) -> ControlPersist:
-    """The identity as the control client holds it."""
-    node = NodePrivate.parse(persist.private_node_key)
-    old = NodePrivate.parse(persist.old_private_node_key)
-    lock = LockPrivate.parse(persist.network_lock_key)
-    profile = persist.user_profile
-    return ControlPersist(
-        node_private=None if node.is_zero else node,
-        old_node_private=None if old.is_zero else old,
-        lock_private=None if lock.is_zero else lock,
-        user_profile=WireUser(
-            id=profile.id,
-            login_name=profile.login_name,
-            display_name=profile.display_name,
-            profile_pic_url=profile.profile_pic_url,
-        )
-        if profile.id
-        else None,
-        stable_id=persist.node_id,
+def _store_health(store: Store) -> str:
+    if store.problem is None:
+        return store.notice
+    return (
+        "State store failed to initialize, Tailscale will not work until this is resolved. "
+        f"See https://tailscale.com/s/state-store-init-error. Error: {store.problem}"
     )
 
 
-def from_control(persist: ControlPersist) -> Persist:
-    """The identity as it is stored."""
-    user = persist.user_profile
-    return Persist(
-        private_node_key=(persist.node_private or NodePrivate.zero()).text(),
-        old_private_node_key=(persist.old_node_private or NodePrivate.zero()).text(),
-        network_lock_key=(persist.lock_private or LockPrivate.zero()).text(),
-        user_profile=UserProfile(user.id, user.login_name, user.display_name, user.profile_pic_url)
-        if user
-        else UserProfile(),
-        node_id=persist.stable_id,
+def _without_store(what: str, problem: MeshdError) -> MeshdError:
+    return MeshdError(
+        f"cannot {what} when state store is unhealthy: {problem.message}", code=problem.code, hint=problem.hint
     )

@@ -1,7 +1,7 @@
 """The notify bus: what happens in the node, told to local programs that watch.
 
-Every watcher has a bounded queue. One that falls behind is ended rather than served a stream with holes; it
-starts over with the initial state.
+Every watcher has a bounded queue. One that falls behind is ended rather than served a stream with holes: what was
+queued is dropped, a last notification says why, and it starts over with the initial state.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 JSON = dict[str, Any]
 WATCH_ENGINE = 1
 RATE_LIMIT = 1 << 8
+HEALTH_ACTIONS = 1 << 9
 PEER_CHANGES = 1 << 12
 PEER_PATCHES = 1 << 15
 
 RATE_INTERVAL_S = 3.0
 _SPAMMY = frozenset({"Engine", "NetMap"})  # what a watcher with RATE_LIMIT gets no more often than that
 
+FELL_BEHIND = "IPN bus consumer fell behind; closing watch"  # clients know this text
 QUEUE_LIMIT = 128  # notifications a reader may lag behind
 MAX_WATCHERS = 1024  # as many as the LocalAPI has connections, so that no user's watchers push out another's
 
@@ -33,10 +35,21 @@ class Watcher(AsyncIterator[JSON]):
         self._queue: deque[JSON] = deque()
         self._wake = asyncio.Event()
         self._ended = False
+        self._url = ""
         self._held: JSON | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, notify: JSON) -> None:
+        """Queue a notification. A login URL that this reader was the last to be told is not told again."""
+        if "Health" in notify and not self.mask & HEALTH_ACTIONS:
+            notify = _with_actions_as_text(notify)
+        url = notify.get("BrowseToURL")
+        if url and url == self._url:
+            notify = {name: value for name, value in notify.items() if name != "BrowseToURL"}
+            if not notify:
+                return
+        elif url:
+            self._url = str(url)
         if self.mask & RATE_LIMIT and notify.keys() <= _SPAMMY:
             if self._timer is not None:
                 self._held = (self._held or {}) | notify
@@ -53,6 +66,7 @@ class Watcher(AsyncIterator[JSON]):
     def _queue_up(self, notify: JSON) -> None:
         if len(self._queue) >= QUEUE_LIMIT:
             self.end()
+            self._queue.append({"ErrMessage": FELL_BEHIND})
         elif not self._ended:
             self._queue.append(notify)
             self._wake.set()
@@ -79,6 +93,21 @@ class Watcher(AsyncIterator[JSON]):
 
     async def aclose(self) -> None:
         self.end()
+
+
+def _with_actions_as_text(notify: JSON) -> JSON:
+    """The notification for a reader who knows no actions of health messages: label and URL follow the text."""
+    warnings: JSON = (notify["Health"] or {}).get("Warnings") or {}
+    if not any("PrimaryAction" in warning for warning in warnings.values()):
+        return notify
+    plain: JSON = {}
+    for code, warning in warnings.items():
+        rest = dict(warning)
+        action = rest.pop("PrimaryAction", None)
+        if action:
+            rest["Text"] = f"{rest.get('Text', '')} {action.get('Label')}: {action.get('URL')}"
+        plain[code] = rest
+    return notify | {"Health": notify["Health"] | {"Warnings": plain}}
 
 
 class NotifyBus:

@@ -7,6 +7,7 @@ the server by itself. While the server is away the netmap stays as it was.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 import msgspec
 
-from meshd.base.addr import AddrPort
+from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPublic, MachinePrivate
@@ -24,13 +25,15 @@ from meshd.core.controleffects import Cancel, Effect, HoldMap, NodeFacts, OpenMa
 from meshd.core.controlsession import ControlSession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
+from meshd.core.mapstrip import Strip
 from meshd.core.netmap import Netmap
 from meshd.core.retryafter import parse_retry_after
 from meshd.io.driver import Driver
 from meshd.node import controlcalls
 from meshd.node.controllink import ControlLink
 from meshd.node.controlping import PingAnswerer, PingHandler, answer_c2n
-from meshd.wire.control import ClientVersion, Hostinfo, MapRequest, NetInfo, RegisterRequest
+from meshd.node.dialplan import DialPlan
+from meshd.wire.control import ClientVersion, Hostinfo, MapRequest, MapResponse, NetInfo, RegisterRequest
 
 log = get_logger(__name__)
 
@@ -45,6 +48,8 @@ class ControlClient:
     ``on_status`` is called on the loop for every report, in order; it may call back in. ``on_ping`` answers
     ping requests of the server (type, address) and may be None; ``on_browse`` gets pages to show, ``on_exit``
     the exit code of a server that wants the process gone, ``c2n`` serialized HTTP requests of the server.
+    ``tailnet`` is the only network that a login may lead to, "" for any. ``dial_plan`` outlives the client: where to
+    find the server when DNS does not work.
     """
 
     def __init__(
@@ -60,30 +65,36 @@ class ControlClient:
         auth_key: str = "",
         debug_flags: tuple[str, ...] = (),
         on_ping: PingHandler | None = None,
-        on_browse: Callable[[str], None] | None = None,
+        on_browse: Callable[[str], object] | None = None,
         on_client_version: Callable[[ClientVersion], None] | None = None,
         on_exit: Callable[[int], None] | None = None,
         c2n: Callable[[bytes], Awaitable[bytes]] = answer_c2n,
         version: int = CAPABILITY_VERSION,
+        strip: Strip = Strip(),  # noqa: B008 - it is a tuple of booleans
+        dial_plan: DialPlan | None = None,
+        tailnet: str = "",
     ) -> None:
         self._clock = clock
+        self._dial_plan = dial_plan if dial_plan is not None else DialPlan()
         self._on_status = on_status
         self._on_browse = on_browse
         self._on_client_version = on_client_version
         self._on_exit = on_exit
-        self._link = ControlLink(server_url, machine_private, version, clock)
+        self._link = ControlLink(server_url, machine_private, version, clock, self._dial_plan)
         self._pings = PingAnswerer(self._link, on_ping, c2n)
         self._session = ControlSession(
             NodeFacts(hostinfo=hostinfo, disco_public=disco_public, debug_flags=debug_flags),
             persist,
             version=version,
             auth_key=auth_key,
+            tailnet=tailnet,
             random_bytes=os.urandom,
             random=random.random,
         )
         self._driver: Driver[Effect] = Driver(asyncio.get_running_loop(), clock, self._session, self._execute)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._leaving: asyncio.Future[MeshdError | None] | None = None
+        self._strip = strip
         self._hold = 0.0
         self._closed = False
 
@@ -112,7 +123,17 @@ class ControlClient:
         """The map stream is open and has brought a map: the server can reach us."""
         return self._session.in_map_poll
 
+    @property
+    def map_heard_at(self) -> float | None:
+        """When the last message of the map stream came, keep-alives included; monotonic seconds."""
+        return self._session.map_heard_at
+
     # -- what it is told -----------------------------------------------------------------------------------
+
+    def recall(self, response: MapResponse) -> None:
+        """Begin with the map that an earlier process had. Before `login`. Raises WireError when it is unusable."""
+        self._session.recall(response, self._clock.monotonic(), self._clock.wall())
+        self._driver.turn()
 
     def login(self, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
         """Register, then keep the map stream open. A login under way is replaced."""
@@ -183,6 +204,13 @@ class ControlClient:
     def set_lock_head(self, head: str) -> None:
         """Hash of the newest tailnet lock message known here."""
         self._set_facts(replace(self._session.facts, lock_head=head))
+
+    def network_changed(self, addresses: frozenset[IPAddress], *, gained: bool) -> None:
+        """The host has these addresses now; ``gained``: some of them are new, so it is worth trying again."""
+        self._link.keep_from(addresses)
+        if gained:
+            self._session.network_gained(self._clock.monotonic())
+            self._driver.turn()
 
     def set_paused(self, paused: bool) -> None:
         """Stop talking to the server, or go on: SM-05."""
@@ -271,7 +299,10 @@ class ControlClient:
     async def _map(self, number: int, request: MapRequest) -> None:
         try:
             stream = controlcalls.map_stream(await self._link.connection(), request)
-            async for message in stream:
+            async for raw in stream:
+                message = self._strip.apply(raw)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("map_message", extra=kv(brings=_brings(message)))
                 for _ in self._session.map.prepare(message):
                     await asyncio.sleep(0)  # a map of thousands must not hold up everything else
                 now, wall = self._clock.monotonic(), self._clock.wall()
@@ -302,12 +333,25 @@ class ControlClient:
     def _one_off(self, change: MapChange) -> None:
         if change.ping is not None:
             self._pings.handle(change.ping)
+        if change.dial_plan is not None:
+            self._dial_plan.learn(self.server_url, change.dial_plan)
         if change.pop_browser_url and self._on_browse is not None:
             self._on_browse(change.pop_browser_url)
         if change.client_version is not None and self._on_client_version is not None:
             self._on_client_version(change.client_version)
         if change.exit_code is not None and self._on_exit is not None:
             self._on_exit(change.exit_code)
+
+
+def _brings(message: MapResponse) -> str:
+    """The fields of a map message that say something, with how much."""
+    found = []
+    for field in msgspec.structs.fields(MapResponse):
+        value = getattr(message, field.name)
+        if value:
+            count = len(value) if isinstance(value, tuple | dict) else 0
+            found.append(f"{field.encode_name}:{count}" if count else field.encode_name)
+    return ",".join(found) or "nothing"
 
 
 def _without_latency(net_info: NetInfo) -> NetInfo:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from meshd.base.errors import MeshdError, WireError
+from meshd.base.log import get_logger, kv
 from meshd.wire.control import (
     ZERO_NODE_KEY,
     MapRequest,
@@ -19,6 +20,8 @@ from meshd.wire.mapframe import KEEP_ALIVE_JSON, MapFrameReader
 
 if TYPE_CHECKING:
     from meshd.io.http.h2client import Exchange, H2Client
+
+log = get_logger(__name__)
 
 REGISTER_LIMIT = 1024 * 1024  # bytes of an answer to register
 UPDATE_LIMIT = 64 * 1024 * 1024  # some servers answer an update with a whole map, which is thrown away
@@ -42,11 +45,28 @@ async def register(client: H2Client, request: RegisterRequest) -> RegisterRespon
     """POST /machine/register. Waits as long as the server does. Raises MeshdError."""
     keys = [key for key in (request.old_node_key, request.node_key) if key != ZERO_NODE_KEY]
     headers = [("content-type", "application/json"), *(("ts-lb", key) for key in keys)]
+    log.debug(
+        "register_sent",
+        extra=kv(
+            new_key=request.old_node_key != ZERO_NODE_KEY,
+            with_auth_key=request.auth is not None,
+            followup=bool(request.followup),
+        ),
+    )
     exchange = _open(client, "/machine/register", headers, encode(request))
     try:
         await _accept(exchange, "the login")
-        body = await exchange.read_all(REGISTER_LIMIT)
-        return decode(RegisterResponse, body)
+        answer = decode(RegisterResponse, await exchange.read_all(REGISTER_LIMIT))
+        log.debug(
+            "register_answered",
+            extra=kv(
+                authorized=answer.machine_authorized,
+                key_expired=answer.node_key_expired,
+                page=bool(answer.auth_url),
+                error=answer.error[:ERROR_SHOWN],
+            ),
+        )
+        return answer
     except WireError as error:
         raise unreadable("login", error) from None
     except ConnectionError as error:

@@ -8,14 +8,19 @@ and a wrong key look the same from outside: the connection just ends.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
+from meshd.base.addr import IPAddress
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePrivate, MachinePublic
 from meshd.base.log import get_logger, kv
+from meshd.base.switch import switch
+from meshd.core.prefs import CONTROL_SYNONYMS
 from meshd.io.http.h1client import fetch
 from meshd.io.noise import ControlAddress, RecordError, connect_noise, control_address, not_control, open_stream
+from meshd.node.dialplan import DialPlan
 from meshd.wire.control import OverTLSPublicKey, decode
 from meshd.wire.earlypayload import EarlyPayloadReader
 
@@ -27,6 +32,7 @@ KEY_TIMEOUT = 15.0  # s for GET /key
 KEY_LIMIT = 64 * 1024  # bytes of its answer
 EARLY_TIMEOUT = 10.0  # s until the server has said something after the handshake
 PLAIN_AGAIN_AFTER = 120.0  # s; a connection that broke sooner may have been cut because it was plain HTTP
+_TEST_GUARD = "TS_PANIC_IF_HIT_MAIN_CONTROL"  # set by test suites, so that no test meets the public server
 _REFUSALS = ("control-noise-refused", "control-noise")
 
 log = get_logger(__name__)
@@ -35,8 +41,15 @@ log = get_logger(__name__)
 class ControlLink:
     """One coordination server. `connection` is what everything else asks for."""
 
-    def __init__(self, url: str, machine_private: MachinePrivate, version: int, clock: Clock) -> None:
+    def __init__(
+        self, url: str, machine_private: MachinePrivate, version: int, clock: Clock, plan: DialPlan | None = None
+    ) -> None:
+        """``plan`` has addresses to try before the server's name is resolved."""
         self.address: ControlAddress = control_address(url)
+        self._plan = plan if plan is not None else DialPlan()
+        self._local: IPAddress | None = None
+        self._tls_always = switch(os.environ, "TS_FORCE_NOISE_443")
+        self._forbidden = switch(os.environ, _TEST_GUARD) and self.address.url in CONTROL_SYNONYMS
         self._machine_private = machine_private
         self._version = version
         self._clock = clock
@@ -47,6 +60,12 @@ class ControlLink:
 
     async def connection(self) -> H2Client:
         """The open connection, or a new one. Raises MeshdError."""
+        if self._forbidden:
+            raise MeshdError(
+                f"not talking to {self.address.url}: {_TEST_GUARD} is set",
+                code="control-url",
+                hint="Name the server of the test with --login-server, or unset the variable.",
+            )
         async with self._lock:
             if self._client is None or not self._client.usable:
                 self._client = await self._connect()
@@ -57,6 +76,13 @@ class ControlLink:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def keep_from(self, addresses: frozenset[IPAddress]) -> None:
+        """The host has these addresses now; a connection from another one is dead, though nobody says so."""
+        local = self._local
+        if self._client is not None and local is not None and not local.is_loopback and local not in addresses:
+            log.info("control_connection_dropped", extra=kv(reason="this host's address is gone"))
+            self.close()
 
     async def _connect(self) -> H2Client:
         if self._key is not None:
@@ -89,9 +115,10 @@ class ControlLink:
             self._machine_private,
             key,
             self._version,
-            skip_plain=recent and self.address.https,
+            skip_plain=self._tls_always or (recent and self.address.https),
+            planned=self._plan.addresses(self.address.url),
         )
-        self._dialled_at = now
+        self._dialled_at, self._local = now, stream.local_address
         return await self._start_http(stream)
 
     async def _start_http(self, stream: NoiseStream) -> H2Client:
@@ -133,7 +160,9 @@ class ControlLink:
         address = self.address
         try:
             async with asyncio.timeout(KEY_TIMEOUT):
-                stream = await open_stream(address, address.port, tls=address.https, verify=True)
+                stream = await open_stream(
+                    address, address.port, tls=address.https, verify=True, planned=self._plan.addresses(address.url)
+                )
                 try:
                     headers = [("Host", address.authority), ("User-Agent", "meshd"), ("Connection", "close")]
                     answer = await fetch(stream, "GET", f"/key?v={self._version}", headers, limit=KEY_LIMIT)

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from meshd.base.errors import MeshdError
+from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.io.http.h1client import fetch
 from meshd.io.noise import ControlAddress, open_stream
 from meshd.wire.control import PingRequest, PingResponse, encode
+from meshd.wire.httpmessage import MessageResponse, read_request, write_response
 
 if TYPE_CHECKING:
     from meshd.node.controllink import ControlLink
@@ -110,32 +111,11 @@ class PingAnswerer:
 
 
 async def answer_c2n(payload: bytes) -> bytes:
-    """The calls that every node answers: /echo gives the body back, anything else is unknown.
-
-    ``payload`` is a serialized HTTP/1 request, the result a serialized response that ends with the data.
-    """
-    import h11
-
-    connection = h11.Connection(h11.SERVER)
-    path, body = "", bytearray()
+    """For a client that serves no calls: /echo gives the body back, so that the server sees us alive."""
     try:
-        connection.receive_data(payload)
-        connection.receive_data(b"")
-        while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-            if isinstance(event, h11.Request):
-                path = event.target.decode("ascii").partition("?")[0]
-            elif isinstance(event, h11.Data):
-                body += event.data
-            else:
-                break
-    except h11.RemoteProtocolError:
-        return _serialized(400, b"bad request")
-    if path == "/echo":
-        return _serialized(200, bytes(body))
-    return _serialized(400, b"unknown c2n path")
-
-
-def _serialized(status: int, body: bytes) -> bytes:
-    reason = "OK" if status == 200 else "Bad Request"
-    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
-    return head.encode() + body
+        request = read_request(payload)
+    except WireError:
+        return write_response(MessageResponse(400, b"bad request\n"))
+    if request.path == "/echo":
+        return write_response(MessageResponse(200, request.body))
+    return write_response(MessageResponse(400, b"unknown c2n path\n"))

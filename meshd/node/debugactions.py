@@ -8,18 +8,24 @@ from typing import Any
 import msgspec
 
 from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
 from meshd.core.controlknobs import control_knobs
+from meshd.io.tcpbreak import break_connections
 from meshd.node.backend import Backend
 from meshd.node.magicsock import MagicSock
 
+log = get_logger(__name__)
 JSON = dict[str, Any]
 
 
 class DebugActions:
     """``run`` by name."""
 
-    def __init__(self, backend: Backend, magicsock: MagicSock, netmap: Callable[[], JSON | None]) -> None:
+    def __init__(
+        self, backend: Backend, magicsock: MagicSock, netmap: Callable[[], JSON | None], state_directory: str
+    ) -> None:
         self._backend = backend
+        self._magicsock = magicsock
         self._netmap = netmap
         self._actions: dict[str, Callable[[bytes], Any]] = {
             "rebind": lambda _: magicsock.rebind(),
@@ -27,10 +33,17 @@ class DebugActions:
             "break-derp-conns": lambda _: magicsock.break_relays(),
             "break-tcp-conns": self._break_tcp,
             "force-netmap-update": lambda _: backend.apply(),
+            "derp-set-homeless": lambda _: magicsock.set_homeless(True),
+            "derp-unset-homeless": lambda _: magicsock.set_homeless(False),
+            "pick-new-derp": lambda _: magicsock.move_home(),
+            "force-prefer-derp": self._prefer_relay,
             "notify": self._notify,
+            "statedir": lambda _: state_directory,
             "control-knobs": lambda _: control_knobs(backend.netmap),
             "peer-disco-keys": self._disco_keys,
             "peer-relay-servers": lambda _: [],
+            "rotate-disco-key": self._rotate_disco,
+            "clear-netmap-cache": lambda _: backend.clear_netmap_cache(),
             "current-netmap": self._current_netmap,
         }
 
@@ -42,14 +55,31 @@ class DebugActions:
         return chosen(body)
 
     def _break_tcp(self, _: bytes) -> None:
-        raise MeshdError("TCP connection breaking not available on this platform", code="unsupported")
+        try:
+            count = break_connections()
+        except OSError:
+            raise MeshdError("TCP connection breaking not available on this platform", code="unsupported") from None
+        log.warning("tcp_connections_broken", extra=kv(count=count))
+
+    def _rotate_disco(self, _: bytes) -> None:
+        self._magicsock.rotate_disco()
+        self._backend.disco_key_changed()
 
     def _notify(self, body: bytes) -> None:
         try:
             notify = msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise MeshdError(str(error), code="invalid") from None
         self._backend.bus.send(notify)
+
+    def _prefer_relay(self, body: bytes) -> None:
+        try:
+            region = msgspec.json.decode(body, type=int)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise MeshdError(str(error), code="invalid") from None
+        if region and region not in self._magicsock.relays.regions:
+            raise MeshdError(f"there is no relay region {region}", code="invalid")
+        self._magicsock.prefer_relay(region)
 
     def _disco_keys(self, _: bytes) -> JSON:
         netmap = self._backend.netmap

@@ -31,8 +31,11 @@ class RelayEvents(Protocol):
     def relay_changed(self, region: int, is_open: bool) -> None:
         """A connection was opened or lost."""
 
-    def take_relayed(self, region: int) -> bytes:
-        """SendPacket frames that wait for the region."""
+    def relay_health_changed(self) -> None:
+        """A relay reports another problem about itself, or none any more: see ``health``."""
+
+    def take_relayed(self, region: int, limit: int = 0) -> bytes:
+        """SendPacket frames that wait for the region; with a limit about so many bytes, until there are none."""
 
 
 class RelayLinks:
@@ -125,6 +128,14 @@ class RelayLinks:
         link = self._links.get(region)
         return link.last_error if link is not None and not link.is_open else ""
 
+    def tls_errors(self) -> dict[str, str]:
+        """Why TLS to relays failed, by host name."""
+        return {
+            link.region.derp_nodes[0].host: link.last_error
+            for link in self._links.values()
+            if link.tls_failed and link.region.derp_nodes
+        }
+
     def link_changed(self) -> None:
         """The network changed: connections whose local address is gone close, the others are probed."""
         for link in list(self._links.values()):
@@ -201,11 +212,12 @@ class RelayLinks:
             _log.warning("relay_reports_problem", extra=kv(derp=region, reason=change.text))
         elif self.health.pop(region, None) is not None:
             _log.info("relay_reports_healthy", extra=kv(derp=region))
+        self._events.relay_health_changed()
 
     def link_changed_state(self, region: int, is_open: bool) -> None:
         if not is_open:
             self.health.pop(region, None)
         self._events.relay_changed(region, is_open)
 
-    def link_take(self, region: int) -> bytes:
-        return self._events.take_relayed(region)
+    def link_take(self, region: int, limit: int = 0) -> bytes:
+        return self._events.take_relayed(region, limit)

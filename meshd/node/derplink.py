@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -22,6 +23,9 @@ from meshd.io.tlsstream import TlsProtocol
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 5.0
 DEMAND_S = 60.0  # how long a packet for a region justifies trying to reach it
+WRITE_BYTES = 64 * 1024  # of frames; small enough to come from and go back to the process's own memory
+WRITES_PER_TURN = 4
+UNSENT_BYTES = 256 * 1024  # what the kernel takes beyond what is on its way: the rest waits where it can be dropped
 QUEUE_PACKETS = 32  # handshakes and disco that wait for the connection
 
 _log = get_logger(__name__)
@@ -40,7 +44,7 @@ class LinkOwner(Protocol):
 
     def link_changed_state(self, region: int, is_open: bool) -> None: ...
 
-    def link_take(self, region: int) -> bytes: ...
+    def link_take(self, region: int, limit: int = 0) -> bytes: ...
 
 
 class RelayLink:
@@ -60,6 +64,8 @@ class RelayLink:
         self.region = region
         self.last_wanted = 0.0
         self.last_error = ""
+        self.tls_failed = False
+        """The last attempt got as far as TLS, and failed there."""
         self._loop = loop
         self._clock = clock
         self._key = key
@@ -139,13 +145,16 @@ class RelayLink:
         return sent
 
     def flush(self) -> None:
-        """Send what the data plane has for this region, as one write."""
-        if self._client is None or not self.is_open or (self._protocol is not None and self._protocol.paused):
-            return
-        frames = self._owner.link_take(self.region.id)
-        if frames:
+        """Send what the data plane has for this region, as long as the connection takes it."""
+        for _ in range(WRITES_PER_TURN):
+            if self._client is None or not self.is_open or (self._protocol is not None and self._protocol.paused):
+                return
+            frames = self._owner.link_take(self.region.id, WRITE_BYTES)
+            if not frames:
+                return
             self._client.send_frames(frames, self._clock.monotonic())
             self._send_pending()
+        self._loop.call_soon(self.flush)  # what comes in has its turn, too
 
     def _send_pending(self) -> None:
         if self._client is not None and self._protocol is not None and (data := self._client.data_to_send()):
@@ -161,6 +170,7 @@ class RelayLink:
                     lost = await self._connect()
             except (OSError, MeshdError) as error:
                 self.last_error = getattr(error, "message", "") or str(error) or "no answer in time"
+                self.tls_failed = getattr(error, "code", "") == "tls"
             else:
                 self.last_error = await lost
             self._drop_connection()
@@ -204,6 +214,8 @@ class RelayLink:
             ),
         )
         self._local = dialled.sock.getsockname()[0]
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            dialled.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._protocol = protocol
         await self._loop.create_connection(lambda: protocol, sock=dialled.sock)
         protocol.direct = dialled.sock
@@ -259,7 +271,7 @@ class RelayLink:
     def _ready(self) -> None:
         assert self._client is not None
         now = self._clock.monotonic()
-        self.last_error = ""
+        self.last_error, self.tls_failed = "", False
         _log.info("relay_up", extra=kv(derp=self.region.id, home=self._home))
         for destination, packet in self._queue:
             self._client.send_packet(destination, packet, now)

@@ -23,11 +23,13 @@ class Opened(NamedTuple, Generic[PeerT]):
 
 
 class DiscoChannel(Generic[PeerT]):
-    """The disco key is made at start and never stored: a new one tells peers that this process is new."""
+    """The disco key is new in every process, which tells peers that our sessions are gone. Only a process that may
+    be unable to announce a key takes over the ``private`` one that its peers know."""
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
+    def __init__(self, random: Callable[[int], bytes], private: DiscoPrivate | None = None) -> None:
         self._random = random
-        private = DiscoPrivate.generate(random)
+        private = private or DiscoPrivate.generate(random)
+        self.private = private
         self.public = private.public()
         self.peers: DiscoMap[PeerT] = DiscoMap(private)
         self.dropped: Counter[str] = Counter()

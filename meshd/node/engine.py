@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 from meshd.base.addr import AddrPort, IPAddress
@@ -54,7 +54,7 @@ from meshd.wire.wireguard import MESSAGE_TRANSPORT, message_type
 
 EVENTS_PER_TURN = 256
 if TYPE_CHECKING:
-    from meshd._fast.filter import Filter
+    from meshd.core.filterprogram import CompiledRule
 
 _UNUSED = EnginePeerStatus(0, 0, None, in_engine=False)
 SERVICE_ADDRESSES: tuple[IPAddress, ...] = (SERVICE_V4, SERVICE_V6)  # answered inside this daemon
@@ -133,10 +133,15 @@ class Engine:
         """Our addresses in the network: the source of our pings, and what answers pings without a TUN device."""
         self.pings.own_addresses = tuple(addresses)
 
-    def set_filter(self, program: Filter, *, shields_up: bool = False) -> None:
-        """What peers may send us; ``shields_up`` is the reason given to those who are refused."""
+    def set_filter(
+        self, rules: Sequence[CompiledRule], local: Sequence[tuple[bytes, int]], *, shields_up: bool = False
+    ) -> None:
+        """What peers may send us, and at which prefixes; see ``_fast.filter.Filter``.
+
+        Costs what differs from the last call. ``shields_up`` is the reason given to those who are refused.
+        """
         self._shields_up = shields_up
-        self._plane.set_filter(program)
+        self._plane.set_rules(rules, local)
 
     def update_peer(self, config: PeerConfig) -> None:
         """Add a peer, or change the one with this key. ValueError: the key is our own."""
@@ -149,17 +154,25 @@ class Engine:
             self._routes.replace(peer.index, (), config.allowed_ips)
             if config.jailed:
                 self._plane.set_jailed(peer.index, True)
+            if config.masquerade:
+                self._masquerade(peer)
             self._apply_keepalive(peer, 0)
             return
         old, peer.config = peer.config, config
         self._routes.replace(peer.index, old.allowed_ips, config.allowed_ips)
         if old.jailed != config.jailed:
             self._plane.set_jailed(peer.index, config.jailed)
+        if old.masquerade != config.masquerade:
+            self._masquerade(peer)
         if old.disco_key is not None and old.disco_key != config.disco_key and peer.tunnel is not None:
             log.debug("peer_restarted", extra=kv(peer=peer.key))
             peer.tunnel.restart(self._clock.monotonic())
             self._settle(peer)
         self._apply_keepalive(peer, old.keepalive_s)
+
+    def _masquerade(self, peer: EnginePeer) -> None:
+        pairs = [(own.packed, shown.packed) for own, shown in peer.config.masquerade]
+        self._plane.set_masquerade(peer.index, pairs)
 
     def remove_peer(self, key: NodePublic) -> None:
         """Forget a peer; an unknown key is ignored."""
@@ -216,6 +229,11 @@ class Engine:
         """Refused handshake messages and dropped packets by reason."""
         return dict(self._drops)
 
+    def peer_drops(self) -> dict[NodePublic, dict[str, int]]:
+        """Packets to and from each peer that were lost, by reason; peers without any are left out."""
+        lost = ((peer.key, self._plane.peer_drops(peer.index)) for peer in self._peers.values())
+        return {key: reasons for key, reasons in lost if reasons}
+
     async def ping_tsmp(self, key: NodePublic, destination: IPAddress, timeout_s: float = 10.0) -> TunnelPong | None:
         """Ping the daemon at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
         peer = self._peers.get(key)
@@ -225,6 +243,19 @@ class Engine:
         """Ping the host at ``destination`` through the tunnel of ``key``. None: no answer, or no such peer."""
         peer = self._peers.get(key)
         return await self.pings.icmp(peer.index, destination, timeout_s) if peer is not None else None
+
+    def greet(self, key: NodePublic) -> None:
+        """Begin a handshake with a peer although there is nothing to send: it may still hold a session that an
+        earlier process had. No-op for an unknown peer."""
+        peer = self._peers.get(key)
+        tunnel = self._tunnel(peer) if peer is not None else None
+        if peer is not None and tunnel is not None:
+            tunnel.initiate(self._clock.monotonic())
+            self._settle(peer)
+
+    def connected_peers(self) -> list[NodePublic]:
+        """The peers with which there is a session that can be used."""
+        return [peer.key for peer in self._used if peer.tunnel is not None and peer.tunnel.current is not None]
 
     # -- from the network
 
@@ -336,9 +367,9 @@ class Engine:
 
     def _forget_tunnel(self, peer: EnginePeer) -> None:
         self._timers.disarm(peer)
-        peer.waiting = None
+        self._give_up_waiting(peer)
         if peer.tunnel is not None:
-            peer.tunnel.close()
+            peer.tunnel.end()
             del self._by_tunnel[peer.tunnel]
             peer.tunnel = None
         self._plane.clear_sessions(peer.index)
@@ -385,7 +416,9 @@ class Engine:
             case SendKeepalive():
                 self._plane.send_keepalive(peer.index)
             case FlushStaged():
-                self._plane.send_staged(peer.index, effect.packets)
+                unsent = len(effect.packets) - self._plane.send_staged(peer.index, effect.packets)
+                if unsent:
+                    self._drop("staged_unsent", unsent)
             case ClearSessions():
                 self._plane.clear_sessions(peer.index)
             case AllowActive():
@@ -399,8 +432,7 @@ class Engine:
                     self._plane.send_packet(peer.index, packet)
                 self.hooks.session(peer.key)
             case HandshakeGaveUp():
-                peer.waiting = None
-                self._drop("staged_given_up", effect.dropped)
+                self._give_up_waiting(peer)
                 log.debug("handshake_gave_up", extra=kv(peer=peer.key, dropped=effect.dropped))
             case _:
                 assert_never(effect)
@@ -434,6 +466,11 @@ class Engine:
 
     def _stamp(self, peer_public: bytes) -> bytes:
         return self._stamps.next(peer_public, self._clock.wall())
+
+    def _give_up_waiting(self, peer: EnginePeer) -> None:
+        if peer.waiting:
+            self._drop("own_packet_without_session", len(peer.waiting))
+        peer.waiting = None
 
     def _drop(self, reason: str, count: int = 1) -> None:
         self._drops[reason] = self._drops.get(reason, 0) + count

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.base.addr import AddrPort, IPPrefix
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix
 from meshd.base.keys import DiscoPublic, NodePublic
 from meshd.core.handshakequeue import Source
 from meshd.core.tunnel import Tunnel
@@ -21,7 +21,8 @@ MAX_WAITING_PACKETS = 16  # packets of our own that wait for a session, per peer
 class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     """A peer as the netmap wants it. ``keepalive_s`` 0 = no persistent keepalive.
 
-    A changed ``disco_key`` means that the peer's process restarted and lost its sessions.
+    A changed ``disco_key`` means that the peer's process restarted and lost its sessions. ``masquerade``: pairs of
+    our own address and the one by which the peer knows us instead, at most one a family.
     """
 
     node_key: NodePublic
@@ -29,6 +30,7 @@ class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     disco_key: DiscoPublic | None = None
     jailed: bool = False
     keepalive_s: int = 0
+    masquerade: tuple[tuple[IPAddress, IPAddress], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class HandshakeDesk:
     def set_context(self, context: TunnelContext | None) -> None:
         """The identity to answer as; what waits for another one is dropped."""
         self._context = context
+        if self._queue:
+            self._drops["identity_changed"] = self._drops.get("identity_changed", 0) + len(self._queue)
         self._queue = None
         if context is not None:
             self._queue = HandshakeQueue(context.identity.public, context.random, self._drops)
@@ -88,6 +90,8 @@ class HandshakeDesk:
             handshakes += 1
             if (tunnel := self._message(item)) is not None:
                 self._accepted(tunnel, item.source, len(item.data))
+            elif self._queue is not None:
+                self._queue.failed(item.source, self._monotonic())
         if self._queue:
             self._scheduled = True
             self._loop.call_soon(self._work)

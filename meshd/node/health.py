@@ -1,128 +1,82 @@
-"""What is wrong with this node right now, in words for the user.
-
-Each problem has a code; setting the same code again replaces its text, clearing removes it. Some problems show only
-once they have lasted: most of them pass by themselves.
-"""
+"""The health of the running node: the problems of `meshd.core.health` on the event loop and the system's clocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from meshd.base.gotime import format_time
+from meshd.base.clock import Clock
+from meshd.core.health import Health, HealthEffect
+from meshd.core.healthcheck import HealthView
+from meshd.core.warnables import warnable
+from meshd.io.driver import Driver
+from meshd.wire.control import DisplayMessage
 
 JSON = dict[str, Any]
 
 
-class Warnable(NamedTuple):
-    """What is known of a problem before it happens."""
+class NodeHealth:
+    """``changed`` is called when what shows is different, ``view`` to have a fresh look at the node."""
 
-    title: str
-    severity: str = "medium"
-    impacts_connectivity: bool = False
-    delay_s: float = 0.0
-    depends_on: tuple[str, ...] = ()
-
-
-WARNABLES = {
-    "wantrunning-false": Warnable("Mesh off", "low"),
-    "login-state": Warnable("Logged out", depends_on=("wantrunning-false",)),
-    "not-in-map-poll": Warnable("Out of sync", delay_s=8 * 60.0, depends_on=("network-status",)),
-    "state-store-health": Warnable("State store failed to initialize", "high"),
-    "control": Warnable("Coordination server unreachable"),
-    "control-health": Warnable("Coordination server reports an issue"),
-    "refused-peers": Warnable("Peers refused"),
-    "router": Warnable("Routes could not be set", impacts_connectivity=True),
-    "host": Warnable("Host configuration issue"),
-    "start": Warnable("Could not start", "high", impacts_connectivity=True),
-}
-"""By code; names, severities and delays are those that existing clients know, where they know the problem."""
-
-_ENDS_ALL = ("wantrunning-false", "login-state")  # with one of these, what the network does is not worth telling
-_NETWORK = frozenset({"not-in-map-poll"})
-
-
-class _Problem:
-    __slots__ = ("since", "text", "timer")
-
-    def __init__(self, text: str, since: float) -> None:
-        self.text = text
-        self.since = since
-        self.timer: asyncio.TimerHandle | None = None
-
-
-class Health:
-    """The current problems, in the order in which they appeared. ``changed`` is called when what shows changed."""
-
-    def __init__(self, changed: Callable[[], None], wall: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock, changed: Callable[[], None], view: Callable[[], HealthView]) -> None:
+        self._clock = clock
         self._changed = changed
-        self._wall = wall
-        self._problems: dict[str, _Problem] = {}
+        self._view = view
+        self._health = Health()
+        self._driver = Driver(asyncio.get_running_loop(), clock, self._health, self._execute)
+        self._wanted_since: float | None = None
+        self._poll_ended_at: float | None = None
+        self._in_poll = False
+        self._fake_error = os.environ.get("TS_DEBUG_FAKE_HEALTH_ERROR", "")
 
     def set(self, code: str, text: str | None) -> None:
         """Raise, reword or (with None or "") clear a problem."""
-        known = self._problems.get(code)
-        if not text:
-            if known is not None:
-                del self._problems[code]
-                if known.timer is None:
-                    self._changed()
-                else:
-                    known.timer.cancel()
-            return
-        if known is not None:
-            before, known.text = known.text, text
-            if before != text and known.timer is None:
-                self._changed()
-            return
-        problem = self._problems[code] = _Problem(text, self._wall())
-        delay = _warnable(code).delay_s
-        if delay:
-            problem.timer = asyncio.get_running_loop().call_later(delay, self._lasted, problem)
+        if text:
+            args = {warnable(code).argument: text}
+            self._health.set(code, args, self._clock.monotonic(), self._clock.wall())
         else:
-            self._changed()
+            self._health.clear(code)
+        self._driver.turn()
 
-    def _lasted(self, problem: _Problem) -> None:
-        problem.timer = None
-        self._changed()
+    def set_messages(self, messages: Mapping[str, DisplayMessage]) -> None:
+        """What the coordination server has to say, by id."""
+        self._health.set_messages(messages)
+        self._driver.turn()
 
-    def _shown(self) -> list[tuple[str, _Problem]]:
-        stopped = any(code in self._problems for code in _ENDS_ALL)
-        return [
-            (code, problem)
-            for code, problem in self._problems.items()
-            if problem.timer is None and not (stopped and code in _NETWORK)
-        ]
+    def look(self) -> None:
+        """Have a fresh look at the node."""
+        now = self._clock.monotonic()
+        view = self._view()
+        if not view.want_running:
+            self._wanted_since = None
+        elif self._wanted_since is None:
+            self._wanted_since = now
+        if self._in_poll and not view.in_map_poll:
+            self._poll_ended_at = now
+        self._in_poll = view.in_map_poll
+        view.wanted_since, view.poll_ended_at = self._wanted_since, self._poll_ended_at
+        view.fake_error = self._fake_error
+        self._health.check(view, now, self._clock.wall())
+        self._driver.turn()
+
+    def is_broken(self, code: str) -> bool:
+        """Whether a problem is there, told or not."""
+        return self._health.is_broken(code)
 
     def texts(self) -> list[str]:
-        return [problem.text for _, problem in self._shown()]
+        return self._health.texts()
 
     def warnings(self) -> dict[str, JSON]:
         """For the notify bus: code to description."""
-        return {code: _json(code, problem) for code, problem in self._shown()}
+        return self._health.warnings()
 
     def close(self) -> None:
-        for problem in self._problems.values():
-            if problem.timer is not None:
-                problem.timer.cancel()
+        self._driver.close()
 
-
-def _warnable(code: str) -> Warnable:
-    return WARNABLES.get(code) or Warnable(code.replace("-", " "))
-
-
-def _json(code: str, problem: _Problem) -> JSON:
-    kind = _warnable(code)
-    shown: JSON = {
-        "WarnableCode": code,
-        "Severity": kind.severity,
-        "Title": kind.title,
-        "Text": problem.text,
-        "BrokenSince": format_time(problem.since),
-    }
-    if kind.depends_on:
-        shown["DependsOn"] = list(kind.depends_on)
-    if kind.impacts_connectivity:
-        shown["ImpactsConnectivity"] = True
-    return shown
+    def _execute(self, effect: HealthEffect) -> None:
+        if effect is HealthEffect.CHANGED:
+            self._changed()
+        else:
+            self.look()

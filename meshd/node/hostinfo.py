@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
+
+from meshd.base.addr import IPPrefix
 from meshd.base.version import long_version
-from meshd.wire.control import Hostinfo
+from meshd.core.prefs import UNRESOLVED_EXIT_NODE, Prefs
+from meshd.wire.control import Hostinfo, Service
 
 _GO_ARCH = {
     "x86_64": "amd64",
@@ -47,6 +51,7 @@ def build_hostinfo(
     *,
     userspace: bool = False,
     userspace_router: bool = False,
+    state_encrypted: bool = False,
     root: Path = Path("/"),
     environ: Mapping[str, str] | None = None,
 ) -> Hostinfo:
@@ -72,7 +77,33 @@ def build_hostinfo(
         go_arch=_GO_ARCH.get(system.machine, system.machine),
         userspace=userspace,
         userspace_router=userspace_router,
+        state_encrypted=state_encrypted,
     )
+
+
+def by_prefs(described: Hostinfo, prefs: Prefs) -> Hostinfo:
+    """``described`` with what the server is told of the preferences (PP-10), each list in order and without doubles.
+
+    An exit node that has not been found yet is nobody else's business.
+    """
+    found = prefs.exit_node_id != UNRESOLVED_EXIT_NODE
+    return msgspec.structs.replace(
+        described,
+        routable_ips=tuple(str(route) for route in sorted(set(prefs.routes()), key=_route_order)),
+        request_tags=tuple(sorted(set(prefs.advertise_tags or ()))),
+        shields_up=prefs.shields_up,
+        exit_node_id=prefs.exit_node_id if found else "",
+    )
+
+
+def _route_order(route: IPPrefix) -> tuple[int, bytes, int]:
+    return route.version, route.network_address.packed, route.prefixlen
+
+
+def with_extras(described: Hostinfo, *, push_token: str, egg: bool) -> Hostinfo:
+    """What only programs of this host can know: PP-12, PP-14."""
+    services = (*described.services, Service(proto="egg", port=1)) if egg else described.services
+    return msgspec.structs.replace(described, push_device_token=push_token, services=services)
 
 
 def _os_release(root: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -16,12 +16,13 @@ from meshd.base.keys import LockPrivate
 from meshd.base.ranges import DERP_MAGIC_IP
 from meshd.core import exitnode
 from meshd.core.candidate import Quality
+from meshd.core.dnscompile import OSConfig
 from meshd.core.filtermatches import filter_matches
 from meshd.core.node import Node
 from meshd.core.path import PathChange
-from meshd.host.resolvconf import read_resolv_conf
+from meshd.host.resolvconf import host_resolvers
 from meshd.node.backend import Backend
-from meshd.node.dnsquery import query_json
+from meshd.node.dnsresolver import NodeResolver
 from meshd.node.magicsock import MagicSock
 from meshd.node.probes import peer_for
 from meshd.node.relaycheck import region_report
@@ -48,8 +49,19 @@ class HostChecks(Protocol):
 class Inspection:
     """The reading half of a node's service that needs neither tunnel nor counters."""
 
-    def __init__(self, backend: Backend, magicsock: MagicSock, clock: Clock, host: HostChecks) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        magicsock: MagicSock,
+        clock: Clock,
+        host: HostChecks,
+        resolver: NodeResolver,
+        base_dns: Callable[[], OSConfig] = host_resolvers,
+    ) -> None:
+        """``base_dns`` tells what the host's resolver would be without us."""
+        self._base_dns = base_dns
         self._backend = backend
+        self._resolver = resolver
         self._magicsock = magicsock
         self._clock = clock
         self._host = host
@@ -103,17 +115,22 @@ class Inspection:
         return found
 
     def os_dns(self) -> JSON:
+        """What the system has without us: used for names that nobody else is in charge of."""
         try:
-            found = read_resolv_conf()
-        except OSError as error:
-            raise MeshdError(f"reading the DNS configuration of this system: {error.strerror}") from None
-        return {"Nameservers": list(found.nameservers), "SearchDomains": list(found.search), "MatchDomains": []}
+            found = self._base_dns()
+        except MeshdError as error:
+            raise MeshdError(f"reading the DNS configuration of this system: {error.message}") from None
+        return {
+            "Nameservers": [str(server) for server in found.nameservers],
+            "SearchDomains": list(found.search_domains),
+            "MatchDomains": list(found.match_domains),
+        }
 
     async def relay_report(self, region: str) -> JSON:
         return await region_report(self._magicsock.relays, region, self._magicsock.netcheck)
 
     async def dns_query(self, name: str, kind: str) -> JSON:
-        return await query_json(self._backend.netmap, name, kind)
+        return await self._resolver.query_json(name, kind)
 
     def path_changes(self, ip: IPAddress) -> list[JSON]:
         netmap = self._backend.netmap
@@ -154,12 +171,21 @@ class Inspection:
             report.region_latency if report is not None else {},
             self._suggested,
             secrets.choice,
+            self._backend.authority.allowed_exit_nodes(),
         )
         self._suggested = node.stable_id if node is not None else ""
         return _suggestion(node)
 
+    def _suggested_id(self) -> str:
+        """The suggestion, or the last one while there can be none."""
+        try:
+            return str(self.suggest_exit_node()["ID"])
+        except MeshdError:
+            return self._suggested
+
     def check_ip_forwarding(self) -> str:
-        return self._host.forwarding_problem(list(self._backend.prefs.advertise_routes or ()))
+        # Clients ask before they advertise: what counts is what the routes may be, not what they are.
+        return self._host.forwarding_problem(["0.0.0.0/0", "::/0"])
 
     def check_udp_gro(self) -> str:
         return self._host.udp_gro_problem()

@@ -14,24 +14,28 @@ from collections.abc import Awaitable, Callable, Iterable
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
-from meshd.base.keys import DiscoPublic, NodePrivate, NodePublic
+from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.base.ranges import DERP_MAGIC_IP
 from meshd.core.derpclient import PacketsReceived, PeerGone
-from meshd.core.endpoints import Endpoint, local_candidates
+from meshd.core.endpoints import Endpoint, local_candidates, thin_out
+from meshd.core.healthcheck import RelayView
 from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
 from meshd.core.path import PathChange
 from meshd.core.relayadapter import net_info, relay_map
 from meshd.core.relaymap import RelayMap, RelayRegion
 from meshd.io.interfaces import local_addresses as read_local_addresses
+from meshd.io.mark import bound_device
 from meshd.io.relaydial import measure_https
 from meshd.io.udp import UdpSockets, open_udp_sockets
+from meshd.node.boundcheck import bound_check
 from meshd.node.callqueue import CallQueue
 from meshd.node.derp import RelayLinks
 from meshd.node.discoping import DiscoPings
 from meshd.node.netprobe import NetProber
 from meshd.node.ownendpoints import OwnEndpoints
+from meshd.node.pathswitches import NOTHING_FORBIDDEN, PathSwitches
 from meshd.node.pathtypes import PathPeer, PathPlane, PathStatus, PingOutcome
 from meshd.node.peerpaths import PeerPath, PeerPaths
 from meshd.wire import disco, stun
@@ -79,6 +83,7 @@ class MagicSock:
         links: RelayLinks | None = None,
         reopen: Callable[[int], UdpSockets] | None = None,
         measure: Callable[[RelayRegion], Awaitable[float]] | None = None,
+        switches: PathSwitches = NOTHING_FORBIDDEN,
     ) -> None:
         self.sockets = sockets
         self.control_connected = True
@@ -92,7 +97,13 @@ class MagicSock:
         self._on_handshake = on_handshake
         self._on_relays = on_relays
         self._local_addresses = local_addresses
-        self._reopen = reopen or (lambda port: open_udp_sockets(port, mark=mark))
+        self._switches = switches
+        self._only_tcp = False
+        self._background_stun = False
+        per_port = sockets.per_port
+        self._reopen = reopen or (lambda port: open_udp_sockets(port, mark=mark, per_port=per_port))
+        self._mark = mark
+        self._measure = measure or (lambda region: measure_https(region, mark=mark))
         self._private: NodePrivate | None = None
         self._relays = RelayMap()
         self._home = HomeRelay(int.from_bytes(random(4), "big"))
@@ -103,18 +114,47 @@ class MagicSock:
             lambda: self.sockets,
             self,
             random=random,
-            measure=measure or (lambda region: measure_https(region, mark=mark)),
+            measure=self._measure,
         )
         self._endpoints = OwnEndpoints(
-            loop, clock, lambda: self.sockets, local_addresses, self._endpoints_changed, fixed_port=fixed_port
+            loop,
+            clock,
+            lambda: self.sockets,
+            self._told_addresses,
+            self._endpoints_changed,
+            fixed_port=fixed_port,
         )
-        self._paths = PeerPaths(plane, loop, clock, self, random=random, peer_index=peer_index)
+        self._paths = PeerPaths(
+            plane,
+            loop,
+            clock,
+            self,
+            random=random,
+            peer_index=peer_index,
+            relays_only=switches.relays_only,
+            pong_delay_v4_s=switches.pong_delay_v4_s,
+        )
+        self._endpoints.set_configured(switches.pretended)
         self._calls = CallQueue(loop, self._endpoints, self._send_call, self._prober.start)
         self._restun: asyncio.TimerHandle | None = None
         self._pings = DiscoPings(loop, clock, self._paths)
         self._regions_used: set[int] = set()
         self._told: tuple[object, ...] | None = None
+        self._firewall_mode = ""
+        self._preferred_relay = 0
         self._known_addresses = local_candidates(local_addresses())
+        self._device = bound_device()
+
+    def set_static_endpoints(self, addresses: tuple[AddrPort, ...]) -> None:
+        """Addresses under which this node can be reached although it cannot find that out."""
+        self._endpoints.set_configured((*addresses, *self._switches.pretended))
+
+    def _told_addresses(self) -> Iterable[IPAddress]:
+        """The addresses of our interfaces, as far as peers are told of them."""
+        if self._switches.omit_local:
+            return ()
+        addresses = self._local_addresses()
+        return addresses if self._switches.all_v6 else thin_out(addresses)
 
     # -- configuration -------------------------------------------------------------------------------
 
@@ -122,6 +162,23 @@ class MagicSock:
     def disco_public(self) -> DiscoPublic:
         """Names this process, and this stretch of having a private key, to peers; control must be told."""
         return self._paths.disco.public
+
+    @property
+    def disco_private(self) -> DiscoPrivate:
+        return self._paths.disco.private
+
+    def adopt_disco(self, private: DiscoPrivate) -> None:
+        """Go on with the disco key of an earlier process. Before the first peer; nothing happens afterwards."""
+        self._paths.adopt_disco(private)
+
+    def rotate_disco(self) -> None:
+        """Take a new disco key and look for our addresses again; control must be told of the key."""
+        self._paths.rotate_disco()
+        self.restun()
+
+    def last_addresses(self) -> dict[NodePublic, AddrPort]:
+        """Where peers were last reached directly."""
+        return self._paths.addresses()
 
     @property
     def home_relay(self) -> int:
@@ -140,6 +197,21 @@ class MagicSock:
     def live_relays(self) -> int:
         """How many relays are connected."""
         return len(self._links.open_regions())
+
+    def relay_view(self) -> RelayView:
+        """What there is to know of relays and sockets for the health of the node."""
+        home = self._home.region
+        addresses = [ip for ip in self._known_addresses if not ip.is_loopback]
+        return RelayView(
+            home=home,
+            connected=self._links.is_open(home),
+            heard_at=self._links.last_frame_at(home),
+            names={number: region.name for number, region in self._relays.regions.items()},
+            problems=self._links.health,
+            tls_errors=self._links.tls_errors(),
+            network_up=bool(addresses) or self._switches.network_up,
+            udp4_bound=self.sockets.v4 is not None,
+        )
 
     def relay_code(self, region: int) -> str:
         """The short name of a region, empty for none."""
@@ -172,7 +244,7 @@ class MagicSock:
 
     def set_derp_map(self, wire: DERPMap | None) -> None:
         """The relays to use. Home is chosen at once when there is one, else with the first answer."""
-        relays = relay_map(wire)
+        relays = relay_map(wire) if self._switches.relays is None else self._switches.relays
         if relays == self._relays:
             return
         self._relays = relays
@@ -183,6 +255,25 @@ class MagicSock:
         if home_changed:
             self._home_changed()
         self._endpoints.schedule()
+        if self._private is not None:
+            self._prober.start(full=True)
+
+    def set_background_stun(self, on: bool) -> None:
+        """Ask STUN servers although there is no traffic, as the network wants, or not."""
+        if on != self._background_stun:
+            self._background_stun = on
+            self.path_idle()
+            if on and not self._prober.running:
+                self._arm_restun()
+
+    def set_only_tcp(self, on: bool) -> None:
+        """Send nothing over UDP, as the network wants: all goes through relays, over TCP."""
+        if on == self._only_tcp:
+            return
+        self._only_tcp = on
+        self._paths.set_relays_only(on or self._switches.relays_only)
+        self._prober.set_silent(on)
+        self._paths.reset_all()
         if self._private is not None:
             self._prober.start(full=True)
 
@@ -215,7 +306,8 @@ class MagicSock:
 
     def send_to(self, address: AddrPort, datagram: bytes) -> None:
         """Send straight to an address (cookie replies)."""
-        self.sockets.send(datagram, address)
+        if not self._only_tcp:
+            self.sockets.send(datagram, address)
 
     def peer_active(self, key: NodePublic) -> None:
         """The data plane saw first traffic with a peer: keep its path alive from now on."""
@@ -255,6 +347,8 @@ class MagicSock:
                 self._prober.start()
 
     def _send_udp(self, peer: PeerPath, address: AddrPort, data: bytes) -> bool:
+        if self._only_tcp:
+            return False
         code = self.sockets.send(data, address)
         if code in _UNREACHABLE and peer.path.best is not None and peer.path.best.address == address:
             peer.path.send_failed(address, self._clock.monotonic())
@@ -282,6 +376,24 @@ class MagicSock:
             latency_s=path.best.latency_s if path.best is not None else 0.0,
         )
 
+    def debug_state(self) -> dict[str, object]:
+        """Sockets, endpoints, relays and the paths to peers that were used, for people."""
+        return {
+            "PortV4": self.sockets.port_v4,
+            "PortV6": self.sockets.port_v6,
+            "OnlyTCP": self._only_tcp,
+            "Endpoints": [f"{endpoint.addr} {endpoint.kind.name}" for endpoint in self._endpoints.current],
+            "HomeRelay": self._home.region,
+            "OpenRelays": self._links.open_regions(),
+            "DiscoKey": self.disco_public.text(),
+            "DiscoDrops": self.disco_drops(),
+            "Paths": {
+                key.text(): {"Address": status.address, "Relay": status.relay, "Active": status.active}
+                for key in self._paths.used()
+                if (status := self.status(key)) is not None
+            },
+        }
+
     def path_changes(self, key: NodePublic) -> list[PathChange]:
         """The debug log of a peer's path."""
         peer = self._paths.get(key)
@@ -297,9 +409,13 @@ class MagicSock:
             raise MeshdError("no such peer", code="not_found")
         return await self._pings.ping(peer, size)
 
-    async def netcheck(self) -> Report:
-        """A full network check now."""
-        return await self._prober.report()
+    async def netcheck(self, bound: tuple[IPAddress | None, int] | None = None) -> Report:
+        """A full network check now, over the sockets of the mesh or over others that are ``bound`` so."""
+        if bound is None:
+            return await self._prober.report()
+        return await bound_check(
+            self._relays, *bound, clock=self._clock, random=self._random, measure=self._measure, mark=self._mark
+        )
 
     @property
     def last_report(self) -> Report | None:
@@ -318,7 +434,8 @@ class MagicSock:
         forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them.
         """
         before, self._known_addresses = self._known_addresses, local_candidates(self._local_addresses())
-        if set(before) - set(self._known_addresses):
+        device, self._device = self._device, bound_device()
+        if set(before) - set(self._known_addresses) or device != self._device:
             self.rebind()
         elif self._private is not None:
             if before != self._known_addresses:
@@ -329,6 +446,28 @@ class MagicSock:
         """Check the network now."""
         self._prober.start()
 
+    def prefer_relay(self, region: int) -> None:
+        """Make a region home whenever it answers, until this process ends; 0 for no preference."""
+        self._preferred_relay = region
+        self._prober.start(full=True)
+
+    def move_home(self) -> None:
+        """Another home relay, until the next check. MeshdError when there is no other."""
+        if not self._home.move():
+            raise MeshdError("too few regions", code="invalid")
+        self._home_changed()
+
+    def set_homeless(self, homeless: bool) -> None:
+        """Keep no connection to a home relay, or keep one again."""
+        if self._home.set_homeless(homeless):
+            self._home_changed()
+        if not homeless:
+            self._prober.start(full=True)
+
+    def watch_disco(self, told: Callable[[AddrPort, bytes | None, bytes], None] | None) -> None:
+        """Tell every disco message that a peer sends: where from, by which relay client, opened. None ends it."""
+        self._paths.disco_watcher = told
+
     def break_relays(self) -> None:
         """Cut every relay connection; they are made again (for tests of what happens then)."""
         self._links.break_all()
@@ -337,14 +476,14 @@ class MagicSock:
         """Open the sockets anew and find every path again."""
         port = self.sockets.port_v4 or self.sockets.port_v6
         self._prober.abort()
-        self._plane.set_udp(-1, -1)
+        self._plane.set_udp((), ())
         self.sockets.close()
         try:
             self.sockets = self._reopen(port)
         except MeshdError as error:
             log.warning("udp_port_lost", extra=kv(port=port, reason=error.message))
             self.sockets = self._reopen(0)
-        self._plane.set_udp(self.sockets.fd_v4, self.sockets.fd_v6)
+        self._plane.set_udp(self.sockets.fds_v4, self.sockets.fds_v6)
         self._endpoints.network_changed()
         self._prober.history.forget()
         self._paths.reset_all()
@@ -377,7 +516,7 @@ class MagicSock:
         if source.ip == DERP_MAGIC_IP:
             self._links.send(source.port, peer.key.raw, packet)
         else:
-            self.sockets.send(packet, source)
+            self.send_to(source, packet)
 
     def path_call(self, peer: PeerPath) -> None:
         """Ask the peer to ping us, as soon as we know where we are."""
@@ -395,7 +534,7 @@ class MagicSock:
             self._send_udp(peer, address, waiting[0])
 
     def path_idle(self) -> None:
-        if not self._paths.active:
+        if not self._paths.active and not self._background_stun:
             self._cancel_restun()
 
     def path_relay(self, home: int, heard: int) -> int:
@@ -425,7 +564,8 @@ class MagicSock:
         for source in packets.sources:
             self._paths.heard(source, region)
         if packets.transport:
-            self._plane.open_from(packets.transport)
+            self._plane.open_relayed(packets.transport)
+            self._paths.data_relayed(packets.sources)
         for source, data in packets.other:
             if disco.is_disco(data):
                 self._paths.receive(data, AddrPort(DERP_MAGIC_IP, region), source)
@@ -441,8 +581,11 @@ class MagicSock:
             self._prober.start()
         self._on_relays()
 
-    def take_relayed(self, region: int) -> bytes:
-        return self._plane.take_relayed(region) if region in self._regions_used else b""
+    def relay_health_changed(self) -> None:
+        self._on_relays()
+
+    def take_relayed(self, region: int, limit: int = 0) -> bytes:
+        return self._plane.take_relayed(region, limit) if region in self._regions_used else b""
 
     # -- network check (ProbeEvents) -----------------------------------------------------------------
 
@@ -456,12 +599,14 @@ class MagicSock:
 
     def check_finished(self, report: Report, started: float) -> None:
         self._links.prefer_v6 = report.ipv6
-        if self._home.checked(report.preferred_derp, control_connected=self.control_connected):
+        wanted = self._preferred_relay
+        preferred = wanted if report.region_latency.get(wanted) else report.preferred_derp
+        if self._home.checked(preferred, control_connected=self.control_connected):
             self._home_changed(report)
         self._endpoints.checked(report)
         self._calls.flush()
         self._tell_control(report)
-        if self._paths.active:
+        if self._paths.active or self._background_stun:
             self._arm_restun()
 
     def home_frame_at(self) -> float:
@@ -479,10 +624,21 @@ class MagicSock:
         """Control hears of everything but latencies when it changes."""
         if self._private is None:
             return
-        material = (*report.material(), self._home.region)
+        material = (*report.material(), self._home.region, self._firewall_mode)
         if material != self._told:
             self._told = material
-            self._on_netinfo(net_info(report, home=self._home.region))
+            self._on_netinfo(net_info(report, home=self._home.region, firewall_mode=self._firewall_mode))
+
+    def set_firewall_mode(self, mode: str) -> None:
+        """By which means the host's packet filter is set, for control's eyes."""
+        if mode != self._firewall_mode:
+            self._firewall_mode = mode
+            if self._prober.history.last is not None:
+                self._tell_control(self._prober.history.last)
+
+    def ports(self) -> list[int]:
+        """Our UDP ports."""
+        return sorted({self.sockets.port_v4, self.sockets.port_v6} - {0})
 
     def _endpoints_changed(self, endpoints: list[Endpoint]) -> None:
         self._on_endpoints(endpoints)
@@ -501,7 +657,7 @@ class MagicSock:
 
     def _restun_due(self) -> None:
         self._restun = None
-        if self._paths.active:
+        if self._paths.active or self._background_stun:
             self._prober.start()
 
     def _cancel_restun(self) -> None:

@@ -88,6 +88,7 @@ class NetProber:
         self._dns: dict[tuple[str, int], tuple[IPAddress, float]] = {}
         self._waiters: list[asyncio.Future[Report]] = []
         self._closed = False
+        self._silent = False
 
     @property
     def running(self) -> bool:
@@ -97,6 +98,11 @@ class NetProber:
         """Check these relays from now on; a running check of the old ones is dropped."""
         self._relays = relays
         self.history.forget()
+        self.abort()
+
+    def set_silent(self, silent: bool) -> None:
+        """Whether checks do without UDP; the running one is dropped."""
+        self._silent = silent
         self.abort()
 
     def abort(self) -> None:
@@ -119,8 +125,8 @@ class NetProber:
         self._check = NetworkCheck(
             self._relays,
             self._random,
-            v4=bool(underlay.port_v4),
-            v6=bool(underlay.port_v6),
+            v4=bool(underlay.port_v4) and not self._silent,
+            v6=bool(underlay.port_v6) and not self._silent,
             full=full or self.history.want_full(now),
             last=self.history.last,
             home=self.history.home,

@@ -9,11 +9,18 @@ from collections.abc import Container
 
 from meshd.base.addr import IPAddress
 from meshd.base.errors import WireError
-from meshd.wire.ippacket import Echo, decode_echo, decode_ip, encode_echo
+from meshd.wire.ippacket import PROTO_ICMPV4, PROTO_ICMPV6, Echo, decode_echo, decode_ip, encode_echo
+
+
+def _may_be_icmp(packet: bytes) -> bool:
+    """A quick look: most packets are something else."""
+    return len(packet) > 9 and (packet[9] == PROTO_ICMPV4 if packet[0] >> 4 == 4 else packet[6] == PROTO_ICMPV6)
 
 
 def answer(packet: bytes, own: Container[IPAddress]) -> bytes | None:
     """The echo reply to a request that is addressed to one of ``own``; None for everything else."""
+    if not _may_be_icmp(packet):
+        return None
     try:
         ip = decode_ip(packet)
         echo = decode_echo(ip) if ip.destination in own else None

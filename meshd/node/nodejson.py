@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 
 from meshd.base.gotime import format_time
+from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.wire.control import UserProfile, encode
 
 JSON = dict[str, Any]
+NO_LOCK_HEAD = "A" * 52  # base32 of the hash that is all zero
 
 
 def node_json(node: Node) -> JSON:
@@ -64,3 +66,37 @@ def user_json(profile: UserProfile) -> JSON:
     if profile.profile_pic_url:
         shown["ProfilePicURL"] = profile.profile_pic_url
     return shown
+
+
+def _wire_json(value: Any) -> Any:
+    return msgspec.json.decode(encode(value)) if value is not None else None
+
+
+def netmap_json(netmap: Netmap) -> JSON:
+    """The network map for programs: self, peers sorted by id, domain, policy. No private key is in it.
+
+    Expiry, MachineStatus and Name are for clients of before 2025; newer ones read them from SelfNode.
+    """
+    own = node_json(netmap.self_node)
+    messages = {name: _wire_json(message) for name, message in netmap.messages.items()}
+    return {
+        "SelfNode": own,
+        "AllCaps": sorted(netmap.self_node.cap_map),
+        "MachineKey": netmap.self_node.machine.text() if netmap.self_node.machine else None,
+        "DNS": _wire_json(netmap.dns) or {},
+        "PacketFilterRules": [_wire_json(rule) for rule in netmap.filter_rules] or None,
+        "SSHPolicy": _wire_json(netmap.ssh_policy),
+        "CollectServices": netmap.collect_services,
+        "DERPMap": _wire_json(netmap.derp_map),
+        "DisplayMessages": messages or None,
+        "TKAEnabled": bool(netmap.lock_head),
+        "TKAHead": netmap.lock_head or NO_LOCK_HEAD,
+        "DomainAuditLogID": netmap.data_plane_audit_log_id,
+        "NodeKey": netmap.node_key.text(),
+        "Expiry": own.get("KeyExpiry", "0001-01-01T00:00:00Z"),
+        "Name": netmap.self_node.name,
+        "MachineStatus": 2 if netmap.machine_authorized else 1,
+        "Peers": [node_json(node) for node in netmap.sorted_peers()],
+        "Domain": netmap.domain,
+        "UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())},
+    }

@@ -30,7 +30,6 @@ class OwnEndpoints:
         publish: Callable[[list[Endpoint]], None],
         *,
         fixed_port: int,
-        configured: tuple[AddrPort, ...] = (),
     ) -> None:
         self.current: list[Endpoint] = []
         self.checked_at = 0.0
@@ -41,7 +40,7 @@ class OwnEndpoints:
         self._local_addresses = local_addresses
         self._publish = publish
         self._fixed_port = fixed_port
-        self._configured = configured
+        self._configured: tuple[AddrPort, ...] = ()
         self._list = EndpointList()
         self._local: list[IPAddress] = []
         self._stun = StunFindings()
@@ -61,6 +60,13 @@ class OwnEndpoints:
         """Publish after a moment, or with the next STUN answer."""
         if self._timer is None:
             self._timer = self._loop.call_later(delay_s, self.refresh)
+
+    def set_configured(self, addresses: tuple[AddrPort, ...]) -> None:
+        """Addresses that the configuration file names, besides those that are found."""
+        if addresses != self._configured:
+            self._configured = addresses
+            self._list.forget()
+            self.schedule(SETTLE_S)
 
     def found(self, address: AddrPort) -> None:
         """A STUN server sees us at ``address``."""

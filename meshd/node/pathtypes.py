@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
+from meshd._fast.derpframes import RelayedPackets
 from meshd.base.addr import AddrPort
 from meshd.base.keys import DiscoPublic, NodePublic
 
@@ -51,7 +53,7 @@ class TrafficTimes(Protocol):
 class PathPlane(Protocol):
     """The part of the data plane that paths need; see ``_fast/plane.pyi``."""
 
-    def set_udp(self, udp4_fd: int, udp6_fd: int) -> None: ...
+    def set_udp(self, udp4_fd: Sequence[int], udp6_fd: Sequence[int]) -> None: ...
 
     def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None: ...
 
@@ -59,6 +61,10 @@ class PathPlane(Protocol):
 
     def clear_active(self, peer: int) -> None: ...
 
-    def take_relayed(self, relay: int) -> bytes: ...
+    def take_relayed(self, relay: int, limit: int = 0) -> bytes: ...
 
-    def open_from(self, packets: list[bytes]) -> list[bytes]: ...
+    def open_relayed(self, packets: RelayedPackets) -> None: ...
+
+    def set_bundles(self, peer: int, bundles: bool) -> None: ...
+
+    def takes_bundles(self, peer: int) -> bool: ...

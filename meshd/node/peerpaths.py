@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from meshd.base.addr import AddrPort
 from meshd.base.clock import Clock
-from meshd.base.keys import DiscoPublic, NodePublic
+from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.core.path import Effect, NeedCallMeMaybe, PathSet, PingAnswered, SendPing, SetPath, WentIdle
+from meshd.node.bundles import Bundles
 from meshd.node.discochannel import DiscoChannel
 from meshd.node.pathtypes import PathPeer, PathPlane
 from meshd.node.timerheap import TimerHeap
@@ -103,11 +105,18 @@ class PeerPaths:
         *,
         random: Callable[[int], bytes],
         peer_index: Callable[[NodePublic], int | None],
+        relays_only: bool = False,
+        pong_delay_v4_s: float = 0.0,
     ) -> None:
+        self._relays_only = relays_only
+        self._pong_delay_v4_s = pong_delay_v4_s
         self.own_key: bytes | None = None
+        self.disco_watcher: Callable[[AddrPort, bytes | None, bytes], None] | None = None
+        """Told every message that is opened, for captures."""
         self.disco: DiscoChannel[PeerPath] = DiscoChannel(random)
         self.active: set[PeerPath] = set()
         """Peers with heartbeats running."""
+        self.bundles = Bundles(plane, clock, lambda peer, message: self.send_message(peer, message, None))
         self._plane = plane
         self._loop = loop
         self._clock = clock
@@ -132,13 +141,54 @@ class PeerPaths:
         if len(self.disco.peers) == 0:
             self.disco = DiscoChannel(self._random)
 
+    def adopt_disco(self, private: DiscoPrivate) -> None:
+        """Go on with a disco key that peers know already; too late once there are peers."""
+        if len(self.disco.peers) == 0:
+            self.disco = DiscoChannel(self._random, private)
+
+    def rotate_disco(self) -> None:
+        """Take a new disco key while the peers stay; they know us by it when they hear of it from control."""
+        channel: DiscoChannel[PeerPath] = DiscoChannel(self._random)
+        channel.dropped = self.disco.dropped
+        for peer in self._peers.values():
+            if peer.spec.disco_key is not None:
+                channel.peers.add(peer.spec.disco_key, peer)
+        self.disco = channel
+
+    def set_relays_only(self, on: bool) -> None:
+        """Forbid direct paths, in either direction, or allow them again."""
+        self._relays_only = on
+        for peer in self._peers.values():
+            if peer.machine is not None:
+                peer.machine.node_updated(peer.disco_key, self._endpoints_of(peer), self._clock.monotonic())
+                self.turn(peer)
+
+    def addresses(self) -> dict[NodePublic, AddrPort]:
+        """Where the peers were last reached directly, of those that were."""
+        found: dict[NodePublic, AddrPort] = {}
+        for peer in self._peers.values():
+            best = peer.machine.best if peer.machine is not None else None
+            address = best.address if best is not None else peer.was_direct
+            if address is not None:
+                found[peer.key] = address
+        return found
+
+    def used(self) -> list[NodePublic]:
+        """Peers with a path machine: those that something was done for."""
+        return [peer.key for peer in self._peers.values() if peer.machine is not None]
+
     def update(self, spec: PathPeer) -> None:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)
         if peer is None:
             relay = self._owner.path_relay(spec.home_relay, 0)
             peer = self._peers[spec.node_key.raw] = PeerPath(spec, relay, self._make)
-            self.disco.peers.add(peer.disco_key, peer)
+            if spec.disco_key is not None:
+                self.disco.peers.add(spec.disco_key, peer)
+            peer.index = self._peer_index(spec.node_key)
+            if peer.index is not None:
+                self._plane.set_path(peer.index, None, 0, 0.0, relay)
+                return
             if not self._unplaced:
                 self._loop.call_soon(self._place)  # the data plane learns of the peer in the same turn
             self._unplaced.append(peer)
@@ -150,12 +200,16 @@ class PeerPaths:
             self.disco.peers.remove(old, peer)
             self.disco.peers.add(peer.disco_key, peer)
         if peer.machine is not None:
-            peer.machine.node_updated(peer.disco_key, spec.endpoints, self._clock.monotonic())
+            peer.machine.node_updated(peer.disco_key, self._endpoints_of(peer), self._clock.monotonic())
         self._reroute(peer)
 
     def _make_machine(self, peer: PeerPath) -> PathSet:
         lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * max(1, len(self._peers)))))
-        return PathSet(peer.key, peer.disco_key, peer.spec.endpoints, peer.relay, self._random, change_limit=lines)
+        endpoints = self._endpoints_of(peer)
+        return PathSet(peer.key, peer.disco_key, endpoints, peer.relay, self._random, change_limit=lines)
+
+    def _endpoints_of(self, peer: PeerPath) -> tuple[AddrPort, ...]:
+        return () if self._relays_only else peer.spec.endpoints
 
     def remove(self, key: NodePublic) -> PeerPath | None:
         """Forget a peer."""
@@ -167,6 +221,7 @@ class PeerPaths:
             self._timers.disarm(peer)
             self.active.discard(peer)
             self._elsewhere.discard(peer)
+            self.bundles.forget(peer)
         return peer
 
     def close(self) -> None:
@@ -229,6 +284,8 @@ class PeerPaths:
         """Seal a disco message and send it to an address of the peer, or (None) over its relay."""
         if peer.removed or self.own_key is None:
             return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("disco_sent", extra=kv(message=type(message).__name__, to=address or "relay", peer=peer.key))
         packet = self.disco.seal(peer.path.disco_key, message)
         if packet is not None:
             self._owner.path_send(peer, packet, address)
@@ -261,9 +318,17 @@ class PeerPaths:
         opened = self.disco.open(packet)
         if opened is None:
             return
+        if log.isEnabledFor(logging.DEBUG):
+            kind = type(opened.message).__name__
+            log.debug("disco_received", extra=kv(message=kind, source=source, peers=[str(p.key) for p in opened.peers]))
+        if self.disco_watcher is not None:
+            self.disco_watcher(source, relayed_from, disco.encode_message(opened.message))
         sender = self._peers.get(relayed_from) if relayed_from is not None else None
         if relayed_from is not None and (sender is None or sender not in opened.peers):
             self.disco.dropped["relayed_from_another"] += 1
+            return
+        if self._relays_only and (sender is None or isinstance(opened.message, disco.CallMeMaybe)):
+            self.disco.dropped["relays_only"] += 1  # an answer would give the peer a direct path
             return
         now = self._clock.monotonic()
         match opened.message:
@@ -282,6 +347,9 @@ class PeerPaths:
                     return
                 sender.path.call_me_maybe_received(endpoints, now)
                 self.turn(sender)
+            case disco.TakesBundles(question=question):
+                if sender is not None:
+                    self.bundles.offered(sender, question=question)
             case disco.Unknown():
                 self.disco.dropped["unknown_type"] += 1
 
@@ -303,11 +371,20 @@ class PeerPaths:
         if any(fresh):
             packet = self.disco.seal(to.path.disco_key, disco.Pong(txid, source))
             if packet is not None and self.own_key is not None:
-                self._owner.path_answer(packet, to, source)
+                if self._pong_delay_v4_s and sender is None and source.ip.version == 4:
+                    self._loop.call_later(self._pong_delay_v4_s, self._owner.path_answer, packet, to, source)
+                else:
+                    self._owner.path_answer(packet, to, source)
         for peer in concerned:
             self.turn(peer)
 
     # -- relays --------------------------------------------------------------------------------------
+
+    def data_relayed(self, sources: set[bytes]) -> None:
+        """WireGuard data of these node keys came through a relay."""
+        for source in sources:
+            if (peer := self._peers.get(source)) is not None:
+                self.bundles.data_relayed(peer)
 
     def heard(self, key: bytes, region: int) -> None:
         """A packet of this node came through a region."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from meshd.base.addr import AddrPort, IPAddress
@@ -13,6 +14,7 @@ from meshd.core.netreport import Report
 from meshd.core.node import Node
 from meshd.node.engine import Engine
 from meshd.node.magicsock import MagicSock
+from meshd.node.peerapiping import hit_peer_api, peer_api_of
 
 JSON = dict[str, Any]
 _NANOSECONDS = 1_000_000_000
@@ -38,12 +40,18 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
         "IP": str(ip), "NodeIP": "", "NodeName": "", "Err": "", "LatencySeconds": 0, "Endpoint": "",
         "PeerRelay": "", "DERPRegionID": 0, "DERPRegionCode": "",
     }  # fmt: skip
+    if kind == "peerapi":
+        return result | await _peer_api_ping(netmap, ip)
     if ip in netmap.self_node.ips:
         return result | {"Err": f"{ip} is local Tailscale IP", "IsLocalIP": True}
     node = peer_for(netmap, ip)
     if node is None:
         return result | {"Err": "no matching peer"}
     result |= {"NodeIP": str(node.ips[0]) if node.ips else "", "NodeName": node.first_label or node.name}
+    if node.expired:
+        return result | {"Err": "peer's node key has expired"}
+    if magicsock.status(node.key) is None:
+        return result | {"Err": "unknown peer: it has not said yet how it can be reached"}
     if kind == "disco":
         outcome = await magicsock.ping(node.key, size)
         if outcome is None:
@@ -54,8 +62,6 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
         else:
             result["Endpoint"] = str(outcome.address)
         return result
-    if kind == "peerapi":
-        return result | {"Err": "this build of meshd has no PeerAPI client"}
     send = engine.ping_tsmp if kind == "TSMP" else engine.ping_icmp
     pong = await send(node.key, ip)
     if pong is None:
@@ -64,6 +70,18 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
     if pong.peerapi_port:
         result["PeerAPIPort"] = pong.peerapi_port
     return result
+
+
+async def _peer_api_ping(netmap: Netmap, ip: IPAddress) -> JSON:
+    started = time.monotonic()
+    told: JSON = {"NodeIP": str(ip)}
+    try:
+        node, url = peer_api_of(netmap, ip)
+        told |= {"NodeName": node.name}
+        await hit_peer_api(url)
+    except MeshdError as error:
+        return told | {"Err": error.message}
+    return told | {"PeerAPIURL": url, "LatencySeconds": time.monotonic() - started}
 
 
 async def _never() -> JSON:

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from meshd.base.addr import IPPrefix
+from meshd.base.addr import IPAddress, IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
-from meshd.core.filterprogram import FilterProgram, plan_filter
+from meshd.core.controlknobs import control_knobs
+from meshd.core.filterprogram import FilterPlanner, FilterProgram
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 MAX_LOGGED_REFUSALS = 8
+MAX_GREETED = 256  # peers that get a handshake at once when our key changes; the others when they have traffic
 SLICE = 256  # peers of a full map that are applied in one go: a few milliseconds
 
 
@@ -38,6 +40,16 @@ class HostRouter(Protocol):
     def apply(self, config: RouterConfig) -> None: ...
 
     def change(self, change: RouteChange) -> None: ...
+
+
+class HostFilter(Protocol):
+    """What must hold the host's packet filter; absent in userspace mode."""
+
+    def apply(self, self_node: Node, prefs: Prefs) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def changed(self) -> None: ...
 
 
 class Reconciler:
@@ -52,41 +64,51 @@ class Reconciler:
         mtu: int,
         report: Callable[[str, str | None], None],
         later: Callable[[Callable[[], None]], object] | None = None,
+        host_filter: HostFilter | None = None,
+        dns: Callable[[Netmap | None, Prefs | None], None] = lambda _netmap, _prefs: None,
+        host_addresses: Callable[[], list[IPAddress]] = list,
     ) -> None:
-        """``later`` runs a callable in another turn of the event loop; a large map is then applied in slices.
-        Without it everything is applied at once."""
+        """``attached`` and ``host_addresses`` tell the host's own networks and addresses.
+
+        ``later`` runs a callable in another turn of the event loop; a large map is then applied in slices. Without
+        it everything is applied at once. ``dns`` is told whenever who answers DNS questions may be somebody else
+        (`meshd.core.dnsplan.dns_plan`), with None when there is no network any more.
+        """
         self._engine = engine
         self._magicsock = magicsock
         self._router = router
         self._attached = attached
+        self._host_addresses = host_addresses
         self._mtu = mtu
         self._report = report
         self._later = later
+        self._host_filter = host_filter
+        self._dns = dns
         self._waiting: deque[int] = deque()  # peers of a full map whose turn has not come
         self._routes = RouteTable()
         self._plan = RoutePlan(self._routes)
         self._routes_stand = False  # the router has all of the plan
         self._present: dict[int, NodePublic] = {}
         self._basis: tuple[object, ...] = ()
+        self._own_ips: tuple[IPAddress, ...] = ()
+        self._private: NodePrivate | None = None
+        self._filter_planner = FilterPlanner()
         self._filter_program: FilterProgram | None = None
-        self._filter_caps: frozenset[str] = frozenset()
         self.running = False
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
         """Apply a netmap. With ``change`` only what it names is looked at, unless something that concerns
         every peer is different from last time."""
-        basis = _basis(prefs, private)
+        basis = (*_basis(prefs, private), tuple(netmap.self_node.ips))
         everything = change is None or change.full or basis != self._basis or not self.running
-        self._basis = basis
-        if not self.running:
-            self._engine.set_private_key(private)
-            self._magicsock.set_private_key(private)
+        self._basis, self._own_ips = basis, netmap.self_node.ips
+        if everything:
+            self._set_key(private)
             self.running = True
-        elif everything:
-            self._engine.set_private_key(private)
-            self._magicsock.set_private_key(private)
         if netmap.derp_map is not None and (everything or (change is not None and change.derp_changed)):
             self._magicsock.set_derp_map(netmap.derp_map)
+        if everything or change is None or change.self_changed:
+            self._routes.prefer_one_route(control_knobs(netmap)["OneCGNAT"] is True)
         if everything or change is None:
             self._all_peers(netmap, prefs)
         else:
@@ -103,13 +125,17 @@ class Reconciler:
             or change is None
             or change.filter_changed
             or change.self_changed
-            or _holders_changed(change, self._filter_caps)
+            or _holders_changed(change, self._filter_planner.capabilities)
         ):
             self._filter(netmap, prefs)
         if everything or change is None or change.self_changed:
             self.route(netmap, prefs)
+            if self._host_filter is not None:
+                self._host_filter.apply(netmap.self_node, prefs)
         elif self._routes.touched:
             self._reroute(netmap, prefs)
+        if everything or change is None or change.dns_changed or change.self_changed or _exit_node_in(change, prefs):
+            self._dns(netmap, prefs)
 
     def stop(self) -> None:
         """No peers, no addresses, no routes, no relay connections."""
@@ -117,14 +143,27 @@ class Reconciler:
         for node_id in list(self._present):
             self._drop(node_id)
         self._routes.clear()
+        self._filter_planner = FilterPlanner()
         self._filter_program = FilterProgram()
-        self._engine.set_filter(self._filter_program.compile())
+        self._engine.set_filter((), ())
         self._engine.set_private_key(None)
         self._magicsock.set_private_key(None)
-        self._basis = ()
+        self._basis, self._private = (), None
         self.running = False
         if self._router is not None:
             self._tell_router(self._router.apply, RouterConfig(mtu=self._mtu))
+        if self._host_filter is not None:
+            self._host_filter.stop()
+        self._dns(None, None)
+
+    def _set_key(self, private: NodePrivate) -> None:
+        """A peer that learned of our new key before we took it has had no answer: do not wait for its next try."""
+        met = self._engine.connected_peers() if self.running and private != self._private else []
+        self._private = private
+        self._engine.set_private_key(private)
+        self._magicsock.set_private_key(private)
+        for key in met[:MAX_GREETED]:
+            self._engine.greet(key)
 
     def _all_peers(self, netmap: Netmap, prefs: Prefs) -> None:
         for node_id in [i for i in self._present if i not in netmap.peers]:
@@ -164,10 +203,16 @@ class Reconciler:
         )
         self._present[node.id] = node.key
         self._routes.set_peer(node.id, accepted)
-        self._magicsock.update_peer(_path_peer(node))
         self._engine.update_peer(
-            PeerConfig(node_key=node.key, allowed_ips=accepted, disco_key=node.disco_key, jailed=node.is_jailed)
+            PeerConfig(
+                node_key=node.key,
+                allowed_ips=accepted,
+                disco_key=node.disco_key,
+                jailed=node.is_jailed,
+                masquerade=_masquerade(node, self._own_ips),
+            )
         )
+        self._magicsock.update_peer(_path_peer(node))
 
     def _patch(self, old: Node, node: Node, prefs: Prefs) -> None:
         """Only the ways to reach a peer changed, or what is known of its life."""
@@ -191,27 +236,27 @@ class Reconciler:
         self._magicsock.remove_peer(key)
 
     def _filter(self, netmap: Netmap, prefs: Prefs) -> None:
-        self._filter_caps = frozenset(
-            source[4:] for rule in netmap.filter_rules for source in rule.src_ips if source.startswith("cap:")
-        )
-        program = plan_filter(
+        program = self._filter_planner.plan(
             netmap.filter_rules,
             [*netmap.self_node.addresses, *prefs.routes()],
             shields_up=prefs.shields_up,
             attached=self._attached(),
+            host_addresses=self._host_addresses() if prefs.offers_exit_node else (),
             cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
         )
         if program != self._filter_program:
             self._filter_program = program
             for reason in program.refused[:MAX_LOGGED_REFUSALS]:
                 log.warning("filter_rule_refused", extra=kv(reason=reason))
-            self._engine.set_filter(program.compile(), shields_up=prefs.shields_up)
+            self._engine.set_filter(program.rules, program.local, shields_up=prefs.shields_up)
 
     def network_changed(self, netmap: Netmap, prefs: Prefs) -> None:
         """The host's own networks are others now: filter and routes depend on them."""
         if self.running:
             self._filter(netmap, prefs)
             self.route(netmap, prefs)
+            if self._host_filter is not None:
+                self._host_filter.changed()
 
     def route(self, netmap: Netmap, prefs: Prefs) -> None:
         """Bring the host's addresses and routes up to date."""
@@ -248,6 +293,17 @@ class Reconciler:
             self._report("router", None)
 
 
+def _masquerade(node: Node, own_ips: Iterable[IPAddress]) -> tuple[tuple[IPAddress, IPAddress], ...]:
+    """Our own addresses with those by which this peer knows us instead (RT-02)."""
+    shown = tuple(ip for ip in (node.masquerade_v4, node.masquerade_v6) if ip is not None)
+    if not shown:
+        return ()
+    own: dict[int, IPAddress] = {}
+    for ip in own_ips:
+        own.setdefault(ip.version, ip)
+    return tuple((own[ip.version], ip) for ip in shown if ip.version in own)
+
+
 def _basis(prefs: Prefs, private: NodePrivate) -> tuple[object, ...]:
     """What every peer's configuration depends on."""
     return (
@@ -263,6 +319,15 @@ def _basis(prefs: Prefs, private: NodePrivate) -> tuple[object, ...]:
 
 def _path_peer(node: Node) -> PathPeer:
     return PathPeer(node_key=node.key, disco_key=node.disco_key, home_relay=node.home_derp, endpoints=node.endpoints)
+
+
+def _exit_node_in(change: MapChange, prefs: Prefs) -> bool:
+    """Whether something about the exit node changed that may concern where its resolver is."""
+    wanted = prefs.exit_node_id
+    if not wanted:
+        return False
+    nodes = (*change.added, *change.removed, *(node for _, node in (*change.changed, *change.patched)))
+    return any(node.stable_id == wanted for node in nodes)
 
 
 def _holders_changed(change: MapChange, caps: frozenset[str]) -> bool:

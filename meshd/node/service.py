@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,34 +15,47 @@ import msgspec
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError
+from meshd.base.gotime import format_time
 from meshd.base.keys import NodePublic
 from meshd.base.ranges import is_tailscale_ip
 from meshd.base.version import long_version
 from meshd.core import prefs as prefs_module
+from meshd.core.dialnames import dial_address
+from meshd.core.dnscompile import OSConfig
+from meshd.core.mapsession import MapSession
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.state import State
+from meshd.host.resolvconf import host_resolvers
+from meshd.io.wakeonlan import wake
+from meshd.node import posture
 from meshd.node.backend import Backend
+from meshd.node.bugreport import BugReport
 from meshd.node.bus import Watcher
+from meshd.node.capture import OpenTap, PacketCapture, no_tap
 from meshd.node.clientmetrics import ClientMetrics
 from meshd.node.componentlog import ComponentLog
 from meshd.node.debugactions import DebugActions
+from meshd.node.dnsresolver import NodeResolver
 from meshd.node.engine import Engine
+from meshd.node.hostinfo import host_name
 from meshd.node.inspection import HostChecks, Inspection
+from meshd.node.keptthings import KeptThings
 from meshd.node.magicsock import MagicSock
-from meshd.node.nodejson import node_json, user_json
+from meshd.node.nodejson import netmap_json, node_json, user_json
 from meshd.node.peercaps import peer_capabilities
 from meshd.node.probes import netcheck_json, peer_for, ping_json
-from meshd.node.status import PeerTraffic, Snapshot, status_json
-from meshd.wire.control import encode
+from meshd.node.profiledata import ProfileData
+from meshd.node.profiler import CpuProfile, heap_profile
+from meshd.node.stacks import stack_dump
+from meshd.node.status import PeerTraffic, Snapshot, status_json, status_parts
+from meshd.wire.control import MapResponse, decode, encode
 
 JSON = dict[str, Any]
 
 _WATCH_ENGINE, _INITIAL_STATE, _INITIAL_PREFS, _INITIAL_NETMAP, _INITIAL_HEALTH = 1, 2, 4, 8, 128
-_INITIAL_SUGGESTION, _INITIAL_STATUS, _POLICY = 1 << 10, 1 << 14, 1 << 17
+_INITIAL_SUGGESTION, _INITIAL_CLIENT_VERSION, _INITIAL_STATUS, _POLICY = 1 << 10, 1 << 11, 1 << 14, 1 << 17
 _CARRIES_HEALTH = _INITIAL_STATE | _INITIAL_PREFS | _INITIAL_NETMAP | _INITIAL_STATUS
-EMPTY_POLICY: JSON = {"Summary": {"Scope": "Device"}}
-"""No administrator's policy exists on this system."""
 ENGINE_INTERVAL_S = 2.0
 ENGINE_FIRST_S = 2.25  # a watcher that only wants the beginning is gone by then
 PEER_POLL_S, PEER_PATIENCE = 0.1, 8  # a peer that joined a moment ago is on its way in the map stream
@@ -61,9 +74,14 @@ class NodeService(Inspection):
         tun: bool,
         counters: Callable[[], dict[str, int]],
         host: HostChecks,
+        resolver: NodeResolver,
+        base_dns: Callable[[], OSConfig] = host_resolvers,
         stop: Callable[[], None],
+        state_directory: str = "",
+        open_tap: OpenTap = no_tap,
+        data: ProfileData | None = None,
     ) -> None:
-        super().__init__(backend, magicsock, clock, host)
+        super().__init__(backend, magicsock, clock, host, resolver, base_dns)
         self._engine = engine
         self._tun = tun
         self._counters = counters
@@ -72,27 +90,37 @@ class NodeService(Inspection):
         self._uploaded = ClientMetrics()
         self._components = ComponentLog(backend.store, clock)
         self._components.restore()
-        self._actions = DebugActions(backend, magicsock, self.netmap)
+        self._capture = PacketCapture(clock, magicsock, open_tap)
+        backend.preferences.suggest_exit_node = self._suggested_id
+        self._kept = KeptThings(data or ProfileData(None), lambda: backend.profiles.current.id)
+        self._report = BugReport(backend, magicsock, clock, host)
+        self._actions = DebugActions(backend, magicsock, self.netmap, state_directory)
 
     # -- reading --------------------------------------------------------------------------------------------
 
     def status(self, *, peers: bool = True) -> JSON:
+        return status_json(self._snapshot(), peers=peers)
+
+    def status_parts(self) -> tuple[JSON, Iterator[str]]:
+        return status_parts(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
         backend = self._backend
-        return status_json(
-            Snapshot(
-                version=long_version(),
-                tun=self._tun,
-                state=backend.state,
-                has_node_key=backend.node_private is not None,
-                auth_url=backend.auth_url,
-                netmap=backend.netmap,
-                prefs=backend.prefs,
-                health=backend.health.texts(),
-                own_relay=self._magicsock.relay_code(self._magicsock.home_relay),
-                own_endpoints=[str(e.addr) for e in self._magicsock.endpoints],
-                traffic=self._traffic,
-            ),
-            peers=peers,
+        return Snapshot(
+            version=long_version(),
+            tun=self._tun,
+            state=backend.state,
+            has_node_key=backend.node_private is not None,
+            auth_url=backend.auth_url,
+            netmap=backend.netmap,
+            prefs=backend.prefs,
+            health=backend.health.texts(),
+            own_relay=self._magicsock.relay_code(self._magicsock.home_relay),
+            own_endpoints=[str(e.addr) for e in self._magicsock.endpoints],
+            client_version=backend.client_version,
+            in_map_poll=backend.in_map_poll,
+            host_name=host_name(),
+            traffic=self._traffic,
         )
 
     def _traffic(self, node: Node) -> PeerTraffic:
@@ -168,7 +196,17 @@ class NodeService(Inspection):
     def metrics(self) -> str:
         counters = self._own_counters()
         own = "".join(f"# TYPE {n} counter\n{n} {counters[n]}\n" for n in sorted(counters))
-        return own + self._uploaded.text()
+        return own + self._peer_drops() + self._uploaded.text()
+
+    def _peer_drops(self) -> str:
+        """One line per peer and reason that there was: nothing for a peer that lost nothing."""
+        name = "meshd_peer_dropped_packets"
+        lines = [
+            f'{name}{{peer="{key.text()}",reason="{reason}"}} {count}\n'
+            for key, reasons in self._engine.peer_drops().items()
+            for reason, count in reasons.items()
+        ]
+        return f"# TYPE {name} counter\n" + "".join(lines) if lines else ""
 
     def _own_counters(self) -> dict[str, int]:
         return {f"meshd_{name}": value for name, value in {**self._counters(), **self._engine.counters()}.items()}
@@ -179,7 +217,7 @@ class NodeService(Inspection):
     def user_metrics(self) -> str:
         """The metrics with stable names; everything else may change from one version to the next."""
         backend, netmap = self._backend, self._backend.netmap
-        advertised = backend.prefs.routes()
+        advertised = [route for route in backend.prefs.routes() if route.prefixlen]  # an exit node is no subnet
         allowed = netmap.self_node.allowed_ips if netmap is not None else ()
         gauges = (
             ("advertised_routes", "Number of advertised network routes", "", len(advertised)),
@@ -213,9 +251,11 @@ class NodeService(Inspection):
         if mask & _INITIAL_STATUS:
             first["InitialStatus"] = self.status()
         if mask & _POLICY:
-            first["Policy"] = EMPTY_POLICY
+            first["Policy"] = self.policy()
         if mask & _INITIAL_SUGGESTION and self._suggested:
             first["SuggestedExitNode"] = self._suggested
+        if mask & _INITIAL_CLIENT_VERSION and backend.client_version is not None and backend.prefs.auto_update.check:
+            first["ClientVersion"] = msgspec.to_builtins(backend.client_version)
         if mask & _INITIAL_HEALTH and mask & _CARRIES_HEALTH:
             first["Health"] = {"Warnings": backend.health.warnings()}
         if first:
@@ -229,16 +269,38 @@ class NodeService(Inspection):
         netmap = self._backend.netmap
         if netmap is None:
             return None
-        return {
-            "SelfNode": node_json(netmap.self_node),
-            "NodeKey": netmap.node_key.text(),
-            "Expiry": node_json(netmap.self_node).get("KeyExpiry", "0001-01-01T00:00:00Z"),
-            "Name": netmap.self_node.name,
-            "MachineStatus": 2 if netmap.machine_authorized else 1,
-            "Peers": [node_json(node) for node in netmap.sorted_peers()],
-            "Domain": netmap.domain,
-            "UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())},
-        }
+        return netmap_json(netmap) | {"PacketFilter": self.packet_filter_matches()}
+
+    def candidate_netmap(self, message: bytes) -> JSON:
+        """What `netmap` would be after this map message as the first. Raises WireError for one that is no good."""
+        session = MapSession()
+        session.apply(decode(MapResponse, message), self._clock.wall())
+        assert session.netmap is not None
+        return netmap_json(session.netmap)
+
+    def health(self) -> JSON:
+        """Every problem that shows, by code."""
+        return {"Warnings": self._backend.health.warnings()}
+
+    def stacks(self) -> str:
+        """Where every task and thread stands."""
+        return stack_dump()
+
+    def posture(self, *, addresses: bool) -> JSON:
+        """Serial numbers of this machine, and hardware addresses if wanted. Raises MeshdError."""
+        code = "posture-checking-serial-collection-failed"
+        try:
+            found = posture.identity(addresses=addresses, serial=self._backend.authority.serial_number)
+        except MeshdError as error:
+            self._backend.health.set(code, error.message)
+            raise
+        self._backend.health.set(code, None)
+        return found
+
+    def wake(self, macs: list[bytes]) -> JSON:
+        """Wake hosts of the local networks by their hardware addresses."""
+        woken = wake(macs)
+        return {"SentTo": woken.sent or None, "Errors": woken.errors or None}
 
     def _tell_engine(self) -> None:
         """Engine statistics every two seconds for as long as somebody watches them."""
@@ -254,7 +316,12 @@ class NodeService(Inspection):
             received += peer.rx_bytes
             sent += peer.tx_bytes
             if peer.last_handshake:
-                live[key.text()] = {"NodeKey": key.text(), "TxBytes": peer.tx_bytes, "RxBytes": peer.rx_bytes}
+                live[key.text()] = {
+                    "NodeKey": key.text(),
+                    "TxBytes": peer.tx_bytes,
+                    "RxBytes": peer.rx_bytes,
+                    "LastHandshake": format_time(peer.last_handshake),
+                }
         self._backend.bus.send(
             {
                 "Engine": {
@@ -270,8 +337,25 @@ class NodeService(Inspection):
 
     # -- acting ---------------------------------------------------------------------------------------------
 
-    async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
-        return prefs_module.to_json(self._backend.edit_prefs(masked))
+    async def edit_prefs(self, masked: Mapping[str, Any], reason: str = "") -> JSON:
+        backend = self._backend
+        stops = backend.prefs.want_running and not prefs_module.edit(backend.prefs, masked).want_running
+        if stops and reason and backend.authority.asks_reason:
+            await backend.report_disconnect(reason)
+        return prefs_module.to_json(backend.edit_prefs(masked, reason))
+
+    def config_locked(self) -> bool:
+        config = self._backend.authority.config
+        return config is not None and config.locked
+
+    def policy(self) -> JSON:
+        return self._backend.authority.policy_json()
+
+    async def reload_config(self) -> bool:
+        return self._backend.reload_config()
+
+    async def reload_policy(self) -> None:
+        self._backend.reload_policy()
 
     async def use_exit_node(self, enabled: bool) -> JSON:
         return prefs_module.to_json(self._backend.use_exit_node(enabled))
@@ -284,14 +368,18 @@ class NodeService(Inspection):
 
     def dial_target(self, name: str) -> tuple[str, bool]:
         netmap = self._backend.netmap
-        node = netmap.node_by_name(name) if netmap is not None else None
-        if node is not None and node.ips:
-            return str(node.ips[0]), True
+        found = dial_address(netmap, name) if netmap is not None else None
         try:
-            ip = parse_ip(name)
+            ip = found or parse_ip(name)
         except ValueError:
             return name, False
-        return name, netmap is not None and (ip in netmap.self_node.ips or peer_for(netmap, ip) is not None)
+        ours = netmap is not None and (ip in netmap.self_node.ips or peer_for(netmap, ip) is not None)
+        if ours and not self._tun:
+            # The host's own network must not see what is meant for the mesh.
+            raise MeshdError(
+                "dial failure: no tunnel interface, and no TCP/IP stack without one yet", code="unavailable"
+            )
+        return str(ip), ours
 
     async def start(self, options: Mapping[str, Any]) -> None:
         self._backend.start(options)
@@ -299,8 +387,8 @@ class NodeService(Inspection):
     async def login_interactive(self) -> None:
         self._backend.login_interactive()
 
-    async def logout(self) -> None:
-        await self._backend.logout()
+    async def logout(self, reason: str = "") -> None:
+        await self._backend.logout(reason)
 
     async def reset_auth(self) -> None:
         self._backend.reset_auth()
@@ -317,7 +405,9 @@ class NodeService(Inspection):
     async def ping(self, ip: IPAddress, kind: str, size: int) -> JSON:
         netmap = self._known_netmap()
         for _ in range(PEER_PATIENCE):
-            if ip in netmap.self_node.ips or peer_for(netmap, ip) is not None or not is_tailscale_ip(ip):
+            node = peer_for(netmap, ip)
+            here = node is not None and (node.expired or self._magicsock.status(node.key) is not None)
+            if ip in netmap.self_node.ips or here or not is_tailscale_ip(ip):
                 break
             await asyncio.sleep(PEER_POLL_S)
             netmap = self._known_netmap()
@@ -328,14 +418,47 @@ class NodeService(Inspection):
             raise MeshdError("no netmap: this node is not logged in", code="unavailable")
         return self._backend.netmap
 
-    async def netcheck(self) -> JSON:
-        return netcheck_json(await self._magicsock.netcheck(), self._clock.wall())
+    async def netcheck(self, bound: tuple[IPAddress | None, int] | None = None) -> JSON:
+        return netcheck_json(await self._magicsock.netcheck(bound), self._clock.wall())
+
+    async def set_push_token(self, token: str) -> None:
+        self._backend.set_push_token(token)
 
     async def set_expiry_sooner(self, expiry: float) -> None:
         await self._backend.expire_key(expiry)
 
     async def debug(self, action: str, body: bytes) -> Any:
         return self._actions.run(action, body)
+
+    def capture(self) -> AsyncIterator[bytes]:
+        return self._capture.output()
+
+    def kept(self, name: str) -> JSON:
+        return self._kept.read(name)
+
+    def keep(self, name: str, value: JSON) -> None:
+        self._kept.write(name, value)
+
+    async def profile(self, kind: str, seconds: float) -> bytes:
+        if kind == "heap":
+            return await asyncio.to_thread(heap_profile)
+        profile = CpuProfile()
+        profile.start()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            data = profile.finish()
+        return data
+
+    async def write_state(self, key: str, value: str) -> None:
+        """PS-15."""
+        self._backend.store.write(key, value.encode())
+
+    def bug_report(self, note: str, *, diagnose: bool) -> str:
+        marker = self._report.mark(note)
+        if diagnose:
+            self._report.diagnose()
+        return marker
 
     async def log_component(self, component: str, seconds: int) -> None:
         self._components.enable(component, seconds)

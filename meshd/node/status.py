@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
+
+import msgspec
 
 from meshd.base.addr import format_ip
 from meshd.base.gotime import ZERO_TIME, format_time
@@ -12,9 +14,15 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.state import State
 from meshd.node.nodejson import user_json
-from meshd.wire.control import Hostinfo
+from meshd.node.peertext import peer_api, peer_text
+from meshd.wire.control import ClientVersion
 
 JSON = dict[str, Any]
+_CAPABILITIES_NOTE = (
+    "HTTPS://TAILSCALE.COM/s/DEPRECATED-NODE-CAPS#see-https://github.com/tailscale/tailscale/issues/11508"
+)
+"""First in the list of capabilities, so that programs that still read it learn to read CapMap."""
+_ROUTES_UNUSED = "Some peers are advertising routes but --accept-routes is false"
 
 
 class PeerTraffic(NamedTuple):
@@ -35,7 +43,7 @@ class PeerTraffic(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Everything a status is made of."""
+    """Everything a status is made of. ``in_map_poll``: the coordination server can reach us at this moment."""
 
     version: str
     tun: bool
@@ -47,7 +55,26 @@ class Snapshot(NamedTuple):
     health: list[str]
     own_relay: str
     own_endpoints: list[str]
+    client_version: ClientVersion | None
+    in_map_poll: bool
+    host_name: str
     traffic: Callable[[Node], PeerTraffic]
+
+
+def status_parts(snapshot: Snapshot) -> tuple[JSON, Iterator[str]]:
+    """The status object with an empty ``Peer``, and the members of that, each as indented text.
+
+    The peers are those of now; what tunnels and paths know of each is asked for when it is its turn.
+    """
+    netmap = snapshot.netmap
+    status = status_json(snapshot, peers=False)
+    if netmap is None:
+        return status, iter(())
+    shown = list(netmap.peers.values())
+    status["Peer"] = {}
+    status["User"] = users_json(netmap, [netmap.self_node, *shown])
+    chosen, traffic = snapshot.prefs.exit_node_id, snapshot.traffic
+    return status, (peer_text(node, traffic(node), exit_node=node.stable_id == chosen) for node in shown)
 
 
 def status_json(snapshot: Snapshot, *, peers: bool = True) -> JSON:
@@ -62,14 +89,14 @@ def status_json(snapshot: Snapshot, *, peers: bool = True) -> JSON:
         "AuthURL": snapshot.auth_url,
         "TailscaleIPs": _ips(netmap.self_node) if netmap else None,
         "Self": _self(snapshot),
-        "Health": snapshot.health or [],
+        "Health": _health(snapshot),
         "MagicDNSSuffix": suffix,
         "CurrentTailnet": _tailnet(netmap, suffix),
         "CertDomains": list(netmap.dns.cert_domains) if netmap and netmap.dns and netmap.dns.cert_domains else None,
-        "ExtraRecords": None,
+        "ExtraRecords": _extra_records(netmap),
         "Peer": None,
         "User": None,
-        "ClientVersion": None,
+        "ClientVersion": _client_version(snapshot),
     }
     if not snapshot.has_node_key:
         del status["HaveNodeKey"]
@@ -79,7 +106,7 @@ def status_json(snapshot: Snapshot, *, peers: bool = True) -> JSON:
     if netmap is not None:
         shown = list(netmap.peers.values()) if peers else []
         if peers:
-            status["Peer"] = {node.key.text(): _peer(snapshot, node) for node in shown}
+            status["Peer"] = {node.key.text(): peer_json(snapshot, node) for node in shown}
         status["User"] = users_json(netmap, [netmap.self_node, *shown])
     return status
 
@@ -90,8 +117,34 @@ def users_json(netmap: Netmap, nodes: Iterable[Node]) -> JSON:
     return {str(user): user_json(netmap.user_profiles[user]) for user in sorted(wanted) if user in netmap.user_profiles}
 
 
+def _extra_records(netmap: Netmap | None) -> list[JSON] | None:
+    """Names that the network serves beside those of its nodes."""
+    if netmap is None or netmap.dns is None or not netmap.dns.extra_records:
+        return None
+    return [msgspec.to_builtins(record) for record in netmap.dns.extra_records]
+
+
 def _ips(node: Node) -> list[str]:
     return [format_ip(ip) for ip in node.ips]
+
+
+def _health(snapshot: Snapshot) -> list[str]:
+    """The problems of the node, and what only a status tells: routes that others offer and we do not take."""
+    netmap = snapshot.netmap
+    unused = (
+        netmap is not None
+        and not snapshot.prefs.route_all
+        and any(node.primary_routes for node in netmap.peers.values())
+    )
+    return [*snapshot.health, *([_ROUTES_UNUSED] if unused else [])]
+
+
+def _client_version(snapshot: Snapshot) -> JSON | None:
+    """LK-14: news of releases, for those who want them."""
+    if snapshot.client_version is None or not snapshot.prefs.auto_update.check:
+        return None
+    built: JSON = msgspec.to_builtins(snapshot.client_version)
+    return built
 
 
 def _tailnet(netmap: Netmap | None, suffix: str) -> JSON | None:
@@ -107,31 +160,34 @@ def _exit_node(snapshot: Snapshot) -> JSON | None:
         return None
     node = next((n for n in snapshot.netmap.peers.values() if n.stable_id == chosen), None)
     if node is None:
-        return {"ID": chosen, "Online": False, "TailscaleIPs": None}
+        return None
     return {"ID": chosen, "Online": bool(node.online), "TailscaleIPs": [str(p) for p in node.addresses]}
 
 
 def _self(snapshot: Snapshot) -> JSON:
     netmap = snapshot.netmap
-    if netmap is None:
-        return _base(None, PeerTraffic(), exit_node=False)
-    node = netmap.self_node
-    shown = _base(node, PeerTraffic(relay=snapshot.own_relay), exit_node=False)
-    shown["Addrs"] = snapshot.own_endpoints
-    shown["Online"] = bool(node.online) if node.online is not None else True
+    node = netmap.self_node if netmap is not None else None
+    shown = _base(node, PeerTraffic(relay=snapshot.own_relay if node else ""), exit_node=False)
+    shown["Addrs"] = snapshot.own_endpoints or None
+    shown["Online"] = snapshot.in_map_poll
+    if node is None:
+        return shown | {"HostName": snapshot.host_name}
     shown["InNetworkMap"] = True
     if node.cap_map:
-        shown["Capabilities"] = sorted(node.cap_map)
+        shown["Capabilities"] = [_CAPABILITIES_NOTE, *sorted(node.cap_map)]
         shown["CapMap"] = {name: values or [] for name, values in sorted(node.cap_map.items())}
     return shown
 
 
-def _peer(snapshot: Snapshot, node: Node) -> JSON:
+def peer_json(snapshot: Snapshot, node: Node) -> JSON:
+    """One peer."""
     traffic = snapshot.traffic(node)
     shown = _base(node, traffic, exit_node=node.stable_id == snapshot.prefs.exit_node_id)
     shown["InNetworkMap"] = True
     shown["InMagicSock"] = traffic.in_magicsock
     shown["InEngine"] = traffic.in_engine
+    if node.cap_map:
+        shown["CapMap"] = {name: values or [] for name, values in sorted(node.cap_map.items())}
     if node.expired:
         shown["Expired"] = True
     return shown
@@ -176,7 +232,7 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
         "ExitNode": exit_node,
         "ExitNodeOption": bool(node and node.offers_exit),
         "Active": traffic.active,
-        "PeerAPIURL": _peer_api(host, ips or ()),
+        "PeerAPIURL": peer_api(host, ips or ()),
         "TaildropTarget": 0,
         "NoFileSharingReason": "",
         "InNetworkMap": False,
@@ -186,16 +242,3 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
     if node and node.key_expiry is not None:
         shown["KeyExpiry"] = format_time(node.key_expiry)
     return shown
-
-
-def _peer_api(host: Hostinfo | None, ips: Iterable[str]) -> list[str] | None:
-    ports = {s.proto: s.port for s in host.services} if host is not None else None
-    if not ports:
-        return None
-    urls = []
-    for ip in ips:
-        six = ":" in ip
-        port = ports.get("peerapi6" if six else "peerapi4")
-        if port:
-            urls.append(f"http://[{ip}]:{port}" if six else f"http://{ip}:{port}")
-    return urls or None

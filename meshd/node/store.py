@@ -1,8 +1,9 @@
 """Where state is kept between runs.
 
 The file form is one JSON object of key to base64 bytes, the one that existing daemons use; their files can be
-read. A write is on disk before it returns. A file that cannot be understood is never touched: the store then
-refuses writes and says why.
+read. By default it is sealed, and a plain file becomes a sealed one when it is opened. A write is on disk before it
+returns. A file that cannot be understood is never touched: the store then refuses writes and says why. One whose key
+is lost is kept aside, and the store begins empty.
 """
 
 from __future__ import annotations
@@ -15,19 +16,37 @@ from typing import Protocol
 import msgspec
 
 from meshd.base.errors import MeshdError
-from meshd.io.files import remove_leftovers, write_atomic
+from meshd.base.log import get_logger, kv
+from meshd.io.files import keep_aside, remove_leftovers, write_atomic
+from meshd.node.sealedstate import StateSeal
+from meshd.node.statekey import KeyLost, Protection, credential
+
+log = get_logger(__name__)
 
 MACHINE_KEY = "_machinekey"
 PROFILES = "_profiles"
 CURRENT_PROFILE = "_current-profile"
+LEGACY_PREFS = "_daemon"
+"""Preferences and login of daemons from before there were profiles."""
+INITIAL_STATE = "meshd.state"
+"""The credential with the state that a new node begins with, in the plain form."""
 _LIMIT_BYTES = 64 << 20
+_TPM_SEALED = {"key", "nonce", "data"}
+_DECRYPT_FIRST = "Start tailscaled once with --encrypt-state=false"
 
 
 class Store(Protocol):
     """Keys to bytes. ``problem`` is a text for the user while the store cannot be used."""
 
     problem: MeshdError | None
+    notice: str
+    """What the user should know although the store works; empty when there is nothing."""
     ephemeral: bool
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether who finds the stored bytes can do nothing with them."""
+        ...
 
     def read(self, key: str) -> bytes | None:
         """The value; None when there is none or it is empty."""
@@ -46,6 +65,8 @@ class MemoryStore:
     """State that ends with the process (``mem:``); the node logs in as ephemeral."""
 
     ephemeral = True
+    encrypted = False
+    notice = ""
 
     def __init__(self) -> None:
         self.problem: MeshdError | None = None
@@ -62,49 +83,102 @@ class MemoryStore:
 
 
 class FileStore:
-    """A state file, mode 0600."""
+    """A state file, mode 0600; sealed with ``seal``, plain when ``sealed`` is false."""
 
     ephemeral = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, sealed: bool = False, protection: Protection | None = None, initial: bytes | None = None
+    ) -> None:
+        """``initial`` is the plain form of the state to begin with where there is none."""
         self._path = path
+        self._initial = initial
+        self._seal = StateSeal(path, protection)
+        self._sealed = sealed
         self.problem: MeshdError | None = None
+        self.notice = ""
         self._values: dict[str, bytes] = {}
         try:
             self._load()
         except MeshdError as error:
             self.problem = error
 
+    @property
+    def encrypted(self) -> bool:
+        return self._sealed and not self.notice
+
     def _load(self) -> None:
+        data = self._read()
+        if not data:
+            if self._initial:
+                self._values = self._parse(self._initial, "the initial state")
+            self._save(self._values)
+            return
+        try:
+            plain = self._seal.open(data)
+        except KeyLost as error:
+            self._set_aside(error)
+            return
+        except MeshdError as error:
+            raise self._unusable(error.message) from None
+        self._values = self._parse(data if plain is None else plain)
+        if (plain is not None) is not self._sealed:
+            self._change_form()
+
+    def _read(self) -> bytes:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             remove_leftovers(self._path)
             with self._path.open("rb") as file:
                 data = file.read(_LIMIT_BYTES + 1)
         except FileNotFoundError:
-            self._save({})
-            return
+            return b""
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
-        if not data:
-            self._save({})
-            return
         if len(data) > _LIMIT_BYTES:
             raise self._unusable("is larger than any state file")
-        self._values = self._parse(data)
+        return data
 
-    def _parse(self, data: bytes) -> dict[str, bytes]:
+    def _change_form(self) -> None:
+        """From plain to sealed or back. What cannot be written stays as it is, and is said."""
         try:
+            self._save(self._values)
+        except MeshdError as error:
+            what = "is not encrypted" if self._sealed else "is still encrypted"
+            self.notice = f"The state file {self._path} {what}: {error.message}."
+            log.warning("state_form_unchanged", extra=kv(path=self._path, reason=error.message))
+        else:
+            log.info("state_sealed" if self._sealed else "state_unsealed", extra=kv(path=self._path))
+
+    def _set_aside(self, reason: KeyLost) -> None:
+        """Nobody can read the file any more on this host: keep it, and begin anew."""
+        try:
+            kept = keep_aside(self._path)
+            if self._seal.key_path.exists():
+                keep_aside(self._seal.key_path)
+        except OSError as error:
+            raise self._unusable(f"cannot be decrypted, {reason.message}, nor moved away: {error.strerror}") from None
+        self.notice = (
+            f"The state file could not be decrypted: {reason.message}. It is kept as {kept}; this machine has to log "
+            f"in again. With its key back in place, stop meshd, move it to {self._path} and start meshd."
+        )
+        log.error("state_set_aside", extra=kv(kept=kept, reason=reason.message))
+        self._save({})
+
+    def _parse(self, data: bytes, name: str = "") -> dict[str, bytes]:
+        try:
+            if msgspec.json.decode(data, type=dict[str, msgspec.Raw]).keys() == _TPM_SEALED:
+                raise self._unusable("was encrypted by tailscaled with the TPM of its host", name, _DECRYPT_FIRST)
             entries = msgspec.json.decode(data, type=dict[str, str | None])
             return {key: b64decode(text, validate=True) for key, text in entries.items() if text is not None}
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise self._unusable(f"is damaged or not a state file ({_brief(error)})") from None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise self._unusable(f"is damaged or not a state file ({_brief(error)})", name) from None
 
-    def _unusable(self, what: str) -> MeshdError:
+    def _unusable(self, what: str, name: str = "", remedy: str = "Restore the file, or move it away,") -> MeshdError:
         return MeshdError(
-            f"the state file {self._path} {what}",
+            f"{name or f'the state file {self._path}'} {what}",
             code="unavailable",
-            hint="meshd keeps it untouched and does not log in. Restore the file, or move it away, and restart meshd.",
+            hint=f"meshd keeps it untouched and does not log in. {remedy} and restart meshd.",
         )
 
     def read(self, key: str) -> bytes | None:
@@ -125,7 +199,7 @@ class FileStore:
         entries = {key: b64encode(value).decode() for key, value in values.items()}
         data = msgspec.json.format(msgspec.json.encode(entries), indent=2)
         try:
-            write_atomic(self._path, data)
+            write_atomic(self._path, self._seal.seal(data) if self._sealed else data)
         except OSError as error:
             raise MeshdError(
                 f"cannot write the state file {self._path}: {error.strerror}",
@@ -143,13 +217,24 @@ def _brief(error: Exception) -> str:
     return str(error).splitlines()[0][:120]
 
 
-def open_store(spec: str) -> Store:
-    """The store for ``--state``: ``mem:`` or a path."""
-    if spec.startswith("mem:"):
-        return MemoryStore()
-    kind, colon, _ = spec.partition(":")
+def open_store(spec: str, encrypt: bool | None = None) -> Store:
+    """The store for ``--state``: ``mem:``, ``kube:NAME`` or a path.
+
+    ``encrypt`` is ``--encrypt-state``, None when not given.
+    """
+    kind, colon, name = spec.partition(":")
     if colon and "/" not in kind:
+        if encrypt:
+            raise MeshdError("--encrypt-state can only be used with --state set to a local file path", code="usage")
+        if kind == "mem":
+            return MemoryStore()
+        if kind == "kube":
+            from meshd.node.kubestore import KubeStore
+
+            return KubeStore(name)
         raise MeshdError(
-            f"--state={spec}: this build has no store of kind {kind!r}", code="usage", hint="Use a file path or mem:"
+            f"--state={spec}: this build has no store of kind {kind!r}",
+            code="usage",
+            hint="Use a file path, kube:NAME or mem:",
         )
-    return FileStore(Path(spec))
+    return FileStore(Path(spec), sealed=encrypt is not False, initial=credential(INITIAL_STATE))

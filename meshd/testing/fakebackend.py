@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from meshd.base.errors import MeshdError
@@ -169,6 +170,7 @@ class FakeBackend:
         self.certificates: list[str] | None = None
         self.updates: list[dict[str, Any]] = []
         self.dial_targets: dict[str, tuple[str, bool]] = {}
+        self.things: dict[str, dict[str, Any]] = {}
         self.control_answer = (501, b"Not implemented yet\n")
 
     # -- for tests
@@ -182,6 +184,9 @@ class FakeBackend:
         self.notify(State=STATES[state])
 
     # -- LocalBackend
+
+    def status_parts(self) -> tuple[dict[str, Any], Iterator[str]]:
+        return self.status(), iter(())
 
     def status(self, *, peers: bool = True) -> dict[str, Any]:
         logged_in = self.state not in ("NeedsLogin", "NoState")
@@ -310,6 +315,16 @@ class FakeBackend:
     def user_metrics(self) -> str:
         return "# TYPE tailscaled_advertised_routes gauge\ntailscaled_advertised_routes 0\n"
 
+    def kept(self, name: str) -> dict[str, Any]:
+        return self.things.get(name, {})
+
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        self.things[name] = value
+
+    async def profile(self, kind: str, seconds: float) -> bytes:
+        self.calls.append(("profile", kind, seconds))
+        return b"\x1f\x8b"
+
     def check_ip_forwarding(self) -> str:
         return self.forwarding_warning
 
@@ -330,8 +345,8 @@ class FakeBackend:
             watch.queue.put_nowait(first)
         return watch
 
-    async def edit_prefs(self, masked: Any) -> dict[str, Any]:
-        self.calls.append(("edit_prefs", masked))
+    async def edit_prefs(self, masked: Any, reason: str = "") -> dict[str, Any]:
+        self.calls.append(("edit_prefs", masked, reason) if reason else ("edit_prefs", masked))
         if masked.get("InternalExitNodePriorSet"):
             raise MeshdError("can't set Internal fields", code="invalid")
         if masked.get("HostnameSet"):
@@ -374,8 +389,20 @@ class FakeBackend:
         self.auth_url = self.login_url_after_start or LOGIN_URL
         self.notify(BrowseToURL=self.auth_url)
 
-    async def logout(self) -> None:
-        self.calls.append(("logout",))
+    def config_locked(self) -> bool:
+        return False
+
+    def policy(self) -> dict[str, Any]:
+        return {"Summary": {"Scope": "Device"}}
+
+    async def reload_config(self) -> bool:
+        return False
+
+    async def reload_policy(self) -> None:
+        self.calls.append(("reload_policy",))
+
+    async def logout(self, reason: str = "") -> None:
+        self.calls.append(("logout", reason) if reason else ("logout",))
         self.have_node_key = False
         self.enter("NeedsLogin")
 
@@ -433,7 +460,9 @@ class FakeBackend:
     async def relay_report(self, region: str) -> dict[str, Any]:
         return {"Info": [f"Region {region}"], "Warnings": None, "Errors": None}
 
-    async def netcheck(self) -> dict[str, Any]:
+    async def netcheck(self, bound: Any = None) -> dict[str, Any]:
+        if bound is not None:
+            self.calls.append(("netcheck", str(bound[0]), bound[1]))
         return {
             "Now": "2026-11-23T09:18:05.243100655Z", "UDP": True, "IPv6": False, "IPv4": True,
             "IPv6CanSend": False, "IPv4CanSend": True, "OSHasIPv6": True, "ICMPv4": False,
@@ -443,6 +472,9 @@ class FakeBackend:
             "GlobalV4": "10.99.0.12:36245", "GlobalV6": "", "CaptivePortal": None,
         }  # fmt: skip
 
+    async def set_push_token(self, token: str) -> None:
+        self.calls.append(("set_push_token", token))
+
     async def set_expiry_sooner(self, expiry: float) -> None:
         self.calls.append(("set_expiry_sooner", expiry))
 
@@ -450,7 +482,7 @@ class FakeBackend:
         self.calls.append(("debug", action, body))
         if action == "control-knobs":
             return {"DisableUPnP": False}
-        if action not in ("rebind", "restun"):
+        if action not in ("rebind", "restun", "rotate-disco-key"):
             raise MeshdError("no such action", code="not_found")
         return None
 
@@ -482,6 +514,22 @@ class FakeBackend:
         self.calls.append(("log_component", component, seconds))
         if component != "magicsock":
             raise MeshdError(f'unknown component "{component}"', code="invalid")
+
+    def capture(self) -> AsyncIterator[bytes]:
+        self.calls.append(("capture",))
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00"
+            await asyncio.Event().wait()
+
+        return parts()
+
+    async def write_state(self, key: str, value: str) -> None:
+        self.calls.append(("write_state", key, value))
+
+    def bug_report(self, note: str, *, diagnose: bool) -> str:
+        self.calls.append(("bug_report", note, diagnose))
+        return "BUG-NO-LOGS-NO-SUPPORT-this-node-has-had-its-logging-disabled"
 
     async def shutdown(self) -> None:
         self.calls.append(("shutdown",))

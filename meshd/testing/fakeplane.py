@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from struct import pack, unpack_from
@@ -34,6 +34,8 @@ from meshd.node.dataplane import (
 if TYPE_CHECKING:
     from meshd._fast.filter import Filter
     from meshd._fast.flow import FlowTable
+    from meshd._fast.masquerade import Masquerade
+    from meshd.core.filterprogram import CompiledRule
 
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 REKEY_AFTER_MESSAGES = 2**60
@@ -94,6 +96,8 @@ class _Peer:
     next: _Session | None = None
     path: tuple[bytes | None, int, float, int] = (None, 0, 0.0, 0)
     jailed: bool = False
+    masquerade: Masquerade | None = None
+    bundles: bool = False
     active: bool = False
     rx_bytes: int = 0
     tx_bytes: int = 0
@@ -105,6 +109,7 @@ class _Peer:
     last_rx: float = 0.0
     owed_since: float = 0.0
     unanswered_since: float = 0.0
+    drops: Counter[str] = field(default_factory=Counter)
 
 
 class FakePlane:
@@ -177,11 +182,12 @@ class FakePlane:
     def set_path(self, peer: int, address: bytes | None, port: int, trusted_until: float, relay: int) -> None:
         self._peers[peer].path = (address, port, trusted_until, relay)
 
-    def set_filter(self, program: Filter) -> None:
-        """Without a filter everything passes."""
+    def set_rules(self, rules: Sequence[CompiledRule], local: Sequence[tuple[bytes, int]]) -> None:
+        """Without rules everything passes."""
+        from meshd._fast.filter import Filter
         from meshd._fast.flow import FlowTable
 
-        self._filter = program
+        self._filter = Filter(rules, local)
         self._flows = self._flows or FlowTable(seed=1)
 
     def _refuses(self, packet: bytes, *, inbound: bool) -> bool:
@@ -192,6 +198,11 @@ class FakePlane:
 
     def set_jailed(self, peer: int, jailed: bool) -> None:
         self._peers[peer].jailed = jailed
+
+    def set_masquerade(self, peer: int, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        from meshd._fast.masquerade import Masquerade
+
+        self._peers[peer].masquerade = Masquerade(pairs) if pairs else None
 
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         self._service = set(addresses)
@@ -214,6 +225,7 @@ class FakePlane:
         initiator: bool,
     ) -> None:
         owner = self._peers[peer]
+        owner.bundles = False
         session = _Session(peer, local_index, remote_index, send_key, receive_key, created, initiator)
         if slot == "next":
             self._forget(owner.next)
@@ -252,6 +264,10 @@ class FakePlane:
         if session is not None:
             self._sessions.pop(session.local_index, None)
 
+    def _lost(self, peer: _Peer, reason: str) -> None:
+        self._counters[reason] += 1
+        peer.drops[reason] += 1
+
     # -- outbound
 
     def tun_write(self, packet: bytes) -> None:
@@ -264,9 +280,13 @@ class FakePlane:
         if peer is None:
             self._counters["out_no_route"] += 1
         elif self._refuses(packet, inbound=False):
-            self._counters["out_filter"] += 1
-        elif not self._seal(peer, packet):
-            self._event((EV_STAGED, peer, _VNET_HEADER + packet))
+            self._lost(self._peers[peer], "out_filtered")
+        elif not self._seal(peer, shown := self._shown(peer, packet)):
+            self._event((EV_STAGED, peer, _VNET_HEADER + shown))
+
+    def _shown(self, peer: int, packet: bytes) -> bytes:
+        masquerade = self._peers[peer].masquerade
+        return masquerade.outbound(packet) if masquerade is not None else packet
 
     def send_keepalive(self, peer: int) -> bool:
         return self._seal(peer, b"")
@@ -275,7 +295,7 @@ class FakePlane:
         return sum(self._seal(peer, packet[len(_VNET_HEADER) :]) for packet in packets)
 
     def send_packet(self, peer: int, packet: bytes) -> bool:
-        return self._seal(peer, packet)
+        return self._seal(peer, self._shown(peer, packet))
 
     def deliver(self, packet: bytes) -> bool:
         self._deliver_packet(packet)
@@ -313,7 +333,8 @@ class FakePlane:
                 self._event((EV_RELAY, relay))
             frames += pack(">BI", 4, 32 + len(datagram)) + peer.key + datagram
 
-    def take_relayed(self, relay: int) -> bytes:
+    def take_relayed(self, relay: int, limit: int = 0) -> bytes:
+        """Everything at once, whatever the limit: one frame may be as long."""
         return bytes(self._relay_frames.pop(relay, b""))
 
     # -- inbound
@@ -326,6 +347,18 @@ class FakePlane:
     def open_from(self, packets: Sequence[bytes]) -> list[bytes]:
         return [packet for packet in packets if not self._open(packet)]
 
+    def open_relayed(self, packets: Iterable[bytes]) -> None:
+        for packet in packets:
+            if not self._open(packet):
+                self._counters["in_unknown"] += 1
+
+    def set_bundles(self, peer: int, bundles: bool) -> None:
+        """Remembered only: what this plane sends is never bundled."""
+        self._peers[peer].bundles = bundles
+
+    def takes_bundles(self, peer: int) -> bool:
+        return self._peers[peer].bundles
+
     def _open(self, data: bytes) -> bool:
         """Whether the datagram was a transport packet, good or bad."""
         if len(data) < 32 or unpack_from("<I", data)[0] != 4:
@@ -337,9 +370,9 @@ class FakePlane:
             return True
         packet = aead_open(session.receive_key, pack("<IQ", 0, counter), data[16:])
         if packet is None:
-            self._counters["in_forged"] += 1
+            self._lost(self._peers[session.peer], "in_forged")
         elif not session.accept(counter):
-            self._counters["in_replayed"] += 1
+            self._lost(self._peers[session.peer], "in_replayed")
         else:
             self._authenticated(session, packet, len(data), now)
         return True
@@ -360,19 +393,21 @@ class FakePlane:
     def _inbound_packet(self, index: int, peer: _Peer, padded: bytes) -> None:
         length = _total_length(padded)
         if not 20 <= length <= len(padded):
-            self._counters["in_malformed"] += 1
+            self._lost(peer, "in_malformed")
             return
         packet = padded[:length]
         if self._lookup(_addresses(packet)[0]) != index:
-            self._counters["in_source"] += 1
+            self._lost(peer, "in_source")
             return
+        if peer.masquerade is not None:
+            packet = peer.masquerade.inbound(packet)
         protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
         if protocol == 99:
             self._event((EV_TSMP, index, packet))
         elif self._is_watched_echo(packet, protocol):
             self._event((EV_ECHO, index, packet))
         elif peer.jailed or self._refuses(packet, inbound=True):
-            self._counters["in_filter"] += 1
+            self._lost(peer, "in_filtered")
             if protocol == 6:
                 self._event((EV_DENIED, index, packet))
         elif self._userspace:
@@ -404,6 +439,9 @@ class FakePlane:
             p.current.created if p.current else 0.0,
             p.current.local_index if p.current else 0,
         )
+
+    def peer_drops(self, peer: int) -> dict[str, int]:
+        return dict(self._peers[peer].drops)
 
     def clear_active(self, peer: int) -> None:
         self._peers[peer].active = False

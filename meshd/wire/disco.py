@@ -5,6 +5,8 @@
 
 The box is a NaCl box between the two disco keys. There is no replay protection. Bytes after the known
 part of a body are ignored. The same packets travel by UDP and inside DERP.
+
+`TakesBundles` is our own; other programs ignore types that they do not know.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ TXID_SIZE: Final = 12
 TYPE_PING: Final = 1
 TYPE_PONG: Final = 2
 TYPE_CALL_ME_MAYBE: Final = 3
+TYPE_TAKES_BUNDLES: Final = 0x6D
 
 _VERSION: Final = 0
 _ENDPOINT_SIZE: Final = 18
+_OURS: Final = b"meshd"  # tells our message from one that may get the same number elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,16 @@ class CallMeMaybe:
 
 
 @dataclass(frozen=True, slots=True)
+class TakesBundles:
+    """The sender takes several WireGuard messages in one relay frame (`_fast/derpframes.pyi`).
+
+    `question` asks the receiver to say the same of itself. Valid over DERP only.
+    """
+
+    question: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A message of a type, or a version of a type, that is not spoken here."""
 
@@ -70,7 +84,7 @@ class Unknown:
     body: bytes
 
 
-Message = Ping | Pong | CallMeMaybe | Unknown
+Message = Ping | Pong | CallMeMaybe | TakesBundles | Unknown
 
 
 def is_disco(datagram: bytes | memoryview) -> bool:
@@ -103,6 +117,8 @@ def encode_message(message: Message) -> bytes:
             return bytes((TYPE_PONG, _VERSION)) + txid + encode_endpoint(source)
         case CallMeMaybe(endpoints=endpoints):
             return bytes((TYPE_CALL_ME_MAYBE, _VERSION)) + b"".join(map(encode_endpoint, endpoints))
+        case TakesBundles(question=question):
+            return bytes((TYPE_TAKES_BUNDLES, _VERSION)) + _OURS + bytes((question,))
         case Unknown(type=kind, version=version, body=body):
             return bytes((kind, version)) + body
 
@@ -118,7 +134,10 @@ def decode_message(plaintext: bytes, /) -> Message:
         return Pong(cursor.take(TXID_SIZE), _decode_endpoint(cursor))
     if kind == TYPE_CALL_ME_MAYBE:
         return _decode_call_me_maybe(cursor, version)
-    return Unknown(kind, version, cursor.rest())
+    rest = cursor.rest()
+    if kind == TYPE_TAKES_BUNDLES and version == _VERSION and rest[:-1] == _OURS and rest[-1] <= 1:
+        return TakesBundles(rest[-1] == 1)
+    return Unknown(kind, version, rest)
 
 
 def _decode_ping(cursor: Cursor) -> Ping:

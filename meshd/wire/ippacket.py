@@ -5,6 +5,7 @@ The data plane parses packets in `meshd._fast`; this is for the few that the nod
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -22,6 +23,10 @@ PROTO_TSMP: Final = 99
 IPV4_HEADER_SIZE: Final = 20
 IPV6_HEADER_SIZE: Final = 40
 HOP_LIMIT: Final = 64
+
+_IPV4: Final = struct.Struct("!BxH2xHxB2x4s4s")  # first byte, total, fragment, protocol, source, destination
+_IPV6: Final = struct.Struct("!4xHBx16s16s")  # payload length, next header, source, destination
+_UDP: Final = struct.Struct("!4H")
 
 _ICMPV4_ECHO_REQUEST: Final = 8
 _ICMPV4_ECHO_REPLY: Final = 0
@@ -60,16 +65,21 @@ class UDPDatagram:
 
 def checksum(data: bytes, initial: int = 0) -> int:
     """Internet checksum (RFC 1071), complemented. `initial` is a partial, uncomplemented sum."""
-    total = initial + sum(data[::2]) * 256 + sum(data[1::2])
+    # 65536 is 1 modulo 65535, so the sum of all 16-bit words is the number that they make, modulo 65535; only zero is
+    # written in two ways.
+    number = int.from_bytes(data, "big") << (8 if len(data) & 1 else 0)
+    total = number % 0xFFFF + initial
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
+    if not total and number:
+        total = 0xFFFF
     return ~total & 0xFFFF
 
 
 def pseudo_header_sum(source: IPAddress, destination: IPAddress, protocol: int, length: int) -> int:
     """Sum over the pseudo header, to start `checksum` with (RFC 768, RFC 8200 8.1)."""
     addresses = source.packed + destination.packed
-    return sum(addresses[::2]) * 256 + sum(addresses[1::2]) + protocol + (length >> 16) + (length & 0xFFFF)
+    return int.from_bytes(addresses, "big") % 0xFFFF + protocol + (length >> 16) + (length & 0xFFFF)
 
 
 def encode_ip(source: IPAddress, destination: IPAddress, protocol: int, payload: bytes) -> bytes:
@@ -99,40 +109,34 @@ def _ipv6_header(source: IPAddress, destination: IPAddress, protocol: int, lengt
 
 def decode_ip(packet: bytes, /) -> IPPacket:
     """Take a packet apart. Fragments and IPv6 extension headers are a `WireError`."""
-    cursor = Cursor(packet)
-    first = cursor.u8()
-    if first >> 4 == 4:
-        return _decode_ipv4(cursor, (first & 0x0F) * 4)
-    if first >> 4 == 6:
-        return _decode_ipv6(cursor)
-    raise WireError(f"IP version {first >> 4}", offset=0, expected="4 or 6")
+    version = packet[0] >> 4 if packet else 0
+    if version == 4 and len(packet) >= IPV4_HEADER_SIZE:
+        return _decode_ipv4(packet)
+    if version == 6 and len(packet) >= IPV6_HEADER_SIZE:
+        return _decode_ipv6(packet)
+    if packet and version not in (4, 6):
+        raise WireError(f"IP version {version}", offset=0, expected="4 or 6")
+    raise WireError(f"packet is too short: {len(packet)} bytes", offset=len(packet), expected="a whole header")
 
 
-def _decode_ipv4(cursor: Cursor, header_size: int) -> IPPacket:
-    cursor.u8()
-    total = cursor.u16be()
-    cursor.u16be()
-    fragment = cursor.u16be()
-    cursor.u8()
-    protocol = cursor.u8()
-    cursor.u16be()
-    source, destination = cursor.take(4), cursor.take(4)
+def _decode_ipv4(packet: bytes) -> IPPacket:
+    first, total, fragment, protocol, source, destination = _IPV4.unpack_from(packet)
+    header_size = (first & 0x0F) * 4
     if fragment & 0x3FFF:
         raise WireError("packet is a fragment", offset=6)
     if header_size < IPV4_HEADER_SIZE or total < header_size:
         raise WireError(f"header of {header_size} in a packet of {total} bytes", offset=0)
-    cursor.take(header_size - IPV4_HEADER_SIZE)
-    payload = cursor.take(total - header_size)
-    return IPPacket(IPv4Address(source), IPv4Address(destination), protocol, payload)
+    if total > len(packet):
+        raise WireError(f"packet is too short: {len(packet)} of {total} bytes", offset=len(packet))
+    return IPPacket(IPv4Address(source), IPv4Address(destination), protocol, packet[header_size:total])
 
 
-def _decode_ipv6(cursor: Cursor) -> IPPacket:
-    cursor.take(3)
-    length = cursor.u16be()
-    protocol = cursor.u8()
-    cursor.u8()
-    source, destination = IPv6Address(cursor.take(16)), IPv6Address(cursor.take(16))
-    return IPPacket(source, destination, protocol, cursor.take(length))
+def _decode_ipv6(packet: bytes) -> IPPacket:
+    length, protocol, source, destination = _IPV6.unpack_from(packet)
+    end = IPV6_HEADER_SIZE + length
+    if end > len(packet):
+        raise WireError(f"packet is too short: {len(packet)} of {end} bytes", offset=len(packet))
+    return IPPacket(IPv6Address(source), IPv6Address(destination), protocol, packet[IPV6_HEADER_SIZE:end])
 
 
 # --- ICMP echo --------------------------------------------------------------------------------------------
@@ -191,9 +195,9 @@ def decode_udp(packet: IPPacket, /) -> UDPDatagram | None:
     """The datagram in a packet, None when it holds something else; `WireError` on bad length or checksum."""
     if packet.protocol != PROTO_UDP:
         return None
-    cursor = Cursor(packet.payload)
-    source_port, destination_port = cursor.u16be(), cursor.u16be()
-    length, claimed = cursor.u16be(), cursor.u16be()
+    if len(packet.payload) < _UDP.size:
+        raise WireError(f"UDP header of {len(packet.payload)} bytes", offset=0)
+    source_port, destination_port, length, claimed = _UDP.unpack_from(packet.payload)
     if length < 8 or length > len(packet.payload):
         raise WireError(f"UDP length {length} in {len(packet.payload)} bytes", offset=4)
     body = packet.payload[:length]
@@ -202,3 +206,28 @@ def decode_udp(packet: IPPacket, /) -> UDPDatagram | None:
     if claimed and checksum(body, pseudo_header_sum(packet.source, packet.destination, PROTO_UDP, length)):
         raise WireError("UDP checksum is wrong", offset=6)
     return UDPDatagram(source_port, destination_port, body[8:])
+
+
+# --- TCP --------------------------------------------------------------------------------------------------
+
+_TCP_HEADER_SIZE: Final = 20
+_TCP_CHECKSUM: Final = slice(16, 18)
+
+
+def tcp_ports(packet: IPPacket, /) -> tuple[int, int]:
+    """Source and destination port; `WireError` when it is no whole TCP header."""
+    if packet.protocol != PROTO_TCP or len(packet.payload) < _TCP_HEADER_SIZE:
+        raise WireError("no whole TCP header", offset=0)
+    return int.from_bytes(packet.payload[:2], "big"), int.from_bytes(packet.payload[2:4], "big")
+
+
+def tcp_moved(
+    packet: IPPacket, source: IPAddress, destination: IPAddress, source_port: int, destination_port: int
+) -> bytes:
+    """The segment in a whole packet between other addresses and ports."""
+    ports = source_port.to_bytes(2, "big") + destination_port.to_bytes(2, "big")
+    segment = bytearray(ports + packet.payload[4:])
+    segment[_TCP_CHECKSUM] = b"\x00\x00"
+    initial = pseudo_header_sum(source, destination, PROTO_TCP, len(segment))
+    segment[_TCP_CHECKSUM] = checksum(bytes(segment), initial).to_bytes(2, "big")
+    return encode_ip(source, destination, PROTO_TCP, bytes(segment))

@@ -41,6 +41,8 @@ class MapFrameReader:
     def feed(self, data: bytes) -> list[bytes]:
         """JSON texts of all messages completed by `data`."""
         buffer = self._buffer
+        if not buffer and len(data) > 4 and int.from_bytes(data[:4], "little") == len(data) - 4 <= self._limit:
+            return [decompress(data[4:], self._limit) if self._zstd else data[4:]]  # one whole message, the usual case
         buffer += data
         messages: list[bytes] = []
         start = 0

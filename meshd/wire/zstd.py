@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -37,11 +38,11 @@ def decompress(data: bytes, limit: int) -> bytes:
 
     Raises `WireError` beyond `limit` bytes, and for data that is malformed or cut short.
     """
-    import zstandard
-
     whole = _decompress_one(data, limit)
     if whole is not None:
         return whole
+    import zstandard
+
     _check_whole(data)
     pieces: list[bytes] = []
     total = 0
@@ -59,21 +60,21 @@ def decompress(data: bytes, limit: int) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _decompressor() -> zstandard.ZstdDecompressor:
+def _decompressor() -> tuple[Callable[[bytes], int], zstandard.ZstdDecompressor, type[Exception]]:
     import zstandard
 
-    return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    return zstandard.frame_content_size, decompressor, zstandard.ZstdError
 
 
 def _decompress_one(data: bytes, limit: int) -> bytes | None:
     """The usual message, a single frame that says how long it is, in one call; None for anything else."""
-    import zstandard
-
+    content_size, decompressor, malformed = _decompressor()
     try:
-        if not 0 < zstandard.frame_content_size(data) <= limit:
+        if not 0 < content_size(data) <= limit:
             return None
-        return _decompressor().decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError:
+        return decompressor.decompress(data, allow_extra_data=False)
+    except malformed:
         return None  # the long way finds out what is wrong
 
 

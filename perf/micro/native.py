@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import os
 import subprocess
 import sys
 import sysconfig
@@ -38,8 +39,14 @@ def load(source: Path) -> ModuleType:
 def _current(target: Path, source: Path) -> bool:
     if not target.exists():
         return False
-    inputs = [source, *FAST.glob("*.pxd"), *FAST.glob("c/*.h")]
+    inputs = [source, *source.parent.glob("*.h"), *FAST.glob("*.pxd"), *FAST.glob("c/*.h")]
     return all(path.stat().st_mtime < target.stat().st_mtime for path in inputs)
+
+
+def _optimisation() -> list[str]:
+    """Flags as those of the extensions (setup.py)."""
+    sanitize = {"1": "address,undefined", "thread": "thread"}.get(os.environ.get("MESHD_SANITIZE", ""))
+    return ["-Og", "-g", f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"] if sanitize else ["-O3"]
 
 
 def _compile(source: Path, target: Path) -> None:
@@ -67,13 +74,14 @@ def _compile(source: Path, target: Path) -> None:
     subprocess.run(
         [
             "cc",
-            "-O3",
+            *_optimisation(),
             "-std=gnu11",
             "-fno-strict-aliasing",
             "-shared",
             "-fPIC",
             "-w",
             f"-I{FAST / 'c'}",
+            f"-I{source.parent}",
             f"-I{sysconfig.get_path('include')}",
             str(c_file),
             "-o",

@@ -57,7 +57,7 @@ def mesh_nodes(hosts: Hosts, kind: Daemon, network: str, *, relayed: bool) -> Pa
         nodes[host] = hosts.start(host, f"{kind.name}-{host}.log", command, _QUIET)
         wait_for((directory / "sock").exists, 20, f"the socket of {kind.name}")
         on(host, program(kind.command), f"--socket={directory}/sock", "up", f"--login-server={joined.url}",
-           f"--auth-key={joined.key}", f"--hostname=perf-{host}", "--timeout=30s")  # fmt: skip
+           f"--auth-key={joined.key}", f"--hostname=perf-{host}", "--accept-dns=false", "--timeout=30s")  # fmt: skip
     sockets = {host: f"--socket={hosts.directory / host}/sock" for host in "ab"}
     target = on("b", program(kind.command), sockets["b"], "ip", "-4").strip()
     _expect_path(kind, sockets["a"], target, relayed=relayed)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from meshd.feature.localapi.jsontext import json_response
+from meshd.feature.localapi.jsontext import status_response
 from perf.scale import frames
 from perf.scale.memory import plane_bytes_per_peer, pss_bytes
 from perf.scale.wholenode import WholeNode
@@ -41,13 +41,14 @@ async def apply(node: WholeNode, messages: Iterator[bytes]) -> dict[str, float]:
     }
 
 
-def status(node: WholeNode) -> dict[str, float]:
+async def status(node: WholeNode) -> dict[str, float]:
     """What ``status --json`` makes the daemon do."""
     costs = []
     size = 0
     for _ in range(STATUS_ROUNDS):
         start = time.thread_time()
-        size = len(json_response(node.service.status(), tabs=True).body)
+        body = status_response(*node.service.status_parts()).body
+        size = len(body) if isinstance(body, bytes) else sum([len(part) async for part in body])
         costs.append(time.thread_time() - start)
     return {"status_s": round(statistics.median(costs), 4), "status_mb": round(size / 1e6, 2)}
 
@@ -84,7 +85,7 @@ async def measure(size: int) -> dict[str, Any]:
 
     result |= decisions.lookups(netmap) | decisions.filters(netmap, size)
     result["deltas"] = {kind: await apply(node, messages) for kind, messages in frames.deltas(admitted).items()}
-    result |= status(node)
+    result |= await status(node)
     node.close()
     return result
 

@@ -100,6 +100,8 @@ class WholeNode:
             health=SimpleNamespace(texts=list),
             prefs=self.prefs,
             netmap=None,
+            client_version=None,
+            in_map_poll=True,
         )
         self.service = StatusService(self._backend, self.engine, self.magicsock)
         self.plane.start()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.e2e.labhosts import Lab
 
@@ -16,6 +18,9 @@ HOST_V4, HOST_V6 = "10.20.30.40", "2001:db8:30::40"
 def extra_host(lab: Lab, behind: str) -> Iterator[None]:
     """The host ``c`` for as long as the block runs; ``behind`` forwards for it."""
     namespace = f"{lab.name}-c"
+    own = Path("/etc/netns", namespace)
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "resolv.conf").write_text("# no name server in the lab\n")
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     try:
         lab.run(behind, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
@@ -34,3 +39,4 @@ def extra_host(lab: Lab, behind: str) -> Iterator[None]:
     finally:
         lab.stop_all()
         subprocess.run(["ip", "netns", "del", namespace], check=True)
+        shutil.rmtree(own)

@@ -47,15 +47,16 @@ def answers(path: Path) -> bool:
 
 
 class Process:
-    """A program in a host, with its output in a file."""
+    """A program in a host, with its output in a file, from byte ``start`` on: earlier runs may stand before it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], log: Path, start: int) -> None:
         self.popen = popen
         self.log = log
+        self._start = start
 
     @property
     def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_bytes()[self._start :].decode(errors="replace")
 
     @property
     def running(self) -> bool:
@@ -105,8 +106,11 @@ class Lab:
 
     def start(self, host: str, log: str, *command: str, environment: dict[str, str] | None = None) -> Process:
         """Start a program on a host; its output goes to the file ``log``."""
+        # A daemon that changes the host's DNS would change the machine's where ip-netns(8) has no file to put over it.
+        assert Path(f"/etc/netns/{self.name}-{host}/resolv.conf").exists(), f"host {host} has no resolv.conf"
         path = self.directory / log
         with path.open("ab") as output:
+            start = output.tell()
             popen = subprocess.Popen(
                 ["ip", "netns", "exec", f"{self.name}-{host}", *command],
                 stdout=output,
@@ -114,7 +118,7 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(environment or {})},
             )
-        process = Process(popen, path)
+        process = Process(popen, path, start)
         self._processes.append(process)
         return process
 
@@ -171,8 +175,11 @@ class Coordinator:
 class Node:
     """A meshd on host ``a`` or ``b``."""
 
-    def __init__(self, lab: Lab, host: str, *flags: str, name: str = "") -> None:
+    def __init__(
+        self, lab: Lab, host: str, *flags: str, name: str = "", environment: dict[str, str] | None = None
+    ) -> None:
         self.lab = lab
+        self.environment = environment
         self.host = host
         self.name = name or f"node-{host}"
         self.directory = lab.directory / self.name
@@ -186,7 +193,7 @@ class Node:
         self.socket.unlink(missing_ok=True)  # of one that was killed
         self.process = self.lab.start(
             self.host, f"{self.name}.log", program("meshd"), f"--statedir={self.directory}",
-            f"--socket={self.socket}", "--port=41641", *self.flags,
+            f"--socket={self.socket}", "--port=41641", *self.flags, environment=self.environment,
         )  # fmt: skip
         wait_until(lambda: answers(self.socket) or not self._process.running, 10, "meshd's socket")
         assert self._process.running, self._process.output
@@ -255,6 +262,11 @@ class Node:
             traces += [line for line in rules.splitlines() if re.match(r"52\d\d:", line)]
             routes = self.lab.run(self.host, "ip", family, "route", "show", "table", "52", check=False).stdout
             traces += routes.splitlines()
+        for command in ("nft list ruleset", "iptables-save", "ip6tables-save", "iptables-legacy-save"):
+            rules = self.lab.run(self.host, "sh", "-c", f"{command} 2>/dev/null", check=False).stdout
+            traces += [line for line in rules.splitlines() if "meshd-" in line]
+        if "meshd" in self.lab.run(self.host, "cat", "/etc/resolv.conf", check=False).stdout:
+            traces.append("resolv.conf")
         return traces
 
 

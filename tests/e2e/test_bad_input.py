@@ -111,7 +111,7 @@ def test_start_with_a_damaged_state_file(lab: Lab, coordinator: Coordinator, con
     node = Node(lab, "b", name=name)
     try:
         status = node.status()
-        assert status["BackendState"] == "NeedsLogin"
+        assert status["BackendState"] == "NoState"
         assert any(str(path) in text for text in status["Health"])
         done = up(node, f"--login-server={coordinator.url}", f"--auth-key={coordinator.auth_key}", "--timeout=5s")
         assert_clear(done, str(path))
@@ -137,8 +137,7 @@ def test_second_daemon_on_the_same_socket_refuses(node: Node, lab: Lab) -> None:
         (["--port=70000"], 2, "expected a port"),
         (["--tun="], 1, "is no interface name"),
         (["--tun=name-far-too-long-for-linux"], 1, "is no interface name"),
-        (["--state=kube:x"], 2, "no store of kind"),
-        (["--tun=userspace-networking", "--socks5-server=127.0.0.1:0"], 2, "needs a tunnel interface"),
+        (["--state=vault:x"], 2, "no store of kind"),
         (["--debug=192.0.2.1:9"], 2, "expected a loopback address"),
         (["--statedir=/proc/nowhere"], 1, "state directory"),
     ],

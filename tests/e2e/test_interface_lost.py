@@ -18,7 +18,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def test_interface_deleted_daemon_says_so_and_ends_for_its_supervisor(lab: Lab) -> None:
-    """Neither a busy loop nor a daemon that says "Running" while nothing can pass."""
+    """DM-03; Neither a busy loop nor a daemon that says "Running" while nothing can pass."""
     node = Node(lab, "a")
     node.up(Coordinator(lab))
     assert node.process is not None

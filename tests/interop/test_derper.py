@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from meshd._fast.derpframes import BUNDLE_BYTES
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
 from tests.unit.node.pathhost import PathHost, until
 
@@ -124,6 +125,23 @@ def test_derper_fast_start_is_used_and_packets_pass(derper):
             for n in range(20):
                 a.send(b, n.to_bytes(2, "big") + bytes(1000))
             assert len({(await b.receive())[:2] for _ in range(20)}) == 20
+
+    run(derper, scenario, deaf=True)
+
+
+def test_derper_carries_the_agreement_on_bundles_and_what_is_as_long_as_one(derper):
+    async def scenario(a, b):
+        a.know(b)
+        b.know(a)
+        await a.magic.ping(b.key)  # derper knows both
+        a.send(b, b"session")
+        await b.receive()
+        b.send(a, b"session")
+        await a.receive()
+        for here, there in ((a, b), (b, a)):
+            await until(lambda here=here, there=there: here.plane.takes_bundles(here.engine.peer_index(there.key)))
+        a.send(b, bytes(BUNDLE_BYTES))
+        assert await b.receive() == bytes(BUNDLE_BYTES)
 
     run(derper, scenario, deaf=True)
 

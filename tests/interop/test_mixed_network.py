@@ -200,7 +200,7 @@ def test_mixed_subnet_of_one_is_reached_by_the_other(mixed: Mixed) -> None:
 
 
 def test_mixed_exit_node_carries_the_other(mixed: Mixed) -> None:
-    """The way out leads through ``b``, whichever program runs there; the way back is a route."""
+    """The way out leads through ``b``, whichever program runs there; the way back is a route, or its translation."""
     a, b = mixed.nodes
     for host, v4, v6 in (("net", "198.51.100.12", "2001:db8:1::12"), ("rb", "192.168.12.2", "2001:db8:12::2")):
         mixed.lab.run(host, "ip", "route", "replace", "100.64.0.0/10", "via", v4)
@@ -218,10 +218,13 @@ def test_mixed_exit_node_carries_the_other(mixed: Mixed) -> None:
     for target, seen in outside.items():
         wait_until(lambda t=target, s=seen: caller(mixed.lab, a.host, t) == s, 20, f"the way to {target} through b")
     mixed.expect_path(direct=True)
+    b.mesh("set", "--snat-subnet-routes")
+    for target, seen in (("198.51.100.1", "192.168.12.2"), ("2001:db8:1::1", "2001:db8:12::2")):
+        wait_until(lambda t=target, s=seen: caller(mixed.lab, a.host, t) == s, 20, f"{target} to see the exit node")
     a.mesh("set", "--exit-node=")
     for target, seen in outside.items():
         assert caller(mixed.lab, a.host, target) not in ("", seen)
-    b.mesh("set", "--advertise-exit-node=false", "--snat-subnet-routes")
+    b.mesh("set", "--advertise-exit-node=false")
     mixed.reach_each_other()
 
 

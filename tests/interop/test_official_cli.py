@@ -148,7 +148,7 @@ def test_official_user_without_rights(run: Run, api: LocalApiThread) -> None:
 
 
 def test_both_command_lines_print_the_same(run: Run, api: LocalApiThread, capsys: pytest.CaptureFixture[str]) -> None:
-    """What `mesh` prints where the texts do not name a program."""
+    """out:twins: what `mesh` prints where the texts do not name a program."""
     from meshd.cli.main import main
 
     for words in (

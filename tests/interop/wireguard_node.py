@@ -10,7 +10,6 @@ import json
 import socket
 import sys
 
-from meshd._fast.filter import Filter
 from meshd._fast.plane import Plane
 from meshd.base.addr import AddrPort, parse_ip, parse_prefix
 from meshd.base.keys import NodePrivate, NodePublic
@@ -21,7 +20,7 @@ from meshd.node.enginepeer import EngineHooks, PeerConfig
 
 EVERYBODY = (bytes(4), b"\xff" * 4)
 ALL_PORTS = (*EVERYBODY, 0, 65535)
-ALLOW_ALL = Filter([([EVERYBODY], [ALL_PORTS], [1, 6, 17])], [(bytes(4), 0)])
+ALLOW_ALL = ([([EVERYBODY], [ALL_PORTS], [1, 6, 17])], [(bytes(4), 0)])
 
 
 async def run(config: dict[str, str]) -> None:
@@ -34,16 +33,29 @@ async def run(config: dict[str, str]) -> None:
     endpoint = AddrPort.parse(config["endpoint"])
     key = NodePublic(bytes.fromhex(config["peer"]))
     sessions: list[float] = []
+
+    def follow(peer: NodePublic, source: object) -> None:
+        """As WireGuard has it: whoever authenticates is answered where the message came from."""
+        nonlocal endpoint
+        index = engine.peer_index(peer)
+        if isinstance(source, AddrPort) and index is not None:
+            endpoint = source
+            plane.set_path(index, source.ip.packed, source.port, 1e18, 0)
+
+    def answer(source: object, datagram: bytes) -> None:
+        if isinstance(source, AddrPort):
+            sock.sendto(datagram, (str(source.ip), source.port))
+
     engine = Engine(
         plane,
         loop,
         SystemClock(),
         lambda _, datagram: sock.sendto(datagram, (str(endpoint.ip), endpoint.port)),
-        hooks=EngineHooks(session=lambda _: sessions.append(loop.time())),
+        hooks=EngineHooks(session=lambda _: sessions.append(loop.time()), authenticated=follow, answer=answer),
     )
     engine.set_private_key(NodePrivate(bytes.fromhex(config["private"])))
     engine.set_own_addresses([parse_ip(config["address"])])
-    engine.set_filter(ALLOW_ALL)
+    engine.set_filter(*ALLOW_ALL)
     engine.update_peer(PeerConfig(key, (parse_prefix(config["allowed"]),)))
     index = engine.peer_index(key)
     assert index is not None
@@ -54,7 +66,7 @@ async def run(config: dict[str, str]) -> None:
         if word == "status":
             status = engine.peer_status(key)
             assert status is not None
-            return {"rx": status.rx_bytes, "tx": status.tx_bytes, "sessions": len(sessions)}
+            return {"endpoint": str(endpoint), "rx": status.rx_bytes, "tx": status.tx_bytes, "sessions": len(sessions)}
         if word == "ping":
             pong = await engine.ping_icmp(key, parse_ip(config["target"]), 3.0)
             return None if pong is None else pong.latency_s

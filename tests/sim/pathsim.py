@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from meshd._fast.derpframes import split_frames
 from meshd.base.addr import AddrPort, host_prefix, parse_ip
 from meshd.base.keys import NodePrivate
 from meshd.core.derpclient import PacketsReceived
@@ -17,7 +18,7 @@ from meshd.testing.loop import FakeTimeLoop
 from meshd.testing.memorynet import Link, MemoryNet, Nat
 from meshd.wire import stun
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
-from meshd.wire.derp import FrameReader
+from meshd.wire.derp import FrameReader, encode_recv_packet
 from meshd.wire.ippacket import UDPDatagram, encode_udp
 
 RELAY_DELAY_S = 0.050
@@ -117,9 +118,8 @@ class SimLinks:
     def deliver(self, source, packet):
         if not self.up:
             return
-        is_data = packet[:4] == b"\x04\0\0\0"
-        packets = PacketsReceived([packet] if is_data else [], [] if is_data else [(source, packet)], {source})
-        self.owner.magic.relay_packets(REGION, packets)
+        found = split_frames(encode_recv_packet(source, packet))
+        self.owner.magic.relay_packets(REGION, PacketsReceived(found.transport, found.others, found.sources))
 
     def is_open(self, region):
         return self.up
@@ -142,7 +142,7 @@ class SimSockets:
 
     def __init__(self, node):
         self.node = node
-        self.port_v4, self.port_v6, self.fd_v4, self.fd_v6 = 41641, 0, -1, -1
+        self.port_v4, self.port_v6, self.fds_v4, self.fds_v6, self.per_port = 41641, 0, (), (), 1
         self.errors = {}
 
     def send(self, data, to):

@@ -8,7 +8,6 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from meshd._fast.filter import Filter
 from meshd.base.keys import NodePublic
 from meshd.base.ranges import SERVICE_V4
 from meshd.core.cookie import CookieJar
@@ -409,7 +408,7 @@ def test_engine_denied_connection_draws_a_reject_that_says_why(pair):
     local = [(b.address.packed, 32)]
     syn = bytes.fromhex("04d201bb0000000000000000500200000000") + bytes(2)
     for shields_up in (False, True):
-        b.engine.set_filter(Filter([], local), shields_up=shields_up)
+        b.engine.set_filter([], local, shields_up=shields_up)
         a.plane.tun_write(encode_ip(a.address, b.address, 6, syn))
         simulation.run(1)
     assert b.inbox == []
@@ -532,8 +531,10 @@ def test_engine_mutated_handshakes_with_valid_mac1_are_counted_and_dropped(pair)
             b.engine.receive(jar.sign(bytes(mutated), 0.0), a.socket.address)
         simulation.run(0.01)
     counters = b.engine.counters()
-    assert set(counters) <= {"initiation_forged", "initiation_replayed", "response_unexpected"}
-    assert counters["initiation_forged"] > 250
-    assert counters["response_unexpected"] == 300
+    assert set(counters) <= {"initiation_forged", "initiation_replayed", "response_unexpected", "cookie_asked"}
+    # After a few of them the source has to prove itself with a cookie first, which costs no key agreement.
+    assert 3 <= counters["initiation_forged"] < 50
+    assert 3 <= counters["response_unexpected"] < 50
+    assert sum(counters.values()) > 550
     simulation.run(6)
     assert b.heard() == [b"x"]

@@ -6,6 +6,7 @@ import pytest
 
 from meshd.node.pathtypes import PathPeer
 from meshd.testing.memorynet import Link, NatKind
+from meshd.wire.disco import TakesBundles
 from tests.sim.pathsim import REGION, PathSimulation
 
 EASY = (None, NatKind.FULL_CONE, NatKind.RESTRICTED, NatKind.PORT_RESTRICTED)
@@ -283,3 +284,55 @@ def test_paths_handshake_lost_before_the_path_was_known_is_sent_again(internet):
     a.magic.update_peer(PathPeer(b.key, b.magic.disco_public, REGION, b.endpoints))
     sim.run(1.0)
     assert len(b.inbox) == 1
+
+
+def test_paths_peers_on_a_relay_agree_on_bundles_for_each_session(internet):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {})
+    a.send(b, b"one way")
+    sim.run(1.0)
+    assert takes_bundles(a, b)  # it sends, so it was told
+    b.send(a, b"and back")
+    sim.run(1.0)
+    assert takes_bundles(b, a)
+    b.restart()
+    b.know(a)
+    a.know(b)
+    assert not takes_bundles(b, a)
+    b.send(a, b"again")
+    sim.run(1.0)
+    a.send(b, b"again")
+    sim.run(1.0)
+    assert b"again" in b.got()
+    assert takes_bundles(a, b)
+    assert takes_bundles(b, a)
+
+
+def test_paths_peer_that_knows_no_bundles_is_asked_less_and_less(internet, monkeypatch):
+    sim = internet()
+    a, b = sim.pair({"udp": False}, {})
+    asked = []
+    monkeypatch.setattr(type(b.magic._paths.bundles), "offered", lambda self, peer, question: asked.append(question))
+    for _ in range(100):
+        b.send(a, b"data")
+        sim.run(1.0)
+    assert not takes_bundles(a, b)
+    assert not takes_bundles(b, a)
+    assert 2 <= len(asked) <= 10
+    assert all(asked)
+
+
+def test_paths_bundles_are_not_agreed_on_by_udp(internet):
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    assert sim.until(lambda: a.direct(b) and b.direct(a), 2.0)
+    a.plane.set_bundles(0, False)
+    packet = b.magic._paths.disco.seal(a.magic.disco_public, TakesBundles(question=True))
+    b.magic.sockets.send(packet, b.direct(a))
+    sim.run(1.0)
+    assert not takes_bundles(a, b)
+
+
+def takes_bundles(node, other):
+    return node.plane.takes_bundles(node.engine.peer_index(other.key))

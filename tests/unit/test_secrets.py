@@ -31,6 +31,7 @@ from meshd.core.handshake import (
 )
 from meshd.core.prefs import Persist, Prefs
 from meshd.core.tunneleffects import InstallSession
+from meshd.node.sealedstate import StateSeal
 from meshd.testing.fakecontrol import FakeControl
 from meshd.wire.control import RegisterAuth, RegisterRequest
 from meshd.wire.noise import Initiator, Responder, StreamCipher, Transport
@@ -154,7 +155,9 @@ async def ask(socket: Path, method: str, route: str, body: bytes = b"") -> bytes
 def stored_secrets(state: Path) -> dict[str, bytes]:
     """Every private key in the state file."""
     found = {}
-    for name, value in json.loads(state.read_text()).items():
+    plain = StateSeal(state).open(state.read_bytes())
+    assert plain is not None
+    for name, value in json.loads(plain).items():
         for prefix, digits in re.findall(r"(privkey|nlpriv):([0-9a-f]+)", b64decode(value).decode()):
             if any(bytes.fromhex(digits)):
                 found[f"{prefix} {len(found)} in {name}"] = bytes.fromhex(digits)[:32]

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stackwipe.h"
+
 #define OPENSSL_GET_TAG 0x10 /* EVP_CTRL_AEAD_GET_TAG */
 #define OPENSSL_SET_TAG 0x11 /* EVP_CTRL_AEAD_SET_TAG */
 #define OPENSSL_TAG_BYTES 16
@@ -95,6 +97,16 @@ static inline void *openssl_ctx_new(void)
     return ctx;
 }
 
+/* Put a key of zeros in place of the last packet's. */
+static inline void openssl_forget(void *context)
+{
+    static const uint8_t zeros[32];
+    openssl_ctx_t *ctx = context;
+    openssl_evp.init(ctx->seal, NULL, NULL, zeros, zeros, 1);
+    openssl_evp.init(ctx->open, NULL, NULL, zeros, zeros, 0);
+    stack_wipe();
+}
+
 static inline void openssl_nonce(uint8_t nonce[12], uint64_t counter)
 {
     memset(nonce, 0, 4);
@@ -102,16 +114,16 @@ static inline void openssl_nonce(uint8_t nonce[12], uint64_t counter)
         nonce[4 + i] = (uint8_t)(counter >> (8 * i));
 }
 
-static inline int openssl_seal(void *context, uint8_t *out, const uint8_t *plain, size_t n, uint64_t counter,
-                               const uint8_t *key)
+static inline int openssl_seal_ad(void *context, uint8_t *out, const uint8_t *plain, size_t n, const uint8_t *nonce,
+                                  const uint8_t *ad, size_t ad_n, const uint8_t *key)
 {
     void *evp = ((openssl_ctx_t *)context)->seal;
-    uint8_t nonce[12];
     int written = 0;
-    if (n > INT_MAX)
+    if (n > INT_MAX || ad_n > INT_MAX)
         return -1;
-    openssl_nonce(nonce, counter);
     if (openssl_evp.init(evp, NULL, NULL, key, nonce, 1) != 1)
+        return -1;
+    if (ad_n && openssl_evp.update(evp, NULL, &written, ad, (int)ad_n) != 1)
         return -1;
     if (n && openssl_evp.update(evp, out, &written, plain, (int)n) != 1)
         return -1;
@@ -120,27 +132,43 @@ static inline int openssl_seal(void *context, uint8_t *out, const uint8_t *plain
     return openssl_evp.ctrl(evp, OPENSSL_GET_TAG, OPENSSL_TAG_BYTES, out + n) == 1 ? 0 : -1;
 }
 
-static inline int openssl_open(void *context, uint8_t *out, const uint8_t *sealed, size_t n, uint64_t counter,
-                               const uint8_t *key)
+static inline int openssl_open_ad(void *context, uint8_t *out, const uint8_t *sealed, size_t n, const uint8_t *nonce,
+                                  const uint8_t *ad, size_t ad_n, const uint8_t *key)
 {
     void *evp = ((openssl_ctx_t *)context)->open;
-    uint8_t nonce[12], tag[OPENSSL_TAG_BYTES];
+    uint8_t tag[OPENSSL_TAG_BYTES];
     uint8_t unused[OPENSSL_TAG_BYTES];
     int written = 0;
     size_t body;
-    if (n < OPENSSL_TAG_BYTES || n > INT_MAX)
+    if (n < OPENSSL_TAG_BYTES || n > INT_MAX || ad_n > INT_MAX)
         return -1;
     body = n - OPENSSL_TAG_BYTES;
     memcpy(tag, sealed + body, sizeof tag);
-    openssl_nonce(nonce, counter);
     if (openssl_evp.init(evp, NULL, NULL, key, nonce, 0) == 1 &&
         openssl_evp.ctrl(evp, OPENSSL_SET_TAG, OPENSSL_TAG_BYTES, tag) == 1 &&
+        (!ad_n || openssl_evp.update(evp, NULL, &written, ad, (int)ad_n) == 1) &&
         (!body || openssl_evp.update(evp, out, &written, sealed, (int)body) == 1) &&
         openssl_evp.final(evp, unused, &written) == 1)
         return 0;
     /* libcrypto decrypts before it verifies: never leave unauthenticated text behind. */
     memset(out, 0, body);
     return -1;
+}
+
+static inline int openssl_seal(void *context, uint8_t *out, const uint8_t *plain, size_t n, uint64_t counter,
+                               const uint8_t *key)
+{
+    uint8_t nonce[12];
+    openssl_nonce(nonce, counter);
+    return openssl_seal_ad(context, out, plain, n, nonce, NULL, 0, key);
+}
+
+static inline int openssl_open(void *context, uint8_t *out, const uint8_t *sealed, size_t n, uint64_t counter,
+                               const uint8_t *key)
+{
+    uint8_t nonce[12];
+    openssl_nonce(nonce, counter);
+    return openssl_open_ad(context, out, sealed, n, nonce, NULL, 0, key);
 }
 
 #endif

@@ -64,6 +64,17 @@ static inline void split_ctx_free(void *context)
     free(ctx);
 }
 
+/* Put a key of zeros in place of the last packet's; the stream begins with its Poly1305 key. */
+static inline void split_forget(void *context)
+{
+    static const uint8_t zeros[32];
+    split_ctx_t *ctx = context;
+    openssl_evp.init(ctx->cipher, NULL, NULL, zeros, zeros, 1);
+    split_evp.mac_init(ctx->mac, zeros, sizeof zeros, NULL);
+    explicit_bzero(ctx->stream, SPLIT_BLOCK);
+    stack_wipe();
+}
+
 static inline void *split_ctx_new(void)
 {
     split_ctx_t *ctx;
@@ -99,24 +110,29 @@ static inline void split_xor(uint8_t *out, const uint8_t *data, const uint8_t *s
 }
 
 /* The key stream from block 0: the Poly1305 key, then what covers the first min(n, SPLIT_CHUNK) bytes of text. */
-static inline int split_start(split_ctx_t *ctx, size_t n, uint64_t counter, const uint8_t *key)
+static inline int split_start(split_ctx_t *ctx, size_t n, const uint8_t *nonce, const uint8_t *key)
 {
     static const uint8_t zeros[SPLIT_BLOCK + SPLIT_CHUNK];
     uint8_t iv[16] = {0}; /* block counter 0, then the nonce */
     int written;
-    store_le64(iv + 8, counter);
+    memcpy(iv + 4, nonce, 12);
     n = n > SPLIT_CHUNK ? SPLIT_CHUNK : n;
     return openssl_evp.init(ctx->cipher, NULL, NULL, key, iv, 1) == 1 &&
            openssl_evp.update(ctx->cipher, ctx->stream, &written, zeros, (int)(SPLIT_BLOCK + n)) == 1;
 }
 
-/* The tag over n bytes of ciphertext: the text padded to 16 bytes, the length 0 of the additional data, and n. */
-static inline int split_tag(split_ctx_t *ctx, uint8_t tag[16], const uint8_t *sealed, size_t n)
+/* The tag over the additional data and n bytes of ciphertext, both padded to 16 bytes, and their lengths. */
+static inline int split_tag(split_ctx_t *ctx, uint8_t tag[16], const uint8_t *sealed, size_t n, const uint8_t *ad,
+                            size_t ad_n)
 {
+    static const uint8_t zeros[16];
     uint8_t tail[32] = {0};
     size_t pad = (16 - (n & 15)) & 15, got;
+    store_le64(tail + pad, ad_n);
     store_le64(tail + pad + 8, n);
     return split_evp.mac_init(ctx->mac, ctx->stream, 32, NULL) == 1 &&
+           (!ad_n || (split_evp.mac_update(ctx->mac, ad, ad_n) == 1 &&
+                      split_evp.mac_update(ctx->mac, zeros, (16 - (ad_n & 15)) & 15) == 1)) &&
            (!n || split_evp.mac_update(ctx->mac, sealed, n) == 1) &&
            split_evp.mac_update(ctx->mac, tail, pad + 16) == 1 && split_evp.mac_final(ctx->mac, tag, &got, 16) == 1;
 }
@@ -130,17 +146,17 @@ static inline int split_apply(split_ctx_t *ctx, uint8_t *out, const uint8_t *dat
            openssl_evp.update(ctx->cipher, out + first, &written, data + first, (int)(n - first)) == 1;
 }
 
-static inline int split_seal(void *context, uint8_t *out, const uint8_t *plain, size_t n, uint64_t counter,
-                             const uint8_t *key)
+static inline int split_seal_ad(void *context, uint8_t *out, const uint8_t *plain, size_t n, const uint8_t *nonce,
+                                const uint8_t *ad, size_t ad_n, const uint8_t *key)
 {
     split_ctx_t *ctx = context;
-    if (n > INT_MAX - OPENSSL_TAG_BYTES || !split_start(ctx, n, counter, key) || !split_apply(ctx, out, plain, n))
+    if (n > INT_MAX - OPENSSL_TAG_BYTES || !split_start(ctx, n, nonce, key) || !split_apply(ctx, out, plain, n))
         return -1;
-    return split_tag(ctx, out + n, out, n) ? 0 : -1;
+    return split_tag(ctx, out + n, out, n, ad, ad_n) ? 0 : -1;
 }
 
-static inline int split_open(void *context, uint8_t *out, const uint8_t *sealed, size_t n, uint64_t counter,
-                             const uint8_t *key)
+static inline int split_open_ad(void *context, uint8_t *out, const uint8_t *sealed, size_t n, const uint8_t *nonce,
+                                const uint8_t *ad, size_t ad_n, const uint8_t *key)
 {
     split_ctx_t *ctx = context;
     uint8_t tag[16];
@@ -149,7 +165,7 @@ static inline int split_open(void *context, uint8_t *out, const uint8_t *sealed,
     if (n < OPENSSL_TAG_BYTES || n > INT_MAX)
         return -1;
     body = n - OPENSSL_TAG_BYTES;
-    if (split_start(ctx, body, counter, key) && split_tag(ctx, tag, sealed, body)) {
+    if (split_start(ctx, body, nonce, key) && split_tag(ctx, tag, sealed, body, ad, ad_n)) {
         /* Constant time: both halves are always compared. */
         differs = load_u64(tag) ^ load_u64(sealed + body);
         differs |= load_u64(tag + 8) ^ load_u64(sealed + body + 8);
@@ -158,6 +174,22 @@ static inline int split_open(void *context, uint8_t *out, const uint8_t *sealed,
     }
     memset(out, 0, body);
     return -1;
+}
+
+static inline int split_seal(void *context, uint8_t *out, const uint8_t *plain, size_t n, uint64_t counter,
+                             const uint8_t *key)
+{
+    uint8_t nonce[12];
+    openssl_nonce(nonce, counter);
+    return split_seal_ad(context, out, plain, n, nonce, NULL, 0, key);
+}
+
+static inline int split_open(void *context, uint8_t *out, const uint8_t *sealed, size_t n, uint64_t counter,
+                             const uint8_t *key)
+{
+    uint8_t nonce[12];
+    openssl_nonce(nonce, counter);
+    return split_open_ad(context, out, sealed, n, nonce, NULL, 0, key);
 }
 
 #endif

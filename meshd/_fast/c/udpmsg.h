@@ -41,6 +41,8 @@ static inline uint32_t udpmsg_gro_size(const struct msghdr *m)
         size_t n;
         if (c->cmsg_level != SOL_UDP || c->cmsg_type != UDP_GRO || c->cmsg_len < CMSG_LEN(sizeof(uint16_t)))
             continue;
+        if (c->cmsg_len > (size_t)((const uint8_t *)m->msg_control + m->msg_controllen - (const uint8_t *)c))
+            return 0;
         n = c->cmsg_len - CMSG_LEN(0);
         if (n >= sizeof(int)) {
             int wide;
@@ -52,6 +54,18 @@ static inline uint32_t udpmsg_gro_size(const struct msghdr *m)
             return narrow;
         }
     }
+    return 0;
+}
+
+/* Datagrams that this socket had no room for, since it was made; 0 where the system does not tell. */
+static inline uint32_t udpmsg_overflows(int fd)
+{
+#ifdef SO_MEMINFO
+    uint32_t info[9] = {0}; /* the last is SK_MEMINFO_DROPS */
+    socklen_t n = sizeof(info);
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &n) == 0 && n >= sizeof(info))
+        return info[8];
+#endif
     return 0;
 }
 

@@ -73,6 +73,24 @@ function __mesh_complete
 end
 complete -c mesh -f -a '(__mesh_complete)'"""
 
+_POWERSHELL = r"""# PowerShell completion for mesh: mesh completion powershell | Out-String | Invoke-Expression
+Register-ArgumentCompleter -Native -CommandName mesh -ScriptBlock {
+    param($wordToComplete, $commandAst, $cursorPosition)
+    $words = @()
+    foreach ($element in $commandAst.CommandElements) {
+        if ($element.Extent.StartOffset -lt $cursorPosition) { $words += $element.Extent.Text }
+    }
+    $rest = @($words | Select-Object -Skip 1)
+    if ($wordToComplete -eq '') { $rest += '""' }
+    $found = & $words[0] completion __complete --flags=@FLAGS@ --descs=@DESCS@ -- @rest 2>$null
+    foreach ($line in $found) {
+        if ($line -match '^:\d+$') { continue }
+        $word, $text = $line -split "`t", 2
+        if (-not $text) { $text = $word }
+        [System.Management.Automation.CompletionResult]::new($word, $word, 'ParameterValue', $text)
+    }
+}"""
+
 _FLAGS = Flag("flags", BOOL, True, "suggest flags too where no dash has been typed")
 _DESCRIPTIONS = Flag("descs", BOOL, True, "describe what is suggested")
 
@@ -107,6 +125,7 @@ def _help(client: LocalClient, flags: Parsed) -> None:
 
 
 BASH, ZSH, FISH = _script("bash", _BASH), _script("zsh", _ZSH), _script("fish", _FISH)
+POWERSHELL = _script("powershell", _POWERSHELL)
 
 COMPLETE = Command(
     "__complete",
@@ -126,6 +145,7 @@ In the shell that is running:
   bash:  source <(mesh completion bash)
   zsh:   source <(mesh completion zsh)
   fish:  mesh completion fish | source
+  powershell:  mesh completion powershell | Out-String | Invoke-Expression
 
 For good:
 
@@ -136,6 +156,7 @@ For good:
         Part("bash", BASH.short, "completion_command", "BASH"),
         Part("zsh", ZSH.short, "completion_command", "ZSH"),
         Part("fish", FISH.short, "completion_command", "FISH"),
+        Part("powershell", POWERSHELL.short, "completion_command", "POWERSHELL"),
         Part("__complete", COMPLETE.short, "completion_command", "COMPLETE", hidden=True),
     ],
     run=_help,

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+import sys
+from urllib.parse import quote
+
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command, Part
 from meshd.cli.errors import CliError
-from meshd.cli.flags import Parsed
+from meshd.cli.files import write_atomically
+from meshd.cli.flags import INT, STRING, Flag, Parsed
+from meshd.cli.output import err, out_json
+from meshd.cli.progress import progress
 
 
 def _run(client: LocalClient, flags: Parsed) -> None:
-    raise CliError("mesh debug: subcommand or flag required")
+    cpu, memory, file = flags.text("cpu-profile"), flags.text("mem-profile"), flags.text("file")
+    if not (cpu or memory or file):
+        raise CliError("mesh debug: subcommand or flag required")
+    if cpu:
+        seconds = flags.number("profile-seconds")
+        err(f"Recording the CPU for {seconds} seconds ...\n")
+        with progress("recording"):
+            _save(cpu, client.call("GET", f"pprof?name=profile&seconds={seconds}").body)
+    if memory:
+        _save(memory, client.call("GET", "pprof?name=heap").body)
+    if file:
+        _file(client, file)
+
+
+def _save(path: str, profile: bytes) -> None:
+    if path == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(profile)
+        return
+    write_atomically(path, profile, 0o600)
+    err(f"Wrote {path}; look at it with 'go tool pprof' or https://www.speedscope.app\n")
+
+
+def _file(client: LocalClient, wanted: str) -> None:
+    """The files that have arrived: `get` lists them, `delete:NAME` removes one, NAME writes one to stdout."""
+    if wanted == "get":
+        out_json(client.json("GET", "files/"))
+        return
+    name = quote(wanted.removeprefix("delete:"), safe="")
+    if wanted.startswith("delete:"):
+        client.call("DELETE", "files/" + name)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(client.call("GET", "files/" + name).body)
 
 
 COMMAND = Command(
@@ -22,6 +61,11 @@ COMMAND = Command(
         Part("component-logs", "Make a component say more in the log", "debug.logs", "COMPONENT_LOGS"),
         Part("daemon-goroutines", "Print what the tasks and threads of meshd do", "debug.state", "STACKS"),
         Part("daemon-logs", "Follow the log of meshd", "debug.logs", "DAEMON_LOGS"),
+        Part("daemon-bus-events", "Follow events inside meshd", "debug.state", "BUS_EVENTS", hidden=True),
+        Part("daemon-bus-graph", "Print who listens to which event", "debug.state", "BUS_GRAPH", hidden=True),
+        Part("daemon-bus-queues", "Print how many events wait", "debug.state", "BUS_QUEUES", hidden=True),
+        Part("peer-relay-servers", "Print the peers that can relay for us", "debug.state", "RELAY_SERVERS"),
+        Part("peer-relay-sessions", "Print what this node relays for peers", "debug.state", "RELAY_SESSIONS"),
         Part("metrics", "Print the metrics of meshd", "debug.state", "METRICS"),
         Part("env", "Print the environment of this command", "debug.host", "ENV"),
         Part("stat", "Print what the system says about files", "debug.host", "STAT"),
@@ -58,6 +102,12 @@ COMMAND = Command(
         Part("test-risk", "Ask as before something dangerous", "debug.host", "TEST_RISK"),
         Part("statedir", "Print where the state is kept", "debug.state", "STATEDIR"),
         Part("clear-netmap-cache", "Forget the network maps kept on disk", "debug.actions", "CLEAR_NETMAP_CACHE"),
+    ],
+    flags=[
+        Flag("cpu-profile", STRING, "", 'record where meshd spends its time, into this file ("-": stdout)'),
+        Flag("file", STRING, "", "get, delete:NAME, or NAME"),
+        Flag("mem-profile", STRING, "", 'record what meshd keeps in memory, into this file ("-": stdout)'),
+        Flag("profile-seconds", INT, 15, "how long --cpu-profile records"),
     ],
     run=_run,
 )

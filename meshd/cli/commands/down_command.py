@@ -23,6 +23,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     if status.get("BackendState") == "Stopped":
         err("meshd was already stopped.\n")
         return
+    client.reason = flags.text("reason")
     client.edit_prefs({"WantRunning": False, "WantRunningSet": True})
 
 
@@ -30,6 +31,6 @@ COMMAND = Command(
     "down",
     usage="mesh down",
     short="Disconnect from the mesh",
-    flags=[ACCEPT_RISK, Flag("reason", STRING, "", "reason for the disconnect, if a policy asks for one", hidden=True)],
+    flags=[ACCEPT_RISK, Flag("reason", STRING, "", "reason for the disconnect, if a policy asks for one")],
     run=_run,
 )

@@ -170,7 +170,7 @@ COMMAND = Command(
     flags=[
         Flag("name", STRING, "", 'name for the file at the other end, useful when <file> is "-" (stdin)'),
         Flag("targets", BOOL, False, "list the nodes that files can be sent to"),
-        Flag("update-interval", DURATION, 0.25, "pause between two updates of the progress line", hidden=True),
+        Flag("update-interval", DURATION, 0.25, "pause between two updates of the progress line, 0 for none"),
         Flag("verbose", BOOL, False, "say more"),
     ],
     run=_run,

@@ -23,7 +23,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     if len(flags.args) != 2:
         raise CliError("usage: mesh nc <hostname-or-IP> <port>")
     host, port = flags.args
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise CliError(f'invalid port number "{printable(port)}"')
     if not host or not host.isascii() or not host.isprintable():
         raise CliError(f'invalid host name "{printable(host)}"')

@@ -9,7 +9,8 @@ from typing import Any
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import CliError
-from meshd.cli.flags import BOOL, DURATION, STRING, Flag, Parsed, format_duration
+from meshd.cli.flags import BOOL, DURATION, INT, STRING, Flag, Parsed, format_duration
+from meshd.cli.nodes import canonical_ip
 from meshd.cli.output import err, out, out_json, printable
 from meshd.cli.progress import progress
 from meshd.cli.state import no_arguments
@@ -24,9 +25,10 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         raise CliError(f'unknown output format "{style}"')
     if style:
         err("# Warning: this JSON format is not yet considered a stable interface\n")
+    route = "netcheck" + _bound(flags)
     while True:
         with progress("probing the network"):
-            report = client.json("POST", "netcheck")
+            report = client.json("POST", route)
         if style == "json":
             out_json(report)
         elif style == "json-line":
@@ -36,6 +38,20 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         if flags.seconds("every") <= 0:
             return
         time.sleep(flags.seconds("every"))
+
+
+def _bound(flags: Parsed) -> str:
+    """The query that names where the probes are sent from; "" for the sockets of the mesh."""
+    address, port = flags.text("bind-address"), flags.number("bind-port")
+    if address and canonical_ip(address) is None:
+        raise CliError(f'invalid --bind-address="{printable(address)}": not an IP address')
+    if not 0 <= port <= 65535:
+        raise CliError(f"invalid --bind-port={port}: expected 0 to 65535")
+    if not flags.given or not {"bind-address", "bind-port"} & set(flags.given):
+        return ""
+    from urllib.parse import urlencode
+
+    return "?" + urlencode({"bind-address": address, "bind-port": port})
 
 
 def _print(report: JSON, derp_map: JSON, *, verbose: bool) -> None:
@@ -94,8 +110,10 @@ COMMAND = Command(
     "netcheck",
     usage="mesh netcheck",
     short="Report on the network that this machine is in",
-    long="The probes are sent by meshd, from the sockets that it uses for the mesh.",
+    long="The probes are sent by meshd, from the sockets that it uses for the mesh unless --bind-… says otherwise.",
     flags=[
+        Flag("bind-address", STRING, "", "address of this machine to send probes from"),
+        Flag("bind-port", INT, 0, "UDP port to send probes from, 0 for any"),
         Flag("every", DURATION, 0.0, "repeat with this pause"),
         Flag("format", STRING, "", 'output format: "json", "json-line", or nothing for text'),
         Flag("verbose", BOOL, False, "say more"),

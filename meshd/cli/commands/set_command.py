@@ -6,14 +6,17 @@ from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.flags import BOOL, STRING, Flag, Parsed
 from meshd.cli.nodes import exit_node_choice
-from meshd.cli.output import out, warn
+from meshd.cli.output import out, printable_lines, warn
 from meshd.cli.prefsflags import (
     ACCEPT_RISK,
+    AUTO_EXIT_NODE,
     advertised_routes,
     has_exit_routes,
     mark_changed,
     netfilter_mode,
     pref_flags,
+    relay_server_endpoints,
+    relay_server_port,
     without_exit_routes,
 )
 from meshd.cli.progress import at_terminal
@@ -40,6 +43,9 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         warn("--snat-subnet-routes=false with --advertise-exit-node: traffic through this exit node may not return")
     client.check_prefs(after)
     client.edit_prefs(masked)
+    for name, pref in _WITHOUT_EFFECT.items():
+        if name in flags.given and not (masked[pref] is None or masked[pref] is False):
+            warn(f"--{name} is kept, but has no effect: this build of meshd lacks that part")
 
 
 def _edits(flags: Parsed, status: JSON) -> JSON:
@@ -50,6 +56,9 @@ def _edits(flags: Parsed, status: JSON) -> JSON:
         match name:
             case "exit-node":
                 text = flags.text(name)
+                if text.startswith(AUTO_EXIT_NODE):
+                    masked |= {"AutoExitNode": text.removeprefix(AUTO_EXIT_NODE), "AutoExitNodeSet": True}
+                    text = ""
                 masked |= {"ExitNodeIP": exit_node_choice(status, text) if text else "", "ExitNodeID": ""}
             case "netfilter-mode":
                 masked["NetfilterMode"], note = netfilter_mode(flags.text(name))
@@ -65,6 +74,10 @@ def _edits(flags: Parsed, status: JSON) -> JSON:
                 masked.setdefault("AutoUpdate", {})["Apply"] = flags.on(name)
             case "advertise-connector":
                 masked["AppConnector"] = {"Advertise": flags.on(name)}
+            case "relay-server-port":
+                masked["RelayServerPort"] = relay_server_port(flags.text(name))
+            case "relay-server-static-endpoints":
+                masked["RelayServerStaticEndpoints"] = relay_server_endpoints(flags.text(name))
             case _ if name in _PLAIN:
                 masked[_PLAIN[name]] = flags.values[name]
     return masked
@@ -81,6 +94,13 @@ _PLAIN = {
     "shields-up": "ShieldsUp",
     "ssh": "RunSSH",
     "webclient": "RunWebClient",
+}
+
+
+_WITHOUT_EFFECT = {
+    "webclient": "RunWebClient",
+    "relay-server-port": "RelayServerPort",
+    "relay-server-static-endpoints": "RelayServerStaticEndpoints",
 }
 
 
@@ -105,10 +125,11 @@ def _applied(current: JSON, masked: JSON) -> JSON:
 
 
 def warn_if_not_forwarding(client: LocalClient) -> None:
-    """Say what keeps the host from forwarding for those who will use the advertised routes."""
-    answer = client.json("GET", "check-ip-forwarding")
-    if isinstance(answer, dict) and answer.get("Warning"):
-        warn(str(answer["Warning"]))
+    """Say what keeps the host from forwarding, or from doing it fast, for those who will use the routes."""
+    for route in ("check-ip-forwarding", "check-udp-gro-forwarding"):
+        answer = client.json("GET", route)
+        if isinstance(answer, dict) and answer.get("Warning"):
+            warn(printable_lines(answer["Warning"], "         "))
 
 
 COMMAND = Command(
@@ -120,6 +141,8 @@ COMMAND = Command(
         *pref_flags(),
         Flag("auto-update", BOOL, False, "update automatically"),
         Flag("nickname", STRING, "", "name of this login profile"),
+        Flag("relay-server-port", STRING, "", "UDP port to relay for other nodes on, 0 for any, or nothing for none"),
+        Flag("relay-server-static-endpoints", STRING, "", "addresses with ports that lead to it, separated by commas"),
         Flag("update-check", BOOL, True, "tell about updates"),
         Flag("webclient", BOOL, False, "serve the web interface to the mesh on port 5252"),
         ACCEPT_RISK,

@@ -9,9 +9,9 @@ from meshd.base.gotime import ZERO_TIME
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import CliError, Exit
-from meshd.cli.flags import BOOL, Flag, Parsed
+from meshd.cli.flags import BOOL, STRING, Flag, Parsed
 from meshd.cli.nodes import canonical_ip, display_name, peers
-from meshd.cli.output import columns, out, out_json, printable, printable_lines
+from meshd.cli.output import columns, json_text, out, out_json, printable, printable_lines
 from meshd.cli.state import WORKING, describe
 
 _LOCATION_SUFFIX = "mullvad.ts.net."
@@ -23,6 +23,11 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         raise CliError("unexpected non-flag arguments to 'mesh status'")
     if flags.on("json"):
         _print_json(client, flags)
+        return
+    if flags.on("web"):
+        from meshd.cli.statusweb import serve
+
+        serve(client, flags.text("listen"), _row, sort_key, browser=flags.on("browser"))
         return
     status = client.status(peers=flags.on("peers"))
     health = [printable_lines(text, "#       ") for text in status.get("Health") or []]
@@ -36,6 +41,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     if health:
         out()
         _print_health(health)
+    _print_funnel(client)
 
 
 def _print_json(client: LocalClient, flags: Parsed) -> None:
@@ -47,7 +53,23 @@ def _print_json(client: LocalClient, flags: Parsed) -> None:
         return
     # The daemon indents with tabs, and a tab inside a JSON string is always escaped: no need to parse megabytes.
     body = client.call("GET", "status" if flags.on("peers") else "status?peers=false").body
-    sys.stdout.write(body.replace(b"\t", b"  ").decode("utf-8", "replace"))
+    sys.stdout.write(json_text(body.replace(b"\t", b"  ").decode("utf-8", "replace")))
+
+
+def _print_funnel(client: LocalClient) -> None:
+    """What the internet can reach, if anything."""
+    try:
+        config = client.json("GET", "serve-config")
+    except CliError as error:
+        out(f"\n# Funnel:\n#     - Unable to get Funnel status: {printable(error.message)}")
+        return
+    if isinstance(config, dict) and config.get("AllowFunnel"):
+        from meshd.cli.servetree import funnel_urls
+
+        out("\n# Funnel on:")
+        for url in funnel_urls(config):
+            out(f"#     - {printable(url)}")
+        out()
 
 
 def _print_health(health: list[str]) -> None:
@@ -150,15 +172,18 @@ def last_seen(peer: JSON) -> str:
 
 COMMAND = Command(
     "status",
-    usage="mesh status [--active] [--json]",
+    usage="mesh status [--active] [--web] [--json]",
     short="Show the state of meshd and its connections",
     long="The fields of --json are those of the LocalAPI's status; new ones may appear.",
     flags=[
         Flag("active", BOOL, False, "show only peers with traffic"),
+        Flag("browser", BOOL, True, "with --web: open a browser where there is a display"),
         Flag("header", BOOL, False, "print a line of column names first"),
         Flag("json", BOOL, False, "print JSON"),
+        Flag("listen", STRING, "127.0.0.1:8384", "with --web: address to listen on, port 0 for any"),
         Flag("peers", BOOL, True, "show the peers"),
         Flag("self", BOOL, True, "show this machine"),
+        Flag("web", BOOL, False, "serve the status as a web page, to people on this machine"),
     ],
     run=_run,
 )

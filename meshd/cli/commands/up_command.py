@@ -9,7 +9,8 @@ from meshd.cli.errors import CliError
 from meshd.cli.filevalue import text_or_file
 from meshd.cli.flags import BOOL, DURATION, STRING, TRUE_ONLY, Flag, Parsed
 from meshd.cli.output import out, printable_lines
-from meshd.cli.prefsflags import ACCEPT_RISK, DEFAULT_CONTROL_URL, pref_flags
+from meshd.cli.prefsflags import ACCEPT_RISK, DEFAULT_CONTROL_URL, is_login_server_synonym, pref_flags
+from meshd.cli.progress import progress
 from meshd.cli.qr import check_format
 from meshd.cli.risk import confirm, connected_through_mesh
 from meshd.cli.state import no_arguments
@@ -26,8 +27,12 @@ from meshd.cli.upwait import UpWait
 LOGIN_FLAGS = [
     *pref_flags(),
     Flag("advertise-tags", STRING, "", 'tags to ask for, separated by commas (such as "tag:eng,tag:ssh")'),
+    Flag("audience", STRING, "", "audience of the token by which this workload proves what it is, with --client-id"),
     Flag("auth-key", STRING, "", 'key that authorizes this node; "file:PATH" reads it from a file'),
+    Flag("client-id", STRING, "", "client that makes an auth key for the identity of this workload"),
+    Flag("client-secret", STRING, "", 'OAuth secret that makes an auth key; "file:PATH" reads it from a file'),
     Flag("host-routes", TRUE_ONLY, True, "routes to other nodes are always installed", hidden=True),
+    Flag("id-token", STRING, "", 'token that proves what this workload is; "file:PATH" reads it from a file'),
     Flag("login-server", STRING, DEFAULT_CONTROL_URL, "URL of the coordination server"),
     Flag("qr", BOOL, False, "show login URLs as QR codes too"),
     Flag("qr-format", STRING, "auto", "how QR codes are drawn: auto, ascii, large or small"),
@@ -42,6 +47,9 @@ _UP_FLAGS = [
     Flag("json", BOOL, False, "print JSON"),
     Flag("reset", BOOL, False, "set what is not mentioned back to its default"),
 ]
+
+_KEY_FLAGS = ("auth-key", "client-secret", "client-id")
+"""Flags that ask for a login by key."""
 
 _WORTH_TELLING = (
     "Tailscale SSH enabled, but ",
@@ -81,7 +89,7 @@ def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: 
         raise CliError("can't change --login-server without --force-reauth")
     if not simple:
         _confirm_risks(prefs, current, flags, force=force)
-    just_edit = command == "up" and running and not force and not flags.text("auth-key")
+    just_edit = command == "up" and running and not force and not any(flags.text(name) for name in _KEY_FLAGS)
     if just_edit and (simple or _same_tags(prefs, current)):
         client.edit_prefs(edit_of(prefs, flags, known, reset=reset))
     else:
@@ -106,7 +114,7 @@ def _same_tags(prefs: JSON, current: JSON) -> bool:
 def _start_and_wait(
     client: LocalClient, flags: Parsed, status: JSON, prefs: JSON, *, simple: bool, force: bool
 ) -> None:
-    key = text_or_file(flags.text("auth-key"), "the auth key")
+    key = "" if simple else _auth_key(flags, prefs)
     watcher = client.watch(0)  # before anything happens, so that nothing is missed
     try:
         if simple:
@@ -128,6 +136,24 @@ def _start_and_wait(
         wait.run(watcher, flags.seconds("timeout"))
     finally:
         watcher.close()
+
+
+def _auth_key(flags: Parsed, prefs: JSON) -> str:
+    """The key of --auth-key, or one that a client makes on the spot; "" for a login by page."""
+    key = text_or_file(flags.text("auth-key"), "the auth key")
+    secret = key or text_or_file(flags.text("client-secret"), "the client secret")
+    if not secret and not flags.text("client-id"):
+        return ""
+    from meshd.cli import oauthkey
+
+    with progress("getting an auth key"):
+        if secret:
+            return oauthkey.key_for_secret(secret, prefs["AdvertiseTags"])
+        token = text_or_file(flags.text("id-token"), "the ID token")
+        server = DEFAULT_CONTROL_URL if is_login_server_synonym(prefs["ControlURL"]) else prefs["ControlURL"]
+        return oauthkey.key_for_identity(
+            flags.text("client-id"), token, flags.text("audience"), server, prefs["AdvertiseTags"]
+        )
 
 
 def _tell_health(client: LocalClient) -> None:

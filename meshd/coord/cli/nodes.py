@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from meshd.coord.cli.output import admin_options, ask, moment, print_json, print_table
+from meshd.coord.cli.output import admin_options, ask, moment, print_json, print_table, printable
 
 
 @click.group()
@@ -113,6 +113,19 @@ def approve_routes(state_dir: Path, as_json: bool, every: bool, node: str, route
     """Set which ROUTES a machine may carry; none revokes them all."""
     found = ask(state_dir, "nodes.approve-routes", node=node, routes=list(routes), all=every)
     _done(found, as_json, f"{found['name']} may carry {', '.join(found['approved_routes']) or 'no route'}.")
+
+
+@nodes.command("call")
+@admin_options
+@click.option("--method", default="GET", show_default=True, help="HTTP method.")
+@click.option("--data", default="", help="Body of the request.")
+@click.argument("node")
+@click.argument("path")
+def call(state_dir: Path, as_json: bool, method: str, data: str, node: str, path: str) -> None:
+    """Ask a machine something about itself, to find out what is wrong: /echo, /debug/health, /debug/netmap …"""
+    found = ask(state_dir, "nodes.call", node=node, method=method, path=path, body=data)
+    lines = [str(found["status"]), *found["body"].splitlines()]
+    _done(found, as_json, "\n".join(map(printable, lines)))
 
 
 def _split(tags: str) -> list[str]:

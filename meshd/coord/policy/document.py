@@ -201,7 +201,7 @@ class _Parser:
         name = str(item.value).lower() if isinstance(item.value, (str, int)) else ""
         if name in PROTOCOLS:
             return PROTOCOLS[name]
-        if name.isascii() and name.isdigit() and 0 < int(name[:4]) < 256:
+        if name.isascii() and name.isdigit() and len(name) <= 3 and 0 < int(name) < 256:
             return (int(name),)
         self.fail(item, f"{item.value!r} is not a protocol")
 

@@ -44,6 +44,6 @@ def parse_ports(text: str) -> tuple[PortSpan, ...]:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
         raise ValueError(text)
     return int(text)

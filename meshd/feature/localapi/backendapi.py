@@ -20,7 +20,7 @@ long as they need and are cancelled when the client goes away.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from meshd.base.addr import IPAddress
@@ -57,6 +57,10 @@ class LocalBackend(Protocol):
         Keys: Version TUN BackendState HaveNodeKey? AuthURL TailscaleIPs Self ExitNodeStatus? Health MagicDNSSuffix
         CurrentTailnet CertDomains ExtraRecords Peer User ClientVersion.
         """
+        ...
+
+    def status_parts(self) -> tuple[JSON, Iterator[str]]:
+        """The whole status; when `Peer` is empty, its members follow, each as JSON text at its depth."""
         ...
 
     def prefs(self) -> JSON:
@@ -173,12 +177,24 @@ class LocalBackend(Protocol):
         """The few metrics with stable names, in Prometheus text form."""
         ...
 
+    def kept(self, name: str) -> JSON:
+        """What programs keep under a name with the profile in use; empty for nothing."""
+        ...
+
     def check_ip_forwarding(self) -> str:
         """What keeps this host from forwarding for others; "" when nothing does."""
         ...
 
     def is_operator(self, uid: int) -> bool:
         """Whether the preference OperatorUser names this uid."""
+        ...
+
+    def config_locked(self) -> bool:
+        """Whether a configuration file alone decides about preferences."""
+        ...
+
+    def policy(self) -> JSON:
+        """The system policy in force: `{Summary, Settings?}`."""
         ...
 
     # -- watching --------------------------------------------------------------------------------------------
@@ -197,14 +213,25 @@ class LocalBackend(Protocol):
 
     # -- acting ----------------------------------------------------------------------------------------------
 
-    async def edit_prefs(self, masked: Mapping[str, Any]) -> JSON:
+    async def edit_prefs(self, masked: Mapping[str, Any], reason: str = "") -> JSON:
         """Change the preferences whose `<Name>Set` is true (`AutoUpdateSet` is an object), store, apply.
 
         A marked preference that is absent from `masked` gets its zero value (clients leave out empty strings).
         The result is judged as by `check_prefs` ("invalid"): not every client asks that first, or heeds its answer.
         Unknown names are ignored, values of a wrong type are "invalid". Returns the new preferences once they are
-        on disk; applying them to tunnel and host goes on afterwards.
+        on disk; applying them to tunnel and host goes on afterwards. `reason` is what the user says of disconnecting.
         """
+        ...
+
+    async def reload_config(self) -> bool:
+        """Read the configuration file again and carry it out; False when this node runs without one.
+
+        MeshdError, with nothing changed, when the file is no good.
+        """
+        ...
+
+    async def reload_policy(self) -> None:
+        """Read the system policy again and hold it over the preferences."""
         ...
 
     async def start(self, options: Mapping[str, Any]) -> None:
@@ -220,7 +247,7 @@ class LocalBackend(Protocol):
         """Ask control for a login URL; it arrives on the bus as `BrowseToURL` (again, if one is pending)."""
         ...
 
-    async def logout(self) -> None:
+    async def logout(self, reason: str = "") -> None:
         """Expire the node key at control (waiting a few seconds for its answer) and forget it here."""
         ...
 
@@ -263,14 +290,20 @@ class LocalBackend(Protocol):
         """Look closely at a relay region, by number or code: `{Info, Warnings, Errors}`, lists of text or None."""
         ...
 
-    async def netcheck(self) -> JSON:
+    async def netcheck(self, bound: tuple[IPAddress | None, int] | None = None) -> JSON:
         """Probe the network now (STUN, relay latency, port mapping) and report.
+
+        ``bound``: from sockets with this address (None for any) and port (0 for any) instead of the node's own.
 
         `{Now UDP IPv6 IPv4 IPv6CanSend IPv4CanSend OSHasIPv6 ICMPv4 MappingVariesByDestIP UPnP PMP PCP PreferredDERP
         RegionLatency RegionV4Latency RegionV6Latency GlobalV4Counters GlobalV6Counters GlobalV4 GlobalV6
         CaptivePortal}`; latencies are integer nanoseconds by region id (as a string key), unknown booleans are None,
         GlobalV4 and GlobalV6 are "ip:port" or "".
         """
+        ...
+
+    async def set_push_token(self, token: str) -> None:
+        """Tell control where a graphical client of this node takes push messages; "" for nowhere."""
         ...
 
     async def set_expiry_sooner(self, expiry: float) -> None:
@@ -317,6 +350,30 @@ class LocalBackend(Protocol):
 
     async def log_component(self, component: str, seconds: int) -> None:
         """Log a part of the daemon in detail for a while ("invalid" for a name it does not know)."""
+        ...
+
+    def capture(self) -> AsyncIterator[bytes]:
+        """Packets and disco frames from now on as a pcap stream (link type 147) that never ends by itself.
+
+        `aclose()` ends it. A reader that falls behind misses packets. MeshdError ("unsupported") where nothing can
+        be captured.
+        """
+        ...
+
+    def keep(self, name: str, value: JSON) -> None:
+        """Keep it, in the place of what was there. MeshdError where nothing can be kept."""
+        ...
+
+    async def profile(self, kind: Literal["profile", "heap"], seconds: float) -> bytes:
+        """Where the daemon spends its time for so long from now on, or its memory now: a profile for pprof."""
+        ...
+
+    async def write_state(self, key: str, value: str) -> None:
+        """Store an entry as it is, for developers of the daemon."""
+        ...
+
+    def bug_report(self, note: str, *, diagnose: bool) -> str:
+        """Write the state of the node into the log, beside a marker that is returned. Any user may ask for it."""
         ...
 
     async def shutdown(self) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+from collections.abc import AsyncIterator
 
 import orjson
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.feature.localapi.jsontext import json_response, parse_object
-from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, error_response, plain
+from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, error_response, plain, require
+from meshd.feature.localapi.statusroutes import parse_bool
 from meshd.io.http.h1server import HttpError, Response
+from meshd.node.stacks import stack_dump
 
 log = get_logger(__name__)
 
@@ -20,12 +21,16 @@ MAX_LOG_LINES = 60
 MAX_LOG_LINE_CHARACTERS = 1000
 """Length of one such line."""
 
-_MARKER = "BUG-NO-LOGS-NO-SUPPORT-this-node-has-had-its-logging-disabled"
-"""What clients show for a node whose logs stay on the machine."""
+PROFILE_S, MAX_PROFILE_S = 30, 600
+"""How long a CPU profile is recorded unless the client says so, and at most."""
+
+RECORD_S = 12 * 3600
+"""Longest time for which a bug report that records has paths logged in detail."""
 
 
 async def _debug(call: Call) -> Response:
-    action = await call.request.value("action")
+    in_header = call.request.header("debug-action") == "notify"  # its body is JSON, which could not hold a parameter
+    action = "notify" if in_header else await call.request.value("action")
     if not action:
         raise HttpError(400, "missing parameter 'action'")
     body = await call.request.body()
@@ -47,22 +52,52 @@ async def _user_metrics(call: Call) -> Response:
 
 async def _stacks(call: Call) -> Response:
     """Every task of the event loop and every thread, with the lines they stand at; no argument values."""
-    import traceback  # needed here only, and not small
+    return plain(stack_dump())
 
-    lines: list[str] = []
-    for task in sorted(asyncio.all_tasks(), key=lambda t: t.get_name()):
-        lines.append(f"task {task.get_name()}:")
-        lines += [f"    {f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in task.get_stack()]
-    for ident, frame in sys._current_frames().items():
-        lines.append(f"thread {ident}:")
-        lines += [line.rstrip() for line in traceback.format_stack(frame)]
-    return plain("\n".join(lines) + "\n")
+
+async def _profile(call: Call) -> Response:
+    name, seconds = await call.request.value("name"), await call.request.value("seconds")
+    if name in ("goroutine", "threadcreate"):
+        return plain(stack_dump())
+    if name == "heap" or name == "allocs":
+        return _profile_response(await call.backend.profile("heap", 0))
+    if name != "profile":
+        raise HttpError(404, "Unknown profile")
+    if seconds and not (seconds.isascii() and seconds.isdigit() and 0 < int(seconds[:9]) <= MAX_PROFILE_S):
+        raise HttpError(400, f"invalid 'seconds', expected 1 to {MAX_PROFILE_S}")
+    with call.request.cancel_if_gone():
+        return _profile_response(await call.backend.profile("profile", int(seconds or PROFILE_S)))
+
+
+def _profile_response(data: bytes) -> Response:
+    return Response(200, [("Content-Type", "application/octet-stream")], data)
+
+
+async def _rotate_disco_key(call: Call) -> Response:
+    await call.backend.debug("rotate-disco-key", b"")
+    return plain("done\n")
 
 
 async def _bug_report(call: Call) -> Response:
-    note = await call.request.value("note")
-    log.info("bug_report", extra=kv(note=note[:MAX_LOG_LINE_CHARACTERS]))
-    return plain(_MARKER + "\n")
+    query = dict(call.request.query)  # the body, where there is one, is held open for as long as it records
+    diagnose = parse_bool(query.get("diagnose", ""), False)
+    marker = call.backend.bug_report(query.get("note", ""), diagnose=diagnose)
+    if not parse_bool(query.get("record", ""), False):
+        return plain(marker + "\n")
+    require(call, Access.WRITE, "bugreport recording access denied")
+    await call.backend.log_component("magicsock", RECORD_S)
+    return Response(200, [("Content-Type", "text/plain")], _recording(call, marker))
+
+
+async def _recording(call: Call, marker: str) -> AsyncIterator[bytes]:
+    """The first marker, and a second one when the client has sent something or ended its request."""
+    try:
+        yield marker.encode() + b"\n"
+        async for _ in call.request.parts():
+            break
+        yield call.backend.bug_report("", diagnose=False).encode() + b"\n"
+    finally:
+        await call.backend.log_component("magicsock", 0)
 
 
 async def _debug_log(call: Call) -> Response:
@@ -101,6 +136,18 @@ async def _component_logging(call: Call) -> Response:
     return json_response({"Error": ""})
 
 
+async def _capture(call: Call) -> Response:
+    return Response(200, [("Content-Type", "application/vnd.tcpdump.pcap")], call.backend.capture())
+
+
+async def _write_state(call: Call) -> Response:
+    key = await call.request.value("key")
+    if not key:
+        raise HttpError(400, "missing parameter 'key'")
+    await call.backend.write_state(key, await call.request.value("value"))
+    return plain("done\n")
+
+
 async def _shutdown(call: Call) -> Response:
     await call.backend.shutdown()
     return Response(200)
@@ -111,9 +158,26 @@ _ONLY_POST = (405, "only POST allowed")
 
 ROUTES = [
     Route("debug", _debug, Access.WRITE, "debug access denied", methods=_POST, wrong_method=(405, "POST required")),
+    Route(
+        "debug-capture",
+        _capture,
+        Access.WRITE,
+        "debug access denied",
+        methods=_POST,
+        wrong_method=(405, "POST required"),
+    ),
     Route("metrics", _metrics, Access.WRITE, "metric access denied"),
     Route("usermetrics", _user_metrics, Access.OPEN),
     Route("goroutines", _stacks, Access.WRITE, "goroutine dump access denied"),
+    Route("pprof", _profile, Access.WRITE, "profile access denied"),
+    Route(
+        "debug-rotate-disco-key",
+        _rotate_disco_key,
+        Access.WRITE,
+        "debug access denied",
+        methods=_POST,
+        wrong_method=(405, "POST required"),
+    ),
     Route("bugreport", _bug_report, Access.READ, "bugreport access denied", methods=_POST, wrong_method=_ONLY_POST),
     Route("debug-log", _debug_log, Access.READ, "debug-log access denied", methods=_POST, wrong_method=_ONLY_POST),
     Route("component-debug-logging", _component_logging, Access.WRITE, "debug access denied"),
@@ -123,6 +187,14 @@ ROUTES = [
         Access.OPEN,
         methods=_POST,
         wrong_method=(405, "unsupported method"),
+    ),
+    Route(
+        "dev-set-state-store",
+        _write_state,
+        Access.WRITE,
+        "debug access denied",
+        methods=_POST,
+        wrong_method=(405, "POST required"),
     ),
     Route("shutdown", _shutdown, Access.WRITE, "shutdown access denied", methods=_POST, wrong_method=_ONLY_POST),
 ]

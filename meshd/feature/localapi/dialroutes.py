@@ -11,9 +11,9 @@ from meshd.base.errors import MeshdError
 from meshd.feature.localapi.route import Access, Call, Route
 from meshd.io.dial import dial_tcp
 from meshd.io.http.h1server import HttpError, Response
+from meshd.io.joinstreams import join_streams
 
 PROTOCOL = "ts-dial"
-_CHUNK = 64 * 1024  # bytes copied at a time
 _PATIENCE_S = 5.0  # of one dial in debug-dial-types
 
 
@@ -39,9 +39,7 @@ async def _dial(call: Call) -> Response:
 
     async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, far[1]))
-                group.create_task(_copy(far[0], writer))
+            await join_streams(reader, writer, *far)
         finally:
             far[1].close()
 
@@ -54,17 +52,6 @@ async def _resolved(host: str, port: int) -> str:
     except (OSError, UnicodeError) as error:
         raise HttpError(502, f"resolve failure: {error}") from None
     return str(AddrPort(parse_ip(str(found[0][4][0])), port))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        writer.transport.abort()
 
 
 def _port(text: str) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from meshd.io.http.h1message import HttpError, Response
+
+SLICE = 256  # peers of a status that are written in one go: a few milliseconds
 
 
 def compact(value: object) -> bytes:
@@ -29,6 +34,30 @@ def json_response(value: object, *, tabs: bool = False, status: int = 200) -> Re
     """A JSON answer."""
     body = indented(value) if tabs else compact(value)
     return Response(status, [("Content-Type", "application/json")], body)
+
+
+def status_response(status: object, peers: Iterator[str]) -> Response:
+    """A status whose ``Peer`` is empty, with these members in it; each is text at its depth.
+
+    With thousands of peers the answer is made while it is sent, so that everything else has its turn.
+    """
+    text = indented(status)
+    headers = [("Content-Type", "application/json")]
+    first = list(islice(peers, SLICE))
+    if not first:
+        return Response(200, headers, text)
+    before, _, after = text.partition(b'\n\t"Peer": {}')  # it is there once: no string holds a line feed
+    begun = b"".join((before, b'\n\t"Peer": {\n', ",\n".join(first).encode()))
+    end = b"\n\t}" + after
+    return Response(200, headers, begun + end if len(first) < SLICE else _in_slices(begun, peers, end))
+
+
+async def _in_slices(begun: bytes, peers: Iterator[str], end: bytes) -> AsyncIterator[bytes]:
+    yield begun
+    while some := list(islice(peers, SLICE)):
+        await asyncio.sleep(0)
+        yield (",\n" + ",\n".join(some)).encode()
+    yield end
 
 
 def parse_object(body: bytes, *, complaint: str | None = None) -> dict[str, Any]:

@@ -24,6 +24,15 @@ def _refuse(status: int, what: str, *, takes_json: bool = False) -> Callable[[Ca
     return handle
 
 
+async def _verify_link(call: Call) -> Response:
+    """Whether a link that asks to sign a node is genuine. None is, without a lock to sign for."""
+    link = parse_object(await call.request.body(), complaint="invalid JSON for verifyRequest body")
+    if not isinstance(link.get("URL"), str | None):
+        raise HttpError(400, "invalid JSON for verifyRequest body")
+    words = {"NodeKey": "", "TLPub": "", "DeviceName": "", "OSName": "", "EmailAddress": ""}
+    return json_response({"IsValid": False, "Error": _INACTIVE, "Version": 0, **words}, tabs=True)
+
+
 def _post(name: str, denied: str, handle: Callable[[Call], Awaitable[Response]]) -> Route:
     return Route(f"tka/{name}", handle, Access.WRITE, denied, methods=("POST",), wrong_method=(405, "use POST"))
 
@@ -34,6 +43,15 @@ _USE_GET = (405, "use GET")
 ROUTES = [
     Route("tka/status", _status, Access.READ, "lock status access denied", methods=_GET, wrong_method=_USE_GET),
     Route("tka/log", _refuse(500, "reading log failed"), Access.OPEN, methods=_GET, wrong_method=_USE_GET),
+    Route(
+        "tka/verify-deeplink",
+        _verify_link,
+        Access.READ,
+        "signing deeplink verification access denied",
+        methods=("POST",),
+        wrong_method=(405, "use POST"),
+    ),
+    _post("wrap-preauth-key", "tailnet-lock modify access denied", _refuse(500, "wrapping failed", takes_json=True)),
     _post("init", "lock init access denied", _refuse(500, "initialization failed", takes_json=True)),
     _post("modify", "tailnet-lock modify access denied", _refuse(500, "tailnet-lock modify failed", takes_json=True)),
     _post("sign", "lock sign access denied", _refuse(500, "signing failed", takes_json=True)),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from meshd.base.errors import MeshdError
+from meshd.core.prefs import from_json
 from meshd.feature.localapi.jsontext import json_response, parse_object
-from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route
+from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, reason_of
 from meshd.io.http.h1server import HttpError, Response
 
 
 async def _start(call: Call) -> Response:
     options = parse_object(await call.request.body())
-    await call.backend.start(options)
+    wanted = options.get("UpdatePrefs")
+    if wanted is not None:
+        if not isinstance(wanted, dict):
+            raise HttpError(400, "invalid JSON request body: UpdatePrefs: expected an object")
+        from_json(wanted)  # what cannot be read is a bad request, and all else a failed start
+    try:
+        await call.backend.start(options)
+    except MeshdError as error:
+        raise HttpError(500, str(error)) from error
     return Response(NO_CONTENT)
 
 
@@ -20,7 +29,7 @@ async def _login_interactive(call: Call) -> Response:
 
 
 async def _logout(call: Call) -> Response:
-    await call.backend.logout()
+    await call.backend.logout(reason_of(call))
     return Response(NO_CONTENT)
 
 

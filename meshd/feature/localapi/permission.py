@@ -12,10 +12,12 @@ from meshd.io.peercred import PeerIdentity
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """`read`: see status and preferences. `write`: change them, and see what could be sensitive."""
+    """`read`: see status and preferences. `write`: change them, and see what could be sensitive. `cert`: get TLS
+    certificates for the names of this node."""
 
     read: bool
     write: bool
+    cert: bool = False
 
 
 def permissions(peer: PeerIdentity | None, backend: LocalBackend, *, daemon_uid: int | None = None) -> Permissions:
@@ -26,8 +28,25 @@ def permissions(peer: PeerIdentity | None, backend: LocalBackend, *, daemon_uid:
     opened it is proof enough.
     """
     if peer is None:
-        return Permissions(read=True, write=not peercred.SUPPORTED)
+        trusted = not peercred.SUPPORTED
+        return Permissions(read=True, write=trusted, cert=trusted)
     own = os.getuid() if daemon_uid is None else daemon_uid
     if peer.uid == 0 or (own != 0 and peer.uid == own):
-        return Permissions(read=True, write=True)
-    return Permissions(read=True, write=backend.is_operator(peer.uid))
+        return Permissions(read=True, write=True, cert=True)
+    write = backend.is_operator(peer.uid)
+    return Permissions(read=True, write=write, cert=write or _may_have_certificates(peer.uid))
+
+
+def _may_have_certificates(uid: int) -> bool:
+    """Whether the administrator named this user, a web server's, in the environment: by number or by name."""
+    named = os.environ.get("TS_PERMIT_CERT_UID", "").strip()
+    if not named:
+        return False
+    if named.isascii() and named.isdigit():
+        return int(named) == uid
+    import pwd
+
+    try:
+        return pwd.getpwnam(named).pw_uid == uid
+    except (KeyError, ValueError):
+        return False

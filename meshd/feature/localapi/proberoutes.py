@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.feature.localapi.backendapi import PingKind
 from meshd.feature.localapi.jsontext import json_response
-from meshd.feature.localapi.route import Access, Call, Route, error_response
+from meshd.feature.localapi.route import Access, Call, Route, error_response, require
+from meshd.feature.localapi.waiting import one_waiter
 from meshd.io.http.h1server import HttpError, Response
 
 MAX_PING_BYTES = 65535 - 20 - 8
@@ -34,7 +35,7 @@ async def _ping(call: Call) -> Response:
         raise HttpError(400, f"unknown ping type {wanted!r}, expected one of {', '.join(_KINDS.values())}")
     size = _size(await request.value("size"), kind)
     try:
-        with request.cancel_if_gone():
+        with one_waiter(request.peer, call.may), request.cancel_if_gone():
             result = await call.backend.ping(ip, cast("PingKind", kind), size)
     except MeshdError as error:
         return error_response(error)
@@ -55,9 +56,27 @@ def _size(text: str, kind: str) -> int:
 
 
 async def _netcheck(call: Call) -> Response:
-    with call.request.cancel_if_gone():
-        report = await call.backend.netcheck()
+    address, port = await call.request.value("bind-address"), await call.request.value("bind-port")
+    bound: tuple[IPAddress | None, int] | None = None
+    if address or port:
+        require(call, Access.WRITE, "netcheck access denied: only root and the operator choose its address and port")
+        bound = _bind_address(address), _bind_port(port)
+    with one_waiter(call.request.peer, call.may), call.request.cancel_if_gone():
+        report = await call.backend.netcheck(bound)
     return json_response(report)
+
+
+def _bind_address(text: str) -> IPAddress | None:
+    try:
+        return parse_ip(text) if text else None
+    except ValueError:
+        raise HttpError(400, "invalid 'bind-address'") from None
+
+
+def _bind_port(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 0xFFFF):
+        raise HttpError(400, "invalid 'bind-port'")
+    return int(text or 0)
 
 
 async def _relay_report(call: Call) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ def require(call: Call, access: Access, denied: str) -> None:
     allowed = {Access.OPEN: True, Access.READ: call.may.read, Access.WRITE: call.may.write}[access]
     if not allowed:
         raise HttpError(403, denied)
+
+
+def reason_of(call: Call) -> str:
+    """What the user gave as reason for the request (base64 in a header); "" for none, or one that nobody can read."""
+    try:
+        return base64.b64decode(call.request.header("x-tailscale-reason") or "", validate=True).decode()
+    except ValueError:
+        return ""
 
 
 STATUS_BY_CODE = {

@@ -7,8 +7,10 @@ daemon needs no retry loop.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
+import time
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -16,10 +18,12 @@ from meshd.base.log import get_logger, kv
 from meshd.base.version import CAPABILITY_VERSION, long_version
 from meshd.feature.localapi import (
     absentroutes,
+    authorityroutes,
     busroute,
     controlroutes,
     debugroutes,
     dialroutes,
+    keptroutes,
     lockroutes,
     loginroutes,
     logtap,
@@ -30,6 +34,7 @@ from meshd.feature.localapi import (
 )
 from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.feature.localapi.permission import permissions
+from meshd.feature.localapi.requestlog import RequestLog
 from meshd.feature.localapi.route import Call, Route
 from meshd.feature.localapi.socketfile import open_socket
 from meshd.io.http.h1server import HttpError, HttpServer, Limits, Request, Response, text_response
@@ -38,6 +43,9 @@ from meshd.io.peercred import PeerIdentity, peer_identity
 log = get_logger(__name__)
 
 PREFIX = "/localapi/v0/"
+
+MAX_REASON_CHARACTERS = 300
+"""Of a reason that a user gives for a change, as far as it is logged."""
 
 _HOSTS = ("", "local-tailscaled.sock")
 """What clients put into Host. A browser that was lured here by DNS sends something else."""
@@ -57,12 +65,14 @@ _ROUTES: dict[str, Route] = {
     route.name: route
     for module in (
         *(statusroutes, prefsroutes, loginroutes, proberoutes, busroute, debugroutes, networkroutes, controlroutes),
-        *(dialroutes, lockroutes, logtap, absentroutes),
+        *(dialroutes, keptroutes, lockroutes, logtap, absentroutes, authorityroutes),
     )
     for route in module.ROUTES
 }
 
-_ROOT_PAGE = b"<html><title>meshd</title><body><h1>meshd</h1>This is the local mesh daemon.\n"
+_ROOT_PAGE = (
+    b"<html><title>Tailscale</title><body><h1>Tailscale</h1>This is the local Tailscale daemon, served by meshd.\n"
+)
 
 
 class LocalApiServer:
@@ -83,6 +93,7 @@ class LocalApiServer:
         self._daemon_uid = daemon_uid
         self._http = HttpServer(self._handle, limits=limits, identify=identify)
         self._path: str | None = None
+        self._log = RequestLog(time.monotonic)
 
     async def start(self, path: str) -> None:
         """Create the socket file and serve it; MeshdError when that is not possible."""
@@ -138,7 +149,7 @@ class LocalApiServer:
         assert backend is not None
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             uid = request.peer.uid if request.peer is not None else None
-            log.info("localapi_request", extra=kv(method=request.method, route=route.name, uid=uid))
+            self._log.note(request.method, route.name, uid, _reason(request))
         may = permissions(request.peer, backend, daemon_uid=self._daemon_uid)
         return await route.serve(Call(request, backend, may, rest))
 
@@ -149,6 +160,15 @@ class LocalApiServer:
             with request.cancel_if_gone():
                 await self._ready.wait()
         return Response(200, [("Content-Type", "application/json")], b"{}")
+
+
+def _reason(request: Request) -> str:
+    """Why a user does what they do, for the log: printable, and not endless."""
+    try:
+        text = base64.b64decode(request.header("x-tailscale-reason"), validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return ""
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_REASON_CHARACTERS])
 
 
 def find_route(raw_path: str) -> tuple[Route, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.keys import NodePublic
 from meshd.feature.localapi.backendapi import JSON
-from meshd.feature.localapi.jsontext import json_response
+from meshd.feature.localapi.jsontext import json_response, status_response
 from meshd.feature.localapi.route import Access, Call, Route
 from meshd.io.http.h1server import HttpError, Response
 
@@ -19,8 +19,9 @@ def parse_bool(text: str, default: bool) -> bool:
 
 
 async def _status(call: Call) -> Response:
-    peers = parse_bool(await call.request.value("peers"), True)
-    return json_response(call.backend.status(peers=peers), tabs=True)
+    if parse_bool(await call.request.value("peers"), True):
+        return status_response(*call.backend.status_parts())
+    return json_response(call.backend.status(peers=False), tabs=True)
 
 
 async def _whois(call: Call) -> Response:

@@ -1,11 +1,13 @@
 """What meshd did to the host, so that it can be undone by a process that knows nothing of it.
 
 The journal is written before a change is made and emptied after it was undone: after a SIGKILL
-``meshd --cleanup`` reads it and takes back what is still there.
+``meshd --cleanup`` reads it and takes back what is still there. Router and packet filter write to it from
+threads of their own.
 """
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
@@ -26,12 +28,40 @@ class _RuleEntry(msgspec.Struct, forbid_unknown_fields=True):
     mask: int = 0
 
 
-class Record(msgspec.Struct):
-    """The journal's content: our policy rules, our routing table, the interface they lead to."""
+class FirewallEntry(msgspec.Struct, frozen=True):
+    """Packet filter rules: the program that made them, and the interface after which they are named."""
+
+    backend: str
+    interface: str
+
+
+class DnsEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the host's resolver was set: the way, and for a file what stood in its place (``kind`` as in
+    `meshd.wire.resolvconf.Original`)."""
+
+    way: str
+    interface: str = ""
+    path: str = ""
+    kind: str = ""
+    data: bytes = b""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    target: bytes = b""
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """The journal's content: our policy rules, our routing table, the interface they lead to, our packet filter
+    rules by every means that was used, the values that kernel settings had before (file to content), and how the
+    host's resolver was set."""
 
     rules: list[_RuleEntry] = []
     table: int = 0
     interface: str = ""
+    firewall: list[FirewallEntry] = []
+    settings: dict[str, str] = {}
+    dns: DnsEntry | None = None
 
 
 class Journal:
@@ -39,6 +69,7 @@ class Journal:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._record = self._load()
 
     def _load(self) -> Record:
@@ -48,7 +79,7 @@ class Journal:
             return msgspec.json.decode(self._path.read_bytes(), type=Record)
         except FileNotFoundError:
             return Record()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.warning("journal_unreadable", extra=kv(path=self._path, reason=error))
             return Record()
 
@@ -60,18 +91,51 @@ class Journal:
     def table(self) -> int:
         return self._record.table
 
+    @property
+    def firewall(self) -> list[FirewallEntry]:
+        return list(self._record.firewall)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return dict(self._record.settings)
+
     def record(self, rules: list[Rule], table: int, interface: str) -> None:
         """Note what is about to be done."""
-        entries = [_RuleEntry(*rule) for rule in rules]
-        self._write(Record(entries, table, interface))
+        self._write(rules=[_RuleEntry(*rule) for rule in rules], table=table, interface=interface)
+
+    def record_firewall(self, entries: list[FirewallEntry]) -> None:
+        """Note by which means there are, or are about to be, packet filter rules of ours."""
+        if entries != self._record.firewall:
+            self._write(firewall=entries)
+
+    def record_settings(self, settings: dict[str, str]) -> None:
+        """Note what kernel settings were before they are changed."""
+        if settings != self._record.settings:
+            self._write(settings=settings)
+
+    @property
+    def dns(self) -> DnsEntry | None:
+        return self._record.dns
+
+    def record_dns(self, entry: DnsEntry | None) -> None:
+        """Note how the host's resolver is about to be set, or that it was put back."""
+        if entry != self._record.dns:
+            self._write(dns=entry)
 
     def clear(self) -> None:
-        """Everything was undone."""
-        self._record = Record()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        """Rules and routes were undone."""
+        self._write(rules=[], table=0, interface="")
 
-    def _write(self, record: Record) -> None:
-        self._record = record
-        if self._path is not None:
-            write_atomic(self._path, msgspec.json.encode(record))
+    def _write(self, **changes: object) -> None:
+        with self._lock:
+            self._record = msgspec.structs.replace(self._record, **changes)
+            if self._path is None:
+                return
+            try:
+                if self._record == Record():
+                    self._path.unlink(missing_ok=True)
+                else:
+                    write_atomic(self._path, msgspec.json.encode(self._record))
+            except OSError as error:
+                # A full disk is no reason to stop: only a SIGKILL would leave something that nobody remembers.
+                log.warning("journal_not_written", extra=kv(path=self._path, reason=error.strerror))

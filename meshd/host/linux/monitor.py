@@ -7,6 +7,7 @@ dozens of messages.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 
@@ -17,8 +18,9 @@ from meshd.wire import netlink as nl
 log = get_logger(__name__)
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, IPv4 address, IPv4 route, IPv6 address, IPv6 route
-_RULE_GROUPS = (8, 19)  # numbers (not bits) of the IPv4 and IPv6 rule groups
-_OUR_RULES = range(5200, 5300)
+# Numbers (not bits) of the groups for IPv4 and IPv6 rules, and settings such as ip_forward.
+_MORE_GROUPS = (8, 19, 24, 25)
+_OUR_RULES = frozenset((*range(1300, 1400), *range(5200, 5300)))
 _SETTLE_S = 0.25
 _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
@@ -26,8 +28,10 @@ _SOL_NETLINK = 270
 
 class NetworkMonitor:
     """Calls ``changed()`` after links, addresses or routes other than our own changed,
-    ``rules_lost()`` after somebody deleted one of our policy rules, and ``interface_lost()`` after our
-    interface itself went away."""
+    ``routing_lost()`` after somebody deleted policy rules, addresses or routes of ours (``holds`` tells which routes
+    should be there) or our interface was down for a while, ``interface_lost()`` after our
+    interface itself went away, and ``settings_changed()`` after somebody set forwarding or path checks of the
+    kernel."""
 
     def __init__(
         self,
@@ -35,17 +39,23 @@ class NetworkMonitor:
         own_interface: int,
         own_table: int,
         changed: Callable[[], None],
-        rules_lost: Callable[[], None],
+        holds: Callable[[nl.Route], bool],
+        routing_lost: Callable[[], None],
         interface_lost: Callable[[], None],
+        settings_changed: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._own_interface = own_interface
         self._own_table = own_table
         self._changed = changed
-        self._rules_lost = rules_lost
+        self._holds = holds
+        self._routing_lost = routing_lost
+        self._down = False
         self._interface_lost = interface_lost
+        self._settings_changed = settings_changed
         self._timer: asyncio.TimerHandle | None = None
-        self._rule_timer: asyncio.TimerHandle | None = None
+        self._loss_timer: asyncio.TimerHandle | None = None
+        self._settings_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
@@ -53,7 +63,7 @@ class NetworkMonitor:
             socket.NETLINK_ROUTE,
         )
         self._socket.bind((0, _GROUPS))
-        for group in _RULE_GROUPS:
+        for group in _MORE_GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         loop.add_reader(self._socket.fileno(), self._readable)
 
@@ -63,7 +73,7 @@ class NetworkMonitor:
         self._closed = True
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for timer in (self._timer, self._rule_timer):
+        for timer in (self._timer, self._loss_timer, self._settings_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -84,13 +94,32 @@ class NetworkMonitor:
 
     def _look(self, data: bytes) -> None:
         for message in nl.messages(data):
-            if message.kind == nl.RTM_DELRULE:
-                if nl.decode_rule(message).priority in _OUR_RULES:
-                    self._note_rule()
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("netlink_message", extra=kv(kind=message.kind, bytes=len(message.body)))
+            if self._takes_ours(message):
+                self._note_loss()
             elif message.kind == nl.RTM_DELLINK and nl.decode_link(message).interface == self._own_interface:
                 self._interface_lost()
+            elif message.kind == nl.RTM_NEWNETCONF:
+                self._note_settings()
             elif self._foreign(message):
                 self._note_change()
+
+    def _takes_ours(self, message: nl.Message) -> bool:
+        if message.kind == nl.RTM_DELRULE:
+            return nl.decode_rule(message).priority in _OUR_RULES
+        if message.kind == nl.RTM_DELROUTE:
+            route = nl.decode_route(message)
+            return route is not None and route.table == self._own_table and self._holds(route)
+        if message.kind == nl.RTM_DELADDR:
+            address = nl.decode_address(message)
+            return address is not None and address.interface == self._own_interface
+        if message.kind == nl.RTM_NEWLINK:
+            link = nl.decode_link(message)
+            if link.interface == self._own_interface:
+                before, self._down = self._down, not link.flags & nl.IFF_UP
+                return before and not self._down
+        return False
 
     def _foreign(self, message: nl.Message) -> bool:
         if message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
@@ -117,11 +146,20 @@ class NetworkMonitor:
         if not self._closed:
             self._changed()
 
-    def _note_rule(self) -> None:
-        if self._rule_timer is None:
-            self._rule_timer = self._loop.call_later(_SETTLE_S, self._fire_rule)
+    def _note_settings(self) -> None:
+        if self._settings_timer is None:
+            self._settings_timer = self._loop.call_later(_SETTLE_S, self._fire_settings)
 
-    def _fire_rule(self) -> None:
-        self._rule_timer = None
+    def _fire_settings(self) -> None:
+        self._settings_timer = None
         if not self._closed:
-            self._rules_lost()
+            self._settings_changed()
+
+    def _note_loss(self) -> None:
+        if self._loss_timer is None:
+            self._loss_timer = self._loop.call_later(_SETTLE_S, self._fire_loss)
+
+    def _fire_loss(self) -> None:
+        self._loss_timer = None
+        if not self._closed:
+            self._routing_lost()

@@ -1,7 +1,8 @@
 """Addresses, routes and policy rules on Linux.
 
-meshd owns routing table 52, the rules of priority 5210 to 5270 that lead to it, and its interface. Traffic
-that carries the bypass mark, meshd's own, does not look into table 52 and so never loops.
+meshd owns routing table 52, the rules of priority 5210 to 5270 (1310 to 1370 beside OpenWrt's mwan3) that lead to
+it, and its interface. Traffic that carries the bypass mark, meshd's own, does not look into table 52 and so never
+loops.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from meshd.base.addr import IPPrefix
+from meshd.base.addr import IPPrefix, host_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.core.routeplan import RouteChange
@@ -23,6 +24,7 @@ from meshd.wire import netlink as nl
 log = get_logger(__name__)
 
 TABLE = 52
+RULES_FROM, RULES_BEFORE_MWAN3 = 5200, 1300
 # Sealed, the 49 packets of 1280 bytes that this makes just fit one UDP_SEGMENT send of 65507 bytes.
 GSO_MAX_SIZE = 60224
 BYPASS_MARK = 0x80000
@@ -32,24 +34,33 @@ _DONE = (0, errno.EEXIST)
 _GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
-def policy_rules(family: int) -> list[nl.Rule]:
+def policy_rules(family: int, base: int = RULES_FROM) -> list[nl.Rule]:
     """Our four rules, in order."""
     return [
-        nl.Rule(family, 5210, nl.FR_ACT_TO_TBL, _MAIN, BYPASS_MARK, MARK_MASK),
-        nl.Rule(family, 5230, nl.FR_ACT_TO_TBL, _DEFAULT, BYPASS_MARK, MARK_MASK),
-        nl.Rule(family, 5250, nl.FR_ACT_UNREACHABLE, 0, BYPASS_MARK, MARK_MASK),
-        nl.Rule(family, 5270, nl.FR_ACT_TO_TBL, TABLE),
+        nl.Rule(family, base + 10, nl.FR_ACT_TO_TBL, _MAIN, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, base + 30, nl.FR_ACT_TO_TBL, _DEFAULT, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, base + 50, nl.FR_ACT_UNREACHABLE, 0, BYPASS_MARK, MARK_MASK),
+        nl.Rule(family, base + 70, nl.FR_ACT_TO_TBL, TABLE),
     ]
+
+
+def rules_from(netlink: RtNetlink, root: Path = Path("/")) -> int:
+    """Where our priorities begin. OpenWrt's mwan3 decides on everything from 2001 on, so there we come first."""
+    if not (root / "etc/config/mwan3").exists():
+        return RULES_FROM
+    theirs = [rule for rule in netlink.rules(nl.AF_INET) if 2001 <= rule.priority <= 2004 and rule.mark]
+    return RULES_BEFORE_MWAN3 if theirs else RULES_FROM
 
 
 class LinuxRouter:
     """Makes the host match a RouterConfig by the smallest change, and undoes everything on close."""
 
-    def __init__(self, netlink: RtNetlink, interface: str, journal: Journal) -> None:
+    def __init__(self, netlink: RtNetlink, interface: str, journal: Journal, root: Path = Path("/")) -> None:
         self._netlink = netlink
         self._interface = interface
         self._index = netlink.interface_index(interface)
         self._journal = journal
+        self._root = root
         self._addresses: set[IPPrefix] = set()
         self._routes: dict[IPPrefix, int | None] = {}  # the interface, None for a throw route
         self._doubtful: set[IPPrefix] = set()  # of a change that failed half-way
@@ -113,15 +124,30 @@ class LinuxRouter:
 
     def _add_rules(self) -> None:
         families = [nl.AF_INET, nl.AF_INET6] if self._ipv6 else [nl.AF_INET]
-        rules = [rule for family in families for rule in policy_rules(family)]
+        base = rules_from(self._netlink, self._root)
+        rules = [rule for family in families for rule in policy_rules(family, base)]
         self._journal.record(rules, TABLE, self._interface)
         self._do(("add the policy rule", r.priority, nl.add_rule(r)) for r in rules)
         self._rules = rules
 
-    def restore_rules(self) -> None:
-        """Put back rules that somebody else removed (RT-14)."""
-        if self._rules:
-            self._do(("restore the policy rule", r.priority, nl.add_rule(r)) for r in self._rules)
+    def holds(self, route: nl.Route) -> bool:
+        """Whether a route of our table is one that should be there."""
+        return _prefix(route) in self._routes
+
+    def restore(self) -> int:
+        """Put back rules, addresses and routes that somebody else removed (RT-14); how many there were. Services
+        that manage the network take what they do not know for left-overs, and a link that goes down loses all.
+        Raises MeshdError as ``apply`` does."""
+        present = {rule for family in {r.family for r in self._rules} for rule in self._netlink.rules(family)}
+        rules = [rule for rule in self._rules if rule not in present]
+        held = {host_prefix(a.local) for a in self._netlink.addresses() if a.interface == self._index}
+        addresses = [address for address in self._addresses if address not in held]
+        listed = {_prefix(route) for route in self._netlink.routes(TABLE)}
+        routes = [(prefix, interface) for prefix, interface in self._routes.items() if prefix not in listed]
+        self._do(("restore the policy rule", r.priority, nl.add_rule(r)) for r in rules)
+        self._do(("restore the address", a, nl.add_address(self._index, a)) for a in addresses)
+        self._do(("restore the route to", p, nl.replace_route(p, TABLE, i)) for p, i in routes)
+        return len(rules) + len(addresses) + len(routes)
 
     def _remove_rules(self) -> None:
         remove_rules(self._netlink, self._rules)

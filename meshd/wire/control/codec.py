@@ -63,8 +63,9 @@ def _decode_loosely(kind: type[_T], data: bytes) -> _T:
 
 def _misfit(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> WireError:
     """Says in words which field is wrong; the value itself is never told, it may be a secret."""
-    complaint, _, path = str(error).partition(" - at ")
-    field = path.replace("`", "").replace("$.", "") or "the document"
+    complaint, *paths = str(error).split(" - at ")
+    steps = (path.strip("`").removeprefix("$").removeprefix(".") for path in reversed(paths))
+    field = ".".join(filter(None, steps)) or "the document"
     for pattern, words in FORMS.items():
         if repr(pattern) in complaint:
             return WireError(f"{kind.__name__}: {field} is malformed", expected=words)

@@ -34,8 +34,9 @@ class NamedFilters:
         `MAX_NAMED_FILTERS` are not taken in, which can only deny.
         """
         named = self._named
+        before = dict(named)
         if packet_filter is not None:
-            named[_BASE] = packet_filter
+            named[_BASE] = _kept(before.get(_BASE, ()), packet_filter)
         if _ALL in packet_filters and packet_filters[_ALL] is None:
             named.clear()
         for name, rules in packet_filters.items():
@@ -44,9 +45,23 @@ class NamedFilters:
             if rules is None:
                 named.pop(name, None)
             elif name in named or len(named) < MAX_NAMED_FILTERS:
-                named[name] = rules
+                named[name] = _kept(before.get(name, ()), rules)
         return packet_filter is not None or bool(packet_filters)
 
     def effective(self) -> tuple[FilterRule, ...]:
         """All rules, in the order of the names."""
         return tuple(rule for name in sorted(self._named) for rule in self._named[name])
+
+
+def _kept(old: tuple[FilterRule, ...], new: tuple[FilterRule, ...]) -> tuple[FilterRule, ...]:
+    """``new``, with the objects of ``old`` for rules that are the same and in the same place, counted from the first
+    or from the last: identity then says "unchanged" to whoever works out what rules mean."""
+    shift = len(new) - len(old)
+
+    def kept(place: int, rule: FilterRule) -> FilterRule:
+        for there in (place, place - shift):
+            if 0 <= there < len(old) and old[there] == rule:
+                return old[there]
+        return rule
+
+    return tuple(kept(place, rule) for place, rule in enumerate(new))

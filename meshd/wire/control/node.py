@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import msgspec
 
+from meshd._fast.addresstext import TextForms
 from meshd.wire.control.dns import Resolver
 from meshd.wire.control.hostinfo import Hostinfo
 from meshd.wire.control.names import wire_name
@@ -22,11 +25,43 @@ from meshd.wire.control.values import (
     PrefixText,
     TimeText,
     always,
+    check_forms,
+)
+
+_FORMS: Final[dict[str, Any]] = {
+    "key": NodeKeyText,
+    "key_expiry": TimeText,
+    "machine": MachineKeyText,
+    "disco_key": DiscoKeyText,
+    "addresses": tuple[PrefixText, ...],
+    "allowed_ips": tuple[PrefixText, ...] | None,
+    "endpoints": tuple[AddrPortText, ...],
+    "created": TimeText,
+    "primary_routes": tuple[PrefixText, ...],
+    "last_seen": TimeText | None,
+}
+_USUAL: Final = TextForms(
+    (
+        ("key", "nodekey", ZERO_NODE_KEY),
+        ("key_expiry", "time", ZERO_TIME),
+        ("machine", "mkey", ZERO_MACHINE_KEY),
+        ("disco_key", "discokey", ZERO_DISCO_KEY),
+        ("addresses", "prefix", ()),
+        ("allowed_ips", "prefix", ()),
+        ("endpoints", "endpoint", ()),
+        ("created", "time", ZERO_TIME),
+        ("primary_routes", "prefix", ()),
+        ("last_seen", "time", None),
+    )
 )
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
-    """Self or a peer. An absent key is the zero key, an absent time the zero time."""
+    """Self or a peer. An absent key is the zero key, an absent time the zero time.
+
+    The form of keys, prefixes, endpoints and times is checked as that of every other text, but all at once: maps
+    hold tens of thousands of nodes.
+    """
 
     id: Int64 = always(0)
     stable_id: str = always("")
@@ -34,25 +69,25 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     """Full name with a trailing dot."""
     user: Int64 = always(0)
     sharer: Int64 = 0
-    key: NodeKeyText = always(ZERO_NODE_KEY)
-    key_expiry: TimeText = ZERO_TIME
+    key: str = always(ZERO_NODE_KEY)
+    key_expiry: str = ZERO_TIME
     """Zero time: never."""
     key_signature: bytes = b""
-    machine: MachineKeyText = ZERO_MACHINE_KEY
-    disco_key: DiscoKeyText = ZERO_DISCO_KEY
-    addresses: tuple[PrefixText, ...] = always(())
-    allowed_ips: tuple[PrefixText, ...] | None = None
+    machine: str = ZERO_MACHINE_KEY
+    disco_key: str = ZERO_DISCO_KEY
+    addresses: tuple[str, ...] = always(())
+    allowed_ips: tuple[str, ...] | None = None
     """None means the same as `addresses` (version 112); `()` means nothing at all."""
-    endpoints: tuple[AddrPortText, ...] = ()
+    endpoints: tuple[str, ...] = ()
     derp: str = ""
     """`127.3.3.40:<region>`, for versions below 111. Readers prefer `home_derp`."""
     home_derp: Int64 = msgspec.field(name="HomeDERP", default=0)
     hostinfo: Hostinfo | None = None
-    created: TimeText = ZERO_TIME
+    created: str = ZERO_TIME
     cap: Int64 = 0
     tags: tuple[str, ...] = ()
-    primary_routes: tuple[PrefixText, ...] = ()
-    last_seen: TimeText | None = None
+    primary_routes: tuple[str, ...] = ()
+    last_seen: str | None = None
     online: bool | None = None
     machine_authorized: bool = False
     capabilities: tuple[str, ...] = ()
@@ -65,6 +100,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     is_wireguard_only: bool = False
     is_jailed: bool = False
     exit_node_dns_resolvers: tuple[Resolver, ...] = ()
+
+    def __post_init__(self) -> None:
+        if _USUAL.unusual(self) is not None:
+            check_forms(self, _FORMS)
 
 
 class PeerChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):

@@ -8,6 +8,7 @@ A field whose value is its default is left out. Fields that are always written s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -82,6 +83,7 @@ __all__ = [
     "PrefixText",
     "TimeText",
     "always",
+    "check_forms",
 ]
 
 
@@ -93,3 +95,14 @@ def always(value: _T) -> _T:
 
     field: Any = msgspec.field(default_factory=produce)
     return field  # type: ignore[no-any-return]
+
+
+def check_forms(value: msgspec.Struct, forms: Mapping[str, Any]) -> None:
+    """Check attributes against the types that they stand for; ValueError as msgspec words it for a field."""
+    for name, kind in forms.items():
+        try:
+            msgspec.convert(getattr(value, name), kind)
+        except msgspec.ValidationError as error:
+            complaint, _, path = str(error).partition(" - at ")
+            field = next(f.encode_name for f in msgspec.structs.fields(value) if f.name == name)
+            raise ValueError(f"{complaint} - at `$.{field}{path.strip('`').removeprefix('$')}`") from None

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from meshd.base.keys import NodePrivate
-from meshd.base.log import KeyValueFormatter, kv
+from meshd.base.log import REPEAT_WINDOW_S, REPEATS, KeyValueFormatter, RepeatFilter, kv
 
 
 def line(**fields: object) -> str:
@@ -44,3 +44,46 @@ def test_log_value_with_control_characters_stays_on_its_line(text: str) -> None:
 def test_log_private_key_shows_nothing() -> None:
     key = NodePrivate.generate()
     assert key.raw.hex() not in line(key=key)
+
+
+def passed(filtered: RepeatFilter, at: float, event: str = "relay_down", **fields: object) -> str | None:
+    """The line if it is written."""
+    record = logging.makeLogRecord(
+        {"name": "meshd.x", "msg": event, "created": at, "levelno": logging.INFO, **kv(**fields)}
+    )
+    return KeyValueFormatter(timestamps=False).format(record) if filtered.filter(record) else None
+
+
+def test_log_equal_lines_are_few_and_then_rare() -> None:
+    """DM-09: a node that is offline for a day writes some lines about each of its troubles."""
+    filtered = RepeatFilter()
+    day = [passed(filtered, second, derp=9) for second in range(0, 86400, 5)]
+    written = [line for line in day if line]
+    assert day[:REPEATS] == ["relay_down derp=9"] * REPEATS
+    assert len(written) == REPEATS + 86400 // int(REPEAT_WINDOW_S) - 1
+    assert written[REPEATS] == f"relay_down derp=9 left_out={int(REPEAT_WINDOW_S) // 5 - REPEATS}"
+    assert written[-1] == f"relay_down derp=9 left_out={int(REPEAT_WINDOW_S) // 5 - 1}"
+
+
+def test_log_different_lines_and_new_troubles_are_all_written() -> None:
+    filtered = RepeatFilter()
+    for _ in range(REPEATS + 5):
+        passed(filtered, 1.0, derp=9)
+    assert passed(filtered, 2.0, derp=9) is None
+    assert passed(filtered, 2.0, derp=10) == "relay_down derp=10"
+    assert passed(filtered, 2.0, event="relay_up", derp=9) == "relay_up derp=9"
+    assert passed(filtered, 1.0 + 3 * REPEAT_WINDOW_S, derp=9) == "relay_down derp=9 left_out=6"
+
+
+def test_log_clock_that_is_set_back_silences_nothing_for_long() -> None:
+    filtered = RepeatFilter()
+    for _ in range(REPEATS + 1):
+        passed(filtered, 1e9, derp=9)
+    assert passed(filtered, 5.0, derp=9) == "relay_down derp=9 left_out=1"
+
+
+def test_log_filter_remembers_a_bounded_number_of_lines() -> None:
+    filtered = RepeatFilter()
+    for number in range(10_000):
+        assert passed(filtered, 1.0, number=number)
+    assert len(filtered._seen) <= 256

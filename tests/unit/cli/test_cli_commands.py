@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from meshd.testing.fakebackend import DEFAULT_PREFS, PEER_KEY, peer_status
 
 
@@ -64,6 +66,7 @@ def test_status_words_for_every_kind_of_peer() -> None:
 
 
 def test_status_hostile_host_name_cannot_drive_the_terminal(mesh, localapi) -> None:
+    """out:plain."""
     localapi.backend.peers[PEER_KEY] = peer_status(DNSName="evil\x1b[2J.mesh.test.", OS="li\nnux")
     got = mesh("status")
     assert "\x1b" not in got.out
@@ -143,6 +146,7 @@ def test_whois(mesh) -> None:
 
 
 def test_version(mesh) -> None:
+    """CL-01."""
     assert mesh("version").out.startswith("0.1.0\n")
     assert json.loads(mesh("version", "--json").out)["cap"] == 113
     assert "\nDaemon: 0.1.0-meshd\n" in mesh("version", "--daemon").out
@@ -151,7 +155,7 @@ def test_version(mesh) -> None:
 
 def test_get_lists_settings(mesh) -> None:
     got = mesh("get")
-    assert got.out.startswith("NAME                        VALUE\naccept-dns                  true\n")
+    assert got.out.startswith("NAME                           VALUE\naccept-dns                     true\n")
     assert mesh("get", "accept-routes").out == "false\n"
     assert json.loads(mesh("get", "--json").out)["netfilter-mode"] == "on"
     assert "--accept-dns --accept-routes=false " in mesh("get", "--set-flags").out
@@ -172,6 +176,33 @@ def test_set_sends_only_what_is_named(mesh, localapi) -> None:
             "AutoUpdateSet": {"CheckSet": True},
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "pref", "value"),
+    [
+        ("--webclient", "RunWebClient", True),
+        ("--relay-server-port=0", "RelayServerPort", 0),
+        ("--relay-server-static-endpoints=[2001:db8::1]:4,192.0.2.1:4", "RelayServerStaticEndpoints", None),
+    ],
+)
+def test_set_keeps_what_has_no_effect_and_says_so(mesh, localapi, flag: str, pref: str, value: object) -> None:
+    got = mesh("set", flag)
+    assert got.code == 0
+    assert "has no effect" in got.out + got.err
+    sent = localapi.backend.calls[-1][1]
+    assert sent[pref + "Set"]
+    assert sent[pref] == (["192.0.2.1:4", "[2001:db8::1]:4"] if value is None else value)
+    name = flag[2:].partition("=")[0]
+    got = mesh("set", f"--{name}=false" if value is True else f"--{name}=")
+    assert "no effect" not in got.out + got.err
+    assert localapi.backend.calls[-1][1][pref] in (None, False)
+
+
+@pytest.mark.parametrize("flag", ["port=x", "port=65536", "static-endpoints=a"])
+def test_set_bad_relay_server_is_refused(mesh, flag: str) -> None:
+    got = mesh("set", f"--relay-server-{flag}")
+    assert (got.code, got.err.startswith("failed to set relay server")) == (1, True)
 
 
 def test_set_routes_keep_the_other_half(mesh, localapi) -> None:
@@ -200,18 +231,34 @@ def test_set_refusals(mesh, localapi) -> None:
 
 
 def test_set_exit_node_by_name(mesh, localapi) -> None:
+    """INV-5, EX-01: in any letter case, with the dot at the end or without."""
     localapi.backend.peers[PEER_KEY]["ExitNodeOption"] = True
-    assert mesh("set", "--exit-node=node-a").code == 0
-    assert localapi.backend.stored["ExitNodeIP"] == "100.64.0.1"
+    for name in ("node-a", "NODE-A", "node-a.mesh.test", "Node-A.Mesh.Test."):
+        assert mesh("set", f"--exit-node={name}").code == 0
+        assert localapi.backend.stored["ExitNodeIP"] == "100.64.0.1"
+        localapi.backend.stored["ExitNodeIP"] = ""
     assert mesh("set", "--exit-node=").code == 0
     assert localapi.backend.stored["ExitNodeIP"] == ""
 
 
 def test_set_warns_people_when_the_host_does_not_forward(mesh, localapi, monkeypatch) -> None:
     localapi.backend.forwarding_warning = "IP forwarding is disabled"
+    monkeypatch.setattr(localapi.backend, "check_udp_gro", lambda: "UDP is forwarded slowly")
     assert mesh("set", "--advertise-routes=10.1.0.0/24").out == ""
     monkeypatch.setattr("meshd.cli.commands.set_command.at_terminal", lambda: True)
-    assert mesh("set", "--advertise-routes=10.1.0.0/24").out == "Warning: IP forwarding is disabled\n"
+    warnings = "Warning: IP forwarding is disabled\nWarning: UDP is forwarded slowly\n"
+    assert mesh("set", "--advertise-routes=10.1.0.0/24").out == warnings
+
+
+def test_up_warns_before_it_advertises_routes(mesh, localapi, monkeypatch) -> None:
+    """U-7: what keeps the host from forwarding, and from forwarding fast; nothing without routes."""
+    localapi.backend.forwarding_warning = "IP forwarding is disabled"
+    monkeypatch.setattr(localapi.backend, "check_udp_gro", lambda: "UDP is forwarded slowly")
+    got = mesh("up", "--login-server=http://control.test", "--advertise-routes=10.1.0.0/24")
+    assert got.out == "Warning: IP forwarding is disabled\nWarning: UDP is forwarded slowly\n"
+    assert mesh("up", "--reset", "--login-server=http://control.test").out == ""
+    got = mesh("up", "--login-server=http://control.test", "--advertise-connector")
+    assert got.out.startswith("Warning: IP forwarding is disabled\n")
 
 
 def test_down_and_again(mesh, localapi) -> None:
@@ -255,6 +302,16 @@ def test_netcheck_formats(mesh) -> None:
     assert json.loads(mesh("netcheck", "--format=json").out)["PreferredDERP"] == 900
     assert json.loads(mesh("netcheck", "--format", "json-line").out)["UDP"] is True
     assert mesh("netcheck", "--format=x").code == 1
+
+
+def test_netcheck_from_an_address(mesh, localapi) -> None:
+    """cli:netcheck --bind-address, --bind-port: only what is given is asked for."""
+    assert mesh("netcheck", "--bind-address=127.0.0.1").code == 0
+    assert mesh("netcheck", "--bind-port=4000").code == 0
+    assert [call for call in localapi.backend.calls if call[0] == "netcheck"] == [
+        ("netcheck", "127.0.0.1", 0),
+        ("netcheck", "None", 4000),
+    ]
 
 
 def test_access_denied_says_how_to_get_access(mesh, localapi, monkeypatch) -> None:

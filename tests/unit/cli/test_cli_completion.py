@@ -73,6 +73,7 @@ def test_complete_describes(mesh_to_stub) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_valid(mesh_to_stub, shell: str, tmp_path: Path) -> None:
+    """CL-08."""
     script = mesh_to_stub("completion", shell, "--descs=false").out
     assert "@" not in script.replace("$@", "").replace("[@]", "").replace("(@)", "")
     if shutil.which(shell) is None:

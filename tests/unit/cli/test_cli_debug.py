@@ -57,6 +57,7 @@ def test_debug_prefs(mesh_to_stub, stub) -> None:
 
 
 def test_debug_watch_ipn_counts_and_asks_for_bits(mesh_to_stub, stub) -> None:
+    """cli:debug watch-ipn."""
     stub.says("GET watch-ipn-bus", b'{"State": 6}\n{"State": 4}\n')
     got = mesh_to_stub("debug", "watch-ipn", "--count=1", "--initial", "--initial-health")
     assert (got.code, got.err, got.out) == (0, "Connected.\n", '{\n\t"State": 6\n}\n')
@@ -66,6 +67,7 @@ def test_debug_watch_ipn_counts_and_asks_for_bits(mesh_to_stub, stub) -> None:
 
 
 def test_debug_localapi(mesh_to_stub, stub) -> None:
+    """cli:debug localapi."""
     stub.says("GET status", STATUS)
     got = mesh_to_stub("debug", "localapi", "status")
     assert (got.code, got.err) == (0, "# doing request GET /localapi/v0/status\n")
@@ -168,6 +170,42 @@ def test_debug_capture_to_a_file(mesh_to_stub, stub, tmp_path: Path) -> None:
 
 
 def test_debug_ts2021_against_a_server_that_is_none(mesh_to_stub, stub) -> None:
+    """cli:debug ts2021."""
     assert mesh_to_stub("debug", "ts2021", "--host=ftp://x").err == '"ftp://x" is not the URL of a server\n'
     assert mesh_to_stub("debug", "ts2021", "--host=http://127.0.0.1:1").err == "failed: Connection refused\n"
     assert mesh_to_stub("debug", "ts2021", "--host=x", "--version=0").err.startswith("--version must be")
+
+
+def test_debug_profiles_are_written_to_files(mesh_to_stub, stub, tmp_path: Path) -> None:
+    """cli:debug --file: cli:debug --cpu-profile, --mem-profile, --profile-seconds: what the daemon recorded, readable
+    by its owner."""
+    stub.says("GET pprof?name=profile&seconds=3", b"\x1f\x8bcpu")
+    stub.says("GET pprof?name=heap", b"\x1f\x8bheap")
+    cpu, memory = tmp_path / "cpu", tmp_path / "memory"
+    words = [f"--cpu-profile={cpu}", f"--mem-profile={memory}", "--profile-seconds=3"]
+    got = mesh_to_stub("debug", *words)
+    assert (got.code, got.out) == (0, "")
+    assert (cpu.read_bytes(), memory.read_bytes()) == (b"\x1f\x8bcpu", b"\x1f\x8bheap")
+    assert cpu.stat().st_mode & 0o777 == 0o600
+    got = mesh_to_stub("debug", "--mem-profile=/nosuch/x")
+    assert (got.code, "/nosuch/x" in got.err) == (1, True)
+
+
+def test_debug_file_asks_for_what_has_arrived(mesh_to_stub, stub) -> None:
+    """cli:debug --file: list and delete; names are quoted."""
+    stub.says("GET files/", None)
+    stub.says("DELETE files/a%2Fb", b"")
+    assert mesh_to_stub("debug", "--file=get").out == "null\n"
+    assert mesh_to_stub("debug", "--file=delete:a/b").code == 0
+    assert stub.asked() == ["GET files/", "DELETE files/a%2Fb"]
+
+
+def test_debug_peer_relays(mesh_to_stub, stub) -> None:
+    """cli:debug daemon-bus-events: cli:debug peer-relay-servers, peer-relay-sessions, daemon-bus-events."""
+    stub.says("POST debug?action=peer-relay-servers", [])
+    stub.says("GET debug-peer-relay-sessions", {"UDPPort": None, "Sessions": None})
+    stub.says("GET debug-bus-events", b"event bus not running: meshd has none\n", 412)
+    assert mesh_to_stub("debug", "peer-relay-servers").out == "[]\n"
+    assert json.loads(mesh_to_stub("debug", "peer-relay-sessions").out)["Sessions"] is None
+    got = mesh_to_stub("debug", "daemon-bus-events")
+    assert (got.code, "event bus not running" in got.err) == (1, True)

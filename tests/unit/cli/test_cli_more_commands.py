@@ -45,6 +45,8 @@ def test_exit_node_list_without_any_exits_1(mesh_to_stub, daemon) -> None:
 
 
 def test_exit_node_list_shows_the_best_of_every_city(mesh_to_stub, daemon) -> None:
+    """out:exit-node list."""
+
     def node(name: str, country: str = "", city: str = "", priority: int = 0, **more: object) -> dict[str, object]:
         location = {"Country": country, "City": city, "Priority": priority} if country else None
         return {"DNSName": f"{name}.x.", "TailscaleIPs": ["100.64.1.1"], "ExitNodeOption": True, "Online": True} | {
@@ -154,6 +156,7 @@ def test_dns_query_failures(mesh_to_stub, daemon) -> None:
 
 
 def test_lock_status_not_enabled(mesh_to_stub, daemon) -> None:
+    """out:lock status."""
     key = "nlpub:" + "0a" * 32
     daemon.says("GET tka/status", {"Enabled": False, "PublicKey": key, "NodeKey": "nodekey:" + "1" * 64})
     text = f"Tailnet Lock is NOT enabled.\n\nThis node's tailnet-lock key: tlpub:{'0a' * 32}\n\n"
@@ -172,6 +175,7 @@ def test_lock_status_not_enabled(mesh_to_stub, daemon) -> None:
 
 
 def test_lock_status_enabled_and_locked_out(mesh_to_stub, daemon) -> None:
+    """out:lock status."""
     key = "nlpub:" + "0a" * 32
     trusted = [{"Kind": "25519", "Votes": 2, "Key": key}]
     peers = [{"Name": "evil\x1b.x", "TailscaleIPs": ["100.64.0.9"], "StableID": "9", "NodeKey": "nodekey:ff"}]
@@ -194,6 +198,7 @@ def test_lock_status_enabled_and_locked_out(mesh_to_stub, daemon) -> None:
 
 
 def test_serve_status_shows_what_is_served(mesh_to_stub, daemon) -> None:
+    """out:serve status."""
     daemon.says("GET serve-config", None)
     assert mesh_to_stub("serve", "status").out == mesh_to_stub("funnel", "status").out == "No serve config\n"
     assert mesh_to_stub("serve", "status", "--json").out == "{}\n"
@@ -231,6 +236,7 @@ def test_drive_list_and_its_refusal(mesh_to_stub, daemon) -> None:
 
 
 def test_file_targets(mesh_to_stub, daemon) -> None:
+    """cli:file cp."""
     node = {"Name": "node-a.mesh.test.", "Addresses": ["100.64.0.1/32"], "Online": True}
     daemon.says("GET file-targets", [{"Node": node}, {"Node": node | {"ComputedName": "c", "Online": False}}])
     assert mesh_to_stub("file", "cp", "--targets").out == "100.64.0.1\tnode-a\n100.64.0.1\tc\toffline\n"
@@ -239,6 +245,7 @@ def test_file_targets(mesh_to_stub, daemon) -> None:
 
 
 def test_file_cp_sends_the_file(mesh_to_stub, daemon, tmp_path: Path) -> None:
+    """cli:file cp."""
     source = tmp_path / "a b.txt"
     source.write_bytes(b"x" * 100_000)
     daemon.says("PUT file-put/1/a%20b.txt", b"")
@@ -277,6 +284,7 @@ def test_file_cp_to_a_peer_that_takes_none(mesh_to_stub, daemon) -> None:
 
 
 def test_file_get_moves_files_and_minds_what_is_there(mesh_to_stub, daemon, tmp_path: Path) -> None:
+    """cli:file get, out:file get."""
     target = tmp_path / "in"
     target.mkdir()
     daemon.says("GET files/", [{"Name": "a.txt", "Size": 3}])
@@ -297,6 +305,7 @@ def test_file_get_moves_files_and_minds_what_is_there(mesh_to_stub, daemon, tmp_
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "..", ""])
 def test_file_get_hostile_name_stays_in_the_directory(mesh_to_stub, daemon, tmp_path: Path, name: str) -> None:
+    """cli:file get."""
     target = tmp_path / "in"
     target.mkdir()
     daemon.says("GET files/", [{"Name": name, "Size": 3}])
@@ -380,6 +389,7 @@ def test_bugreport(mesh_to_stub, daemon) -> None:
 
 
 def test_id_token(mesh_to_stub, daemon, monkeypatch) -> None:
+    """LK-18."""
     monkeypatch.setenv("TAILSCALE_USE_WIP_CODE", "1")
     daemon.says("POST id-token?aud=x%2Fy", {"id_token": "abc"})
     assert mesh_to_stub("id-token", "x/y").out == "abc\n"

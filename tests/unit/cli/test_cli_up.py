@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,21 @@ def fresh(localapi) -> None:
     node.stored |= {"ControlURL": "", "WantRunning": False, "LoggedOut": True}
 
 
+def when_waiting(localapi, action, after: str = "login_interactive") -> None:
+    """Run ``action`` on the node's loop as soon as the command has seen the status behind what it asked for."""
+    node = localapi.backend
+    original = node.status
+
+    def status(*, peers: bool = True):
+        answer = original(peers=peers)
+        if calls(localapi, after):
+            node.status = original
+            asyncio.get_running_loop().call_soon(action)
+        return answer
+
+    node.status = status
+
+
 def test_up_bare_on_a_stopped_node_only_brings_it_up(mesh, localapi) -> None:
     """U-5, simple up."""
     mesh("down")
@@ -36,12 +51,13 @@ def test_up_bare_on_a_stopped_node_only_brings_it_up(mesh, localapi) -> None:
 
 
 def test_up_bare_on_a_running_node_does_not_hang(mesh, localapi) -> None:
+    """U-5."""
     assert mesh("up").code == 0
     assert calls(localapi, "edit_prefs")[-1][1] == {"WantRunning": True, "WantRunningSet": True}
 
 
 def test_up_running_with_all_flags_is_one_edit(mesh, localapi) -> None:
-    """U-5, just edit: masks of the flags given, and no waiting."""
+    """U-5, cli:up --accept-routes: just edit: masks of the flags given, and no waiting."""
     assert mesh("up", SERVER, "--hostname=y", "--accept-routes").code == 0
     assert calls(localapi, "edit_prefs") == [
         (
@@ -100,6 +116,7 @@ def test_up_revert_check_never_prints_an_auth_key(mesh) -> None:
 
 
 def test_up_reset_sets_everything(mesh, localapi) -> None:
+    """cli:up --json."""
     localapi.backend.stored |= {"RouteAll": True, "ShieldsUp": True}
     assert mesh("up", "--reset", SERVER).code == 0
     assert not localapi.backend.stored["RouteAll"]
@@ -109,13 +126,13 @@ def test_up_reset_sets_everything(mesh, localapi) -> None:
 
 
 def test_up_synonyms_of_the_default_server_are_no_change(mesh, localapi) -> None:
-    """U-4 exception."""
+    """U-4, cli:up --login-server: an exception."""
     localapi.backend.stored["ControlURL"] = "https://login.tailscale.com"
     assert mesh("up", "--hostname=x").code == 0
 
 
 def test_up_implicit_operator_is_kept(mesh, localapi, monkeypatch) -> None:
-    """U-2, U-4: the operator who runs `up` need not name herself."""
+    """U-2, U-4, cli:up --operator: the operator who runs `up` need not name herself."""
     monkeypatch.setenv("USER", "ann")
     localapi.backend.stored["OperatorUser"] = "ann"
     assert mesh("up", SERVER).code == 0
@@ -129,7 +146,8 @@ def test_up_other_server_while_running_needs_force(mesh, localapi) -> None:
 
 
 def test_up_first_login_by_key(mesh, localapi) -> None:
-    """U-6: start with the key and all preferences, login asked for, nothing printed."""
+    """U-6, cli:up --login-server, cli:up --advertise-tags: start with the key and all preferences, login asked for,
+    nothing printed."""
     fresh(localapi)
     got = mesh("up", SERVER, "--auth-key=k", "--hostname=h", "--advertise-tags=eng,tag:ssh", "--timeout=5s")
     assert (got.code, got.out, got.err) == (0, "", "")
@@ -143,6 +161,7 @@ def test_up_first_login_by_key(mesh, localapi) -> None:
 
 
 def test_up_key_from_file(mesh, localapi, tmp_path: Path) -> None:
+    """cli:up --auth-key, U-2, LK-06."""
     fresh(localapi)
     file = tmp_path / "key"
     file.write_text("  the-key\n")
@@ -172,22 +191,19 @@ def test_up_interactive_prints_the_url_once_and_success(mesh, localapi) -> None:
         node.notify(BrowseToURL=LOGIN_URL)
         node.enter("Running")
 
-    timer = threading.Timer(0.05, lambda: localapi.call(approved))
-    timer.start()
+    when_waiting(localapi, approved)
     got = mesh("up", SERVER, "--timeout=5s")
-    timer.join()
     assert got.code == 0
     assert got.err == f"\nTo authenticate, visit:\n\n\t{LOGIN_URL}\n\nSuccess.\n"
 
 
 def test_up_json_prints_objects(mesh, localapi) -> None:
+    """cli:up --json, U-6."""
     fresh(localapi)
     node = localapi.backend
     node.login_url_after_start = LOGIN_URL
-    timer = threading.Timer(0.05, lambda: localapi.call(lambda: node.enter("Running")))
-    timer.start()
+    when_waiting(localapi, lambda: node.enter("Running"))
     got = mesh("up", SERVER, "--json", "--timeout=5s")
-    timer.join()
     assert got.code == 0
     first, _, second = got.out.partition("}\n")
     assert json.loads(first + "}") == {"AuthURL": LOGIN_URL, "BackendState": "NeedsLogin"}
@@ -212,7 +228,7 @@ def test_up_bad_key_is_a_backend_error(mesh, localapi) -> None:
 
 
 def test_up_timeout_names_health(mesh, localapi) -> None:
-    """U-6."""
+    """U-6, cli:up --timeout."""
     fresh(localapi)
     localapi.backend.next_state_after_start = "Starting"
     localapi.backend.health = ["not reachable: control.test"]
@@ -225,7 +241,7 @@ def test_up_timeout_names_health(mesh, localapi) -> None:
 
 
 def test_up_force_reauth_waits_for_a_new_key(mesh, localapi) -> None:
-    """U-6: Running with the old key is not the end."""
+    """U-6, cli:up --json: Running with the old key is not the end."""
     import meshd.testing.fakebackend as fake
 
     node = localapi.backend
@@ -235,13 +251,11 @@ def test_up_force_reauth_waits_for_a_new_key(mesh, localapi) -> None:
         fake.SELF_KEY = "nodekey:" + "bb" * 32
         node.enter("Running")
 
-    timer = threading.Timer(0.1, lambda: localapi.call(renewed))
     before = fake.SELF_KEY
-    timer.start()
+    when_waiting(localapi, renewed)
     try:
         got = mesh("up", SERVER, "--force-reauth", "--timeout=5s")
     finally:
-        timer.join()
         fake.SELF_KEY = before
     assert got.code == 0
     assert "http://old" not in got.err
@@ -272,17 +286,19 @@ def test_up_prefs_the_daemon_refuses(mesh, localapi) -> None:
     ],
 )
 def test_up_values_no_node_could_use(mesh, localapi, flag: str, message: str) -> None:
-    """U-2."""
+    """U-2, cli:up --exit-node, cli:up --advertise-tags, cli:up --advertise-routes, cli:up --snat-subnet-routes."""
     got = mesh("up", SERVER, flag)
     assert (got.code, got.err) == (1, message)
     assert calls(localapi, "edit_prefs") == []
 
 
 def test_up_own_address_as_exit_node(mesh) -> None:
+    """cli:up --exit-node."""
     assert "did you mean --advertise-exit-node?" in mesh("up", SERVER, "--exit-node=100.64.0.2").err
 
 
 def test_up_exit_node_by_name(mesh, localapi) -> None:
+    """cli:up --exit-node, EX-01."""
     localapi.backend.peers[PEER_KEY]["ExitNodeOption"] = True
     assert mesh("up", SERVER, "--exit-node=node-a").code == 0
     assert localapi.backend.stored["ExitNodeIP"] == "100.64.0.1"
@@ -328,10 +344,8 @@ def test_up_daemon_that_dies_while_we_wait(mesh, localapi) -> None:
         for watch in node.watches:
             watch.queue.put_nowait(None)
 
-    timer = threading.Timer(0.05, lambda: localapi.call(drop))
-    timer.start()
+    when_waiting(localapi, drop, after="start")
     got = mesh("up", SERVER, "--auth-key=k", "--timeout=5s")
-    timer.join()
     assert (got.code, got.err) == (1, 'lost the connection to meshd while waiting for it; see "mesh status"\n')
 
 
@@ -351,7 +365,7 @@ def test_up_after_logout_does_not_ask_for_accept_routes(mesh, localapi) -> None:
 
 
 def test_up_qr_draws_the_login_url(mesh, localapi) -> None:
-    """CL-07."""
+    """CL-07, cli:up --qr."""
     pytest.importorskip("segno")
     localapi.backend.login_url_after_start = LOGIN_URL
     localapi.backend.state = "NeedsLogin"
@@ -389,7 +403,7 @@ def test_qr_formats_show_the_same_code() -> None:
 
 
 def test_up_at_a_terminal_says_that_it_waits(mesh, localapi, monkeypatch) -> None:
-    """Progress for anything that takes more than a second, for people only."""
+    """out:progress: progress for anything that takes more than a second, for people only."""
     monkeypatch.setattr("meshd.cli.upwait.at_terminal", lambda: True)
     monkeypatch.setattr("meshd.cli.upwait.PATIENCE_S", 0.02)
     localapi.backend.next_state_after_start = "Starting"
@@ -397,3 +411,52 @@ def test_up_at_a_terminal_says_that_it_waits(mesh, localapi, monkeypatch) -> Non
     got = mesh("up", SERVER, "--reset", "--auth-key=k", "--timeout=100ms")
     assert got.code == 1
     assert got.err.startswith("# Waiting for the coordination server ...\n")
+
+
+EVERY_FLAG = [
+    (["--accept-routes"], {"RouteAll": True}),
+    (["--accept-dns=false"], {"CorpDNS": False}),
+    (["--shields-up"], {"ShieldsUp": True}),
+    (["--ssh"], {"RunSSH": True}),
+    (["--hostname=x"], {"Hostname": "x"}),
+    (["--operator=ann"], {"OperatorUser": "ann"}),
+    (["--advertise-routes=10.2.0.0/16,10.1.0.0/16"], {"AdvertiseRoutes": ["10.1.0.0/16", "10.2.0.0/16"]}),
+    (["--advertise-exit-node"], {"AdvertiseRoutes": ["0.0.0.0/0", "::/0"]}),
+    (["--advertise-connector"], {"AppConnector": {"Advertise": True}}),
+    (["--advertise-tags=a,tag:b"], {"AdvertiseTags": ["tag:a", "tag:b"]}),
+    (["--snat-subnet-routes=false"], {"NoSNAT": True}),
+    (["--stateful-filtering"], {"NoStatefulFiltering": False}),
+    (["--netfilter-mode=off"], {"NetfilterMode": 0}),
+    (["--netfilter-mode=nodivert"], {"NetfilterMode": 1}),
+    (["--report-posture"], {"PostureChecking": True}),
+    (["--posture-checking"], {"PostureChecking": True}),
+    (["--exit-node=auto:any", "--exit-node-allow-lan-access"], {"AutoExitNode": "any", "ExitNodeAllowLANAccess": True}),
+]
+
+
+@pytest.mark.parametrize(("words", "wanted"), EVERY_FLAG, ids=lambda value: " ".join(value))
+def test_up_sets_the_preference_of_every_flag(mesh, localapi, words: list[str], wanted: dict[str, object]) -> None:
+    """cli:up --accept-routes, cli:up --shields-up, cli:up --advertise-routes, cli:up --operator,
+    cli:up --snat-subnet-routes, cli:up --report-posture: all preferences at the first login, with these changed."""
+    fresh(localapi)
+    assert mesh("up", SERVER, "--auth-key=k", "--timeout=5s", *words).code == 0
+    sent = calls(localapi, "start")[0][1]["UpdatePrefs"]
+    assert {name: sent[name] for name in wanted} == wanted
+    fresh(localapi)
+    localapi.backend.calls.clear()
+    assert mesh("up", SERVER, "--reset", "--auth-key=k", "--timeout=5s").code == 0
+    plain = calls(localapi, "start")[0][1]["UpdatePrefs"]
+    assert {name for name in sent if sent[name] != plain[name]} == set(wanted)
+
+
+def test_up_over_the_mesh_asks_before_it_cuts_the_session(mesh, localapi, monkeypatch) -> None:
+    """U-8: a change of who answers SSH, and another login, are asked for; elsewhere nobody asks."""
+    monkeypatch.setenv("SSH_CLIENT", "100.64.0.1 5000 22")
+    for words in (["--ssh"], ["--force-reauth"]):
+        got = mesh("up", SERVER, *words)
+        assert (got.code, got.err) == (1, "aborted, no changes made\n"), words
+        assert calls(localapi, "edit_prefs") + calls(localapi, "start") == []
+    assert mesh("up", SERVER, "--ssh", "--accept-risk=lose-ssh").code == 0
+    localapi.backend.stored["RunSSH"] = False
+    monkeypatch.setenv("SSH_CLIENT", "192.0.2.1 5000 22")
+    assert mesh("up", SERVER, "--ssh").code == 0

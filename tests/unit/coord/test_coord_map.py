@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.testing.controlmachine import RequestFailed
 from meshd.wire.control import Hostinfo, NetInfo
@@ -274,3 +275,36 @@ def test_map_deleted_id_and_address_are_not_given_again(options, running):
             assert (node.id, node.v4) == (2, "100.64.0.2")
 
     asyncio.run(whole())
+
+
+def test_coord_calls_a_node_and_takes_only_that_machines_answer(run_coord):
+    """C2N: the request goes out with the map stream, the answer comes over Noise."""
+
+    async def scenario(coord):
+        one, two = await coord.joined("one"), await coord.joined("two")
+        with pytest.raises(MeshdError, match="not connected"):
+            await coord.admin("nodes.call", node="one", path="/echo")
+        stream = await one.stream()
+        await stream.next()
+        asking = asyncio.ensure_future(coord.admin("nodes.call", node="one", path="/echo", method="post", body="hi"))
+        while True:
+            message = await stream.next()
+            assert message is not None
+            if message.ping_request is not None:
+                break
+        ping = message.ping_request
+        assert (ping.types, ping.url_is_noise) == ("c2n", True)
+        assert ping.payload == b"POST /echo HTTP/1.1\r\nHost: node\r\nContent-Length: 2\r\n\r\nhi"
+        path = ping.url.removeprefix("https://unused")
+        for wrong, where in ((two, path), (one, path[:-1] + "x")):
+            with pytest.raises(RequestFailed):
+                await wrong.request(where, b"HTTP/1.1 200 OK\r\n\r\nno")
+        await one.request(path, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi")
+        assert await asking == {"status": 200, "body": "hi"}
+        with pytest.raises(RequestFailed):
+            await one.request(path, b"HTTP/1.1 200 OK\r\n\r\nagain")
+        for bad in ("no-path", "/a b", "/\x00"):
+            with pytest.raises(MeshdError, match="not a path"):
+                await coord.admin("nodes.call", node="one", path=bad)
+
+    run_coord(scenario)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,12 @@ from meshd.coord.database import Database
 from meshd.coord.names import checked_label, label, unique_label
 from meshd.coord.options import PublicAddress, check_domain
 from meshd.coord.pending import LIFETIME_S, MAX_PENDING, PendingRegistrations
+from meshd.coord.presence import SWEEP_S, Presence
 from meshd.coord.registry import usable_endpoints
 from meshd.coord.routes import RouteTable
 from meshd.io.listenaddress import parse_listen
+from meshd.testing.clock import FakeClock
+from meshd.testing.loop import FakeTimeLoop
 from meshd.wire.control import RegisterRequest
 
 
@@ -146,3 +150,36 @@ def test_url_and_listen_forms():
     assert check_domain("Mesh.Internal.") == "mesh.internal"
     with pytest.raises(MeshdError):
         check_domain("a..b")
+
+
+def test_presence_sweep_goes_on_after_any_failure_and_complains_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    """A fault with one node must not leave the others online for ever."""
+
+    class Network:
+        nodes: ClassVar[dict[int, object]] = {}
+
+    class Registry:
+        network = Network()
+
+    clock = FakeClock()
+    loop = FakeTimeLoop(clock)
+
+    async def body() -> None:
+        presence = Presence(Registry(), 60.0)  # type: ignore[arg-type]
+        sweeps: list[float] = []
+
+        async def sweep(now: float, wall: float) -> None:
+            sweeps.append(now)
+            raise KeyError("odd")
+
+        presence.sweep = sweep  # type: ignore[method-assign]
+        presence.start()
+        await asyncio.sleep(SWEEP_S * 70 + 1)
+        presence.close()
+        assert len(sweeps) == 70
+
+    try:
+        loop.run(body())
+    finally:
+        loop.close()
+    assert [r.getMessage() for r in caplog.records].count("sweep_failed") == 2

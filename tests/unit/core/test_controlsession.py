@@ -107,6 +107,36 @@ def test_session_rate_limit_waits_as_told_within_reason(header: float | None, wa
     assert bench.wait() == pytest.approx(wait)
 
 
+def test_session_another_way_out_is_tried_at_once() -> None:
+    """SM-05, SM-06: whatever waits for its next try, after failures that made it wait long, and begins anew."""
+    bench = Bench()
+    number = bench.login().number
+    for _ in range(60):
+        bench.session.register_failed(number, LOST, bench.now)
+        bench.wait()
+        number = bench.take(SendRegister)[-1].number
+    bench.session.register_failed(number, LOST, bench.now)
+    bench.session.network_gained(bench.now)
+    assert bench.wait() == 0
+    [again] = bench.take(SendRegister)
+    bench.session.network_gained(bench.now)  # one that is under way is left alone
+    assert bench.take(SendRegister) == bench.take(Cancel) == []
+    bench.session.register_answered(again.number, YES, bench.now)
+    [stream] = bench.take(OpenMap)
+    bench.session.map_failed(stream.number, LOST, bench.now)
+    bench.session.network_gained(bench.now)
+    assert bench.wait() == 0
+    assert len(bench.take(OpenMap)) == 1
+
+
+def test_session_another_way_out_is_no_reason_to_ask_before_the_server_allows() -> None:
+    """LK-21: interfaces that come and go do not get around Retry-After."""
+    bench = Bench()
+    bench.session.register_failed(bench.login().number, LOST, bench.now, retry_after=60.0, limited=True)
+    bench.session.network_gained(bench.now)
+    assert bench.wait() == pytest.approx(60.0)
+
+
 def test_session_refused_login_keeps_trying_with_the_same_key() -> None:
     bench = Bench(auth_key="k")
     first = bench.login()
@@ -164,6 +194,10 @@ def test_session_expired_own_key_is_rotated_at_the_next_login() -> None:
     assert bench.take(SendRegister) == []
     before = bench.session.persist.node_private
     assert before is not None
+    assert bench.login().request.node_key == before.public().text()  # our clock alone is no proof
+    bench.session.register_answered(bench.login().number, YES, bench.now)
+    [stream] = bench.take(OpenMap)
+    bench.say(stream, ControlTime="2026-09-21T14:13:20Z", Node=own(KeyExpiry="2020-01-01T00:00:00Z"))
     assert bench.login().request.old_node_key == before.public().text()
 
 
@@ -186,6 +220,18 @@ def test_session_new_login_replaces_the_one_under_way() -> None:
     assert not bench.session.logged_in
     bench.session.register_answered(second.number, YES, bench.now)
     assert bench.session.logged_in
+
+
+def test_session_network_that_a_policy_demands_reaches_the_request() -> None:
+    """policy:Tailnet: the server lets this machine into no other."""
+    facts = NodeFacts(hostinfo=Hostinfo(), disco_public=DiscoPrivate.generate().public())
+    session = ControlSession(
+        facts, Persist(), version=113, tailnet="example.com", random_bytes=lambda n: bytes(range(n)), random=lambda: 0.5
+    )
+    session.login(LoginFlags.DEFAULT, 0.0, WALL)
+    [sent] = [e.request for e in session.drain() if isinstance(e, SendRegister)]
+    assert sent.tailnet == "example.com"
+    assert Bench().login().request.tailnet == ""
 
 
 def test_session_ephemeral_flag_reaches_the_request() -> None:
@@ -248,6 +294,20 @@ def test_session_updates_are_coalesced() -> None:
 
 def with_home(facts: NodeFacts, region: int) -> NodeFacts:
     return NodeFacts(facts.hostinfo, facts.disco_public, NetInfo(preferred_derp=region))
+
+
+def test_session_update_with_former_tags_is_taken_back() -> None:
+    """Tags asked for last are the ones that count, also while the server sits on an earlier update."""
+    bench = Bench()
+    bench.joined()
+    [first] = bench.take(SendUpdate)
+    facts = bench.session.facts
+    hostinfo = msgspec.structs.replace(facts.hostinfo, request_tags=("tag:web",))
+    bench.session.set_facts(NodeFacts(hostinfo, facts.disco_public), bench.now)
+    [second] = bench.take(SendUpdate)
+    assert second.request.hostinfo.request_tags == ("tag:web",)
+    bench.session.update_done(first.number, bench.now)
+    assert bench.take(SendUpdate) == []
 
 
 def test_session_failed_update_is_sent_again() -> None:
@@ -339,6 +399,73 @@ def test_session_expired_peer_is_reported_by_timer() -> None:
     bench.advance(10)
     [changed] = [s.change.changed for s in bench.statuses() if s.change and s.change.changed]
     assert changed[0][1].expired
+
+
+def test_session_interactive_login_leaves_a_recalled_map_in_use() -> None:
+    """LK-03: the server wants a person for the new key, and said nothing about the old one."""
+    bench = Bench(Persist(node_private=NodePrivate.generate()))
+    bench.session.recall(message(Node=own()), bench.now, WALL)
+    bench.statuses()
+    asked = bench.login(LoginFlags.INTERACTIVE)
+    bench.session.register_answered(asked.number, RegisterResponse(auth_url="http://c/a"), bench.now)
+    [status] = bench.statuses()
+    assert status.auth_url
+    assert status.netmap is not None
+
+
+def test_session_own_expiry_is_reported_by_timer_and_so_is_an_extension() -> None:
+    """LK-09: whoever runs this need not look at a clock."""
+    bench = Bench()
+    stream = bench.joined()
+    bench.say(stream, Node=own(KeyExpiry="2026-09-21T14:14:20Z"))
+    assert not bench.statuses()[-1].key_expired
+    bench.advance(71)
+    [status] = bench.statuses()
+    assert status.key_expired
+    assert status.change is not None
+    assert status.change.is_empty
+    bench.say(stream, Node=own(KeyExpiry="2027-09-21T14:14:20Z"))
+    assert not bench.statuses()[-1].key_expired
+
+
+@pytest.mark.parametrize("years", [30, -30])
+def test_session_clock_set_by_years_expires_nothing_and_waits_no_longer(years: int) -> None:
+    """LK-09, LK-12: neither we nor peers expire because somebody set our clock; reconnects go by elapsed time."""
+    bench = Bench()
+    stream = bench.joined()
+    later = "2027-09-21T14:14:20Z"
+    peer = node(2, KeyExpiry=later)
+    bench.say(stream, ControlTime="2026-09-21T14:13:20Z", Node=own(KeyExpiry=later), PeersChanged=[peer])
+    bench.statuses()
+    bench.advance(1)
+    wall = WALL + 1 + years * 365 * 86400
+    patch = message(PeersChangedPatch=[{"NodeID": 2, "Online": True}])
+    bench.session.map_message(stream.number, patch, bench.now, wall)
+    [status] = bench.statuses()
+    assert not status.key_expired
+    assert status.netmap is not None
+    assert not status.netmap.peers[2].expired
+    at = bench.session.next_timer()
+    assert at is not None
+    assert at - bench.now <= 120
+    bench.session.login(LoginFlags.DEFAULT, bench.now, wall)
+    [again] = bench.take(SendRegister)
+    assert again.request.node_key == bench.session.persist.node_private.public().text()  # type: ignore[union-attr]
+    bench.session.map_failed(stream.number, LOST, bench.now)
+    assert bench.wait() < 1
+
+
+def test_session_news_of_the_servers_clock_is_acted_on_at_once() -> None:
+    """LK-12: also when nothing else comes with it."""
+    bench = Bench()
+    stream = bench.joined()
+    bench.say(stream, PeersChanged=[node(2, KeyExpiry="2027-09-21T14:14:20Z")])
+    bench.statuses()
+    bench.say(stream, KeepAlive=True, ControlTime="2028-01-01T00:00:00Z")
+    bench.advance(0)
+    [status] = bench.statuses()
+    assert status.netmap is not None
+    assert status.netmap.peers[2].expired
 
 
 def test_session_secrets_do_not_show() -> None:
@@ -466,3 +593,46 @@ def test_session_wrapped_auth_key_is_cut_and_signs() -> None:
     assert NodePublic(signature.node_key).text() == request.node_key
     with pytest.raises(MeshdError, match="after --TL"):
         Bench(auth_key="tskey--TLdamaged")
+
+
+def recalled() -> Bench:
+    bench = Bench(Persist(node_private=NodePrivate.generate()))
+    bench.session.recall(message(Node=own(), Peers=[node(2)]), bench.now, WALL)
+    return bench
+
+
+def test_session_recalled_map_is_reported_before_any_login_and_kept_while_offline() -> None:
+    bench = recalled()
+    (first,) = bench.statuses()
+    assert first.recalled
+    assert first.change is not None
+    assert first.netmap is not None
+    assert list(first.netmap.peers) == [2]
+    request = bench.login()
+    bench.session.register_failed(request.number, LOST, bench.now)
+    assert [(s.recalled, s.netmap is not None) for s in bench.statuses()] == [(True, True)]
+
+
+def test_session_first_map_of_the_server_replaces_the_recalled_one() -> None:
+    bench = recalled()
+    request = bench.login()
+    bench.session.register_answered(request.number, YES, bench.now)
+    number = bench.take(OpenMap)[-1].number
+    bench.statuses()
+    bench.session.map_message(number, message(Node=own(), Peers=[node(3)]), bench.now, WALL)
+    (status,) = bench.statuses()
+    assert not status.recalled
+    assert status.netmap is not None
+    assert list(status.netmap.peers) == [3]
+    assert status.change is not None
+    assert [n.id for n in status.change.removed] == [2]
+
+
+@pytest.mark.parametrize("answer", [RegisterResponse(auth_url="https://c/a"), RegisterResponse(error="who are you")])
+def test_session_server_that_does_not_know_us_ends_the_recalled_map(answer: RegisterResponse) -> None:
+    bench = recalled()
+    request = bench.login()
+    bench.statuses()
+    bench.session.register_answered(request.number, answer, bench.now)
+    (status,) = bench.statuses()
+    assert (status.recalled, status.netmap) == (False, None)

@@ -129,7 +129,10 @@ def test_derpclient_splits_transport_from_the_rest():
     data = derp.encode_recv_packet(OTHER, DATA) + derp.encode_recv_packet(OTHER, b"TS-disco")
     data += derp.encode_frame(0x77, b"unknown") + derp.encode_keep_alive() + derp.encode_recv_packet(OTHER, DATA)
     machine.receive_data(data, T0)
-    assert machine.drain() == [PacketsReceived([DATA, DATA], [(OTHER, b"TS-disco")], {OTHER})]
+    (received,) = machine.drain()
+    assert isinstance(received, PacketsReceived)
+    assert list(received.transport) == [DATA, DATA]
+    assert (received.other, received.sources) == ([(OTHER, b"TS-disco")], {OTHER})
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 50])

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from meshd.base.addr import AddrPort, parse_ip
-from meshd.core.endpoints import REMEMBERED_S, Endpoint, EndpointKind, EndpointList, StunFindings, local_candidates
+from meshd.core.endpoints import (
+    REMEMBERED_S,
+    Endpoint,
+    EndpointKind,
+    EndpointList,
+    StunFindings,
+    local_candidates,
+    thin_out,
+)
 
 SEEN = AddrPort.parse("203.0.113.5:7000")
 SEEN6 = AddrPort.parse("[2001:db8::5]:7000")
@@ -80,6 +88,12 @@ def test_endpoints_forgotten_after_network_change():
 
 def test_endpoints_without_socket_lists_no_local_address():
     assert build(EndpointList(), port_v4=0) == []
+
+
+def test_thin_out_leaves_two_ipv6_addresses_of_each_network():
+    """TS_DEBUG_FORCE_ALL_IPV6_ENDPOINTS is for the case without it."""
+    many = ips("2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3", "2001:db8:0:1::1", "192.0.2.3")
+    assert thin_out(many) == [ip for ip in many if str(ip) != "2001:db8::3"]
 
 
 def test_local_candidates_leave_out_mesh_and_link_local():

@@ -50,7 +50,7 @@ def test_suggest_needs_our_own_region() -> None:
 
 
 def test_suggest_only_peers_that_offer_it_are_online_and_named() -> None:
-    """EX-05."""
+    """cap:suggest-exit-node; EX-05."""
     netmap = world(node(2), exit_peer(3, Online=False), exit_peer(4, CapMap={}))
     assert exitnode.suggest(netmap, 1, {}, "", first) is None
     chosen = exitnode.suggest(world(node(2), exit_peer(5)), 1, {}, "", first)
@@ -83,13 +83,48 @@ def test_distance_between_two_cities() -> None:
 
 
 def test_toggle_remembers_and_restores() -> None:
-    """EX: off keeps the node in mind, on brings it back, twice changes nothing."""
+    """PP-07: off keeps the node in mind, on brings it back, twice changes nothing."""
     used = Prefs(exit_node_id="n1")
     off = exitnode.toggle(used, False)
     assert (off.exit_node_id, off.internal_exit_node_prior) == ("", "n1")
     assert exitnode.toggle(off, False) == off
     on = exitnode.toggle(off, True)
-    assert on == used
+    assert (on.exit_node_id, on.internal_exit_node_prior) == ("n1", "n1")
     assert exitnode.toggle(on, True) is on
-    with pytest.raises(MeshdError, match="no prior exit node to enable"):
+
+
+def test_toggle_without_a_prior_node_says_which_it_lacks() -> None:
+    """PP-07."""
+    with pytest.raises(MeshdError) as caught:
         exitnode.toggle(Prefs(), True)
+    assert caught.value.message == "no exit node IP to enable & prior exit node IP was never resolved an a node"
+    with pytest.raises(MeshdError, match="^no prior exit node to enable$"):
+        exitnode.toggle(Prefs(exit_node_ip="100.64.0.9"), True)
+
+
+def test_toggle_of_an_automatic_exit_node_remembers_the_expression() -> None:
+    """PP-07, PP-17."""
+    off = exitnode.toggle(Prefs(exit_node_id="n1", auto_exit_node="any"), False)
+    assert (off.exit_node_id, off.auto_exit_node, off.internal_exit_node_prior) == ("", "", "auto:any")
+    on = exitnode.toggle(off, True)
+    assert (on.exit_node_id, on.auto_exit_node) == ("auto:any", "any")
+
+
+def test_resolve_auto_takes_the_suggestion_else_keeps_else_leaks_nothing() -> None:
+    """PP-17."""
+    auto = Prefs(exit_node_id="n1", exit_node_ip="100.64.0.1", auto_exit_node="any")
+    assert exitnode.resolve_auto(auto, "n2", None).exit_node_id == "n2"
+    kept = exitnode.resolve_auto(auto, "", ["n1"])
+    assert (kept.exit_node_id, kept.exit_node_ip) == ("n1", "")
+    assert exitnode.resolve_auto(auto, "", ["n3"]).exit_node_id == "auto:any"
+    assert exitnode.resolve_auto(Prefs(exit_node_id="n1"), "n2", None).exit_node_id == "n1"
+
+
+def test_suggest_heeds_the_list_of_allowed_nodes() -> None:
+    """EX-05: the policy's AllowedSuggestedExitNodes."""
+    netmap = world(exit_peer(5), exit_peer(6))
+    ids = {n.id: n.stable_id for n in netmap.sorted_peers()}
+    chosen = exitnode.suggest(netmap, 1, {}, "", first, [ids[6]])
+    assert chosen is not None
+    assert chosen.id == 6
+    assert exitnode.suggest(netmap, 1, {}, "", first, []) is None

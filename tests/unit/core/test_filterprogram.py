@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,8 @@ from meshd._fast.ipprefix import parse_address
 from meshd.base.addr import IPPrefix
 from meshd.core.filterprogram import (
     DEFAULT_PROTOCOLS,
+    FilterPlanner,
     FilterProgram,
-    filter_program,
     local_networks,
     parse_addresses,
     plan_filter,
@@ -47,7 +49,7 @@ def networks(*local: str, attached: tuple[str, ...] = (), host: tuple[str, ...] 
 
 def test_program_wildcard_rule_accepts_both_families() -> None:
     """PF-07: `*` stands for every IPv4 and IPv6 address."""
-    program, flows = filter_program([rule("*")], OWN), FlowTable()
+    program, flows = plan_filter([rule("*")], OWN).compile(), FlowTable()
     assert program.check_in(syn("100.64.0.1", "100.64.0.2", 80), flows) == ACCEPT
     assert program.check_in(syn("fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2", 80), flows) == ACCEPT
     assert program.check_in(syn("100.64.0.1", "100.64.0.3", 80), flows) == DROP_NOT_LOCAL
@@ -81,7 +83,7 @@ def test_program_capability_source_is_the_addresses_of_its_holders() -> None:
         asked.append(capability)
         return [ip_network("100.64.0.9/32"), ip_network("fd7a:115c:a1e0::9/128")]
 
-    program = filter_program([rule("cap:example.com/cap/x")], OWN, cap_sources=holders)
+    program = plan_filter([rule("cap:example.com/cap/x")], OWN, cap_sources=holders).compile()
     assert asked == ["example.com/cap/x"]
     assert program.check_in(syn("100.64.0.9", "100.64.0.2", 80), FlowTable()) == ACCEPT
     assert program.check_in(syn("100.64.0.1", "100.64.0.2", 80), FlowTable()) == DROP_RULES
@@ -168,6 +170,21 @@ def test_local_networks_are_addresses_and_routes() -> None:
     assert networks("100.64.0.2/32", "192.168.7.0/24") == ["100.64.0.2/32", "192.168.7.0/24"]
 
 
+def test_local_networks_never_hold_the_service_addresses() -> None:
+    """DN-12: peers do not reach this node's resolver, whatever it advertises."""
+    found = local_networks(map(ip_network, ("100.100.100.96/29", "fd7a:115c:a1e0::/124", "fd7a:115c:a1e0::50/124")))
+    assert list(map(str, found)) == [
+        "100.100.100.96/30",
+        "100.100.100.101/32",
+        "100.100.100.102/31",
+        "fd7a:115c:a1e0::/124",
+        "fd7a:115c:a1e0::50/127",
+        "fd7a:115c:a1e0::52/128",
+        "fd7a:115c:a1e0::54/126",
+        "fd7a:115c:a1e0::58/125",
+    ]
+
+
 def test_local_networks_default_route_leaves_private_ranges_out() -> None:
     """PF-04: an exit node offers the Internet, not its neighbourhood."""
     offered = local_networks(map(ip_network, ("0.0.0.0/0", "::/0")))
@@ -200,3 +217,57 @@ def test_local_networks_listed_prefix_counts_beside_a_default_route() -> None:
 
 def covered(prefixes: list[object], text: str) -> bool:
     return any(parse_address(text) in prefix for prefix in prefixes)  # type: ignore[operator]
+
+
+# --- rules that come again --------------------------------------------------------------------------------------
+
+_TEXTS = st.sampled_from(
+    ["100.64.0.1", "100.64.0.2", "100.64.0.3", "fd7a::1", "10.0.0.0/8", "10.0.0.1-10.0.0.9", "*", "nonsense", "cap:x"]
+)
+_RULES = st.lists(
+    st.builds(
+        FilterRule,
+        src_ips=st.lists(_TEXTS, max_size=6).map(tuple),
+        src_bits=st.sampled_from([(), (), (), (), (), (32,)]),
+        dst_ports=st.lists(st.sampled_from([to("*"), to("100.64.0.9", 1, 2), to("bad")]), max_size=2).map(tuple),
+        ip_proto=st.sampled_from([(), (6,), (6, 17, 300)]),
+    ),
+    max_size=5,
+)
+_EDIT = st.tuples(st.integers(0, 4), st.integers(0, 5), st.lists(_TEXTS, max_size=2).map(tuple))
+
+
+def _edited(rules: list[FilterRule], edit: tuple[int, int, tuple[str, ...]]) -> list[FilterRule]:
+    """One rule with some sources more and one less, the others the same objects."""
+    place, at, texts = edit
+    if place >= len(rules):
+        return rules
+    old = rules[place].src_ips
+    changed = msgspec.structs.replace(rules[place], src_ips=old[:at] + texts + old[at + 1 :])
+    return [*rules[:place], changed, *rules[place + 1 :]]
+
+
+@given(st.lists(st.tuples(st.one_of(_RULES, _EDIT), st.booleans(), st.booleans()), max_size=8))
+def test_planner_any_sequence_plans_like_a_new_one(steps: list[tuple[Any, bool, bool]]) -> None:
+    planner = FilterPlanner()
+    rules: list[FilterRule] = []
+    for given_rules, shields_up, held in steps:
+        rules = given_rules if isinstance(given_rules, list) else _edited(rules, given_rules)
+        holders = [ip_network("100.64.0.7/32")] if held else []
+        expected = plan_filter(rules, OWN, shields_up=shields_up, cap_sources=lambda cap: holders)  # noqa: B023
+        assert planner.plan(rules, OWN, shields_up=shields_up, cap_sources=lambda cap: holders) == expected  # noqa: B023
+
+
+def test_planner_rules_that_stay_are_the_same_objects_and_a_changed_one_shares_its_sources() -> None:
+    planner = FilterPlanner()
+    hosts = tuple(f"100.64.1.{n}" for n in range(200))
+    rules = [rule(*hosts), rule("*"), rule(*hosts, dst=(to("100.64.0.2", 1, 2),))]
+    before = planner.plan(rules, OWN).rules
+    changed = rule(*hosts[:100], "100.64.2.1", *hosts[100:])
+    after = planner.plan([changed, *rules[1:]], OWN).rules
+    assert after[1] is before[1]
+    assert after[2] is before[2]
+    assert after[2][0] is before[0][0]
+    assert after[0] == plan_filter([changed], OWN).rules[0]
+    assert after[0][0][0] is before[0][0][0]
+    assert after[0][0][-1] is before[0][0][-1]

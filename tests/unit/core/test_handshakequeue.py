@@ -5,7 +5,7 @@ import random
 from meshd.base.addr import AddrPort
 from meshd.base.keys import NodePublic
 from meshd.core.cookie import CookieJar
-from meshd.core.handshakequeue import MAX_WAITING, Admitted, Challenge, HandshakeQueue
+from meshd.core.handshakequeue import MAX_SUSPECTS, MAX_WAITING, Admitted, Challenge, HandshakeQueue
 from meshd.wire.wireguard import decode_cookie_reply
 
 OWN = random.Random(1).randbytes(32)
@@ -87,3 +87,40 @@ def test_take_under_load_limits_the_rate_of_each_source():
         admitted.append(item.source)
     assert admitted == [SOURCE] * 5 + [relayed] * 5
     assert queue.drops["rate"] == 30
+
+
+def test_source_whose_messages_fail_has_to_show_a_cookie_and_no_other_has():
+    queue, jar, other = _queue(), CookieJar(OWN), AddrPort.parse("192.0.2.2:5")
+    for _ in range(6):
+        queue.offer(_initiation(), SOURCE)
+        assert isinstance(queue.take(0.0), Admitted)
+        queue.failed(SOURCE, 0.0)
+    queue.offer(_initiation(jar), SOURCE)
+    challenge = queue.take(0.1)
+    assert isinstance(challenge, Challenge)
+    queue.offer(_initiation(), other)
+    assert isinstance(queue.take(0.1), Admitted)
+    assert jar.accept_reply(decode_cookie_reply(challenge.data), 0.2)
+    queue.offer(_initiation(jar, 0.2), SOURCE)
+    assert isinstance(queue.take(0.2), Admitted)
+
+
+def test_source_that_stops_failing_is_trusted_again():
+    queue = _queue()
+    for _ in range(10):
+        queue.failed(SOURCE, 0.0)
+    queue.offer(_initiation(), SOURCE)
+    assert queue.take(3.0 + 0.1) == Admitted(1, _initiation(), SOURCE)
+
+
+def test_failing_sources_are_remembered_in_bounded_number():
+    queue = _queue()
+    sources = [AddrPort.parse(f"10.0.{n >> 8}.{n & 255}:5") for n in range(2000)]
+    for source in sources:
+        for _ in range(6):
+            queue.failed(source, 0.0)
+    waiting = 0
+    for source in sources:
+        queue.offer(_initiation(), source)
+        waiting += isinstance(queue.take(0.0), Challenge)
+    assert waiting == MAX_SUSPECTS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import WireError
 from meshd.base.keys import NodePublic
-from meshd.core.mapsession import MapSession
+from meshd.core.mapsession import NO_TRUSTED_CLOCK_BEFORE, MapSession
 from meshd.wire.control import MapResponse, decode
 from tests.unit.core.mapworld import OWN_KEY, WALL, joined, key, node, own, send
 
@@ -177,12 +178,13 @@ def test_mapsession_filters_follow_the_patch_rules(steps: list[dict], rules: int
 
 
 def test_mapsession_filter_that_admits_an_unsigned_peer_blocks_all() -> None:
-    """A peer outside tailnet lock must never be able to reach us; the filter returns when it left."""
+    """PF-09: a peer outside tailnet lock must never be able to reach us; the filter returns when it left."""
     session = joined(PacketFilter=ALLOW_ALL)
     assert session.netmap is not None
     change = send(session, PeersChanged=[node(2, UnsignedPeerAPIOnly=True, AllowedIPs=["10.0.0.0/8"])])
     assert change.filter_changed
     assert session.netmap.filter_rules == ()
+    assert session.netmap.invalid_filter
     assert session.netmap.peers[2].allowed_ips == session.netmap.peers[2].addresses
     assert send(session, PeersRemoved=[2]).filter_changed
     assert len(session.netmap.filter_rules) == 1
@@ -208,14 +210,14 @@ def test_mapsession_settings_absent_means_unchanged() -> None:
     assert change.dns_changed
     assert change.lock_changed
     assert change.derp_changed
-    assert netmap.health == ()
+    assert netmap.messages == {}
     assert netmap.dns is not None
     assert not netmap.dns.proxied
     assert netmap.lock_disabled
 
 
 def test_mapsession_new_stream_that_repeats_changes_nothing() -> None:
-    """A reconnect must not disturb anything: nodes keep their identity."""
+    """NM-02: a reconnect must not disturb anything: nodes keep their identity."""
     first = {"Node": own(), "Peers": [node(2), node(3)], "PacketFilter": ALLOW_ALL, "Domain": "d"}
     session = MapSession()
     send(session, **first)
@@ -262,6 +264,9 @@ def test_mapsession_debug_is_bounded() -> None:
     assert (change.sleep_seconds, change.exit_code, change.disable_log_upload) == (300.0, 0, True)
 
 
+YEAR = 365 * 86400.0
+
+
 def test_mapsession_expired_peer_is_disabled() -> None:
     """LK-12: bad key, no endpoints, no relay; by the server's clock; never unmarked by time."""
     session = joined(node(2, KeyExpiry="2026-09-21T15:00:00Z", Endpoints=["192.0.2.1:1"], HomeDERP=1))
@@ -281,7 +286,7 @@ def test_mapsession_expired_peer_is_disabled() -> None:
 
 
 def test_mapsession_server_clock_decides_and_nonsense_is_ignored() -> None:
-    """LK-12: offsets over a minute count; a clock before 2023 expires nobody."""
+    """LK-12: offsets over a minute count; a server's clock that was never set does not, nor does one of ours."""
     session = MapSession()
     send(session, Node=own(), ControlTime="2026-09-21T14:14:00Z", Peers=[node(2, KeyExpiry="2001-01-01T00:00:00Z")])
     assert session.netmap is not None
@@ -289,8 +294,52 @@ def test_mapsession_server_clock_decides_and_nonsense_is_ignored() -> None:
     session = MapSession()
     send(session, Node=own(), ControlTime="2020-01-01T00:00:00Z", Peers=[node(2, KeyExpiry="2001-01-01T00:00:00Z")])
     assert session.netmap is not None
-    assert session.control_wall(WALL) is None
-    assert not session.netmap.peers[2].expired
+    assert not session.knows_server_clock
+    assert session.netmap.peers[2].expired
+    assert session.control_wall(NO_TRUSTED_CLOCK_BEFORE - 1) is None
+
+
+def test_mapsession_clock_set_by_years_expires_nobody() -> None:
+    """LK-12: the server's time goes on as it was, whoever sets our clock; until the next word of the server."""
+    session = joined(node(2, KeyExpiry="2026-12-01T00:00:00Z"), ControlTime="2026-09-21T14:13:20Z")
+    assert session.netmap is not None
+    for step in (10 * YEAR, -40 * YEAR):
+        session.clock_stepped(step)
+        assert session.control_wall(WALL + step) == WALL
+        assert session.expire(WALL + step).is_empty
+        send(session, WALL + step, PeersChangedPatch=[{"NodeID": 2, "Online": True}])
+        assert not session.netmap.peers[2].expired
+        session.clock_stepped(-step)
+
+
+def test_mapsession_clock_that_ran_ahead_takes_back_what_it_expired() -> None:
+    """LK-12: without a word of the server about the time our clock is believed, but not for ever."""
+    session = joined(node(2, KeyExpiry="2026-12-01T00:00:00Z", Endpoints=["192.0.2.1:1"], HomeDERP=1), node(3))
+    netmap = session.netmap
+    assert netmap is not None
+    whole = netmap.peers[2]
+    session.clock_stepped(10 * YEAR)
+    [(_, expired)] = session.expire(WALL + 10 * YEAR).changed
+    assert expired.expired
+    [(_, back)] = session.expire(WALL).changed
+    assert back == whole
+    delay = session.next_expiry(WALL)
+    assert delay is not None
+    assert session.expire(WALL + delay + 1).changed
+    [(_, told)] = send(session, WALL + delay + 2, ControlTime="2026-09-21T14:13:20Z", UserProfiles=[]).changed
+    assert told == whole
+
+
+def test_mapsession_own_expiry_is_one_to_wait_for() -> None:
+    """LK-09: the next expiry may be ours, and is the server's to judge."""
+    session = MapSession()
+    send(session, Node=own(KeyExpiry="2026-09-21T15:13:20Z"), Peers=[node(2, KeyExpiry="2026-12-01T00:00:00Z")])
+    assert session.next_expiry(WALL) == 3600
+    assert not session.own_key_expired(WALL)
+    assert session.own_key_expired(WALL + 3600)
+    later = session.next_expiry(WALL + 3600)
+    assert later is not None
+    assert later > 86400
 
 
 def test_mapsession_small_clock_difference_is_delay() -> None:
@@ -299,8 +348,23 @@ def test_mapsession_small_clock_difference_is_delay() -> None:
     assert session.control_wall(WALL) == WALL + session.clock_offset
 
 
+def test_netmap_nodes_that_somebody_holds_never_change() -> None:
+    """INV-4: a change puts another object in the place; who kept the former one still reads what was true then."""
+    session = joined(node(2, Endpoints=["192.0.2.1:1"]))
+    assert session.netmap is not None
+    kept = session.netmap.peers[2]
+    copy = msgspec.structs.asdict(kept)
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": ["192.0.2.2:2"], "DERPRegion": 7}])
+    send(session, OnlineChange={"2": True})
+    send(session, PeersChanged=[node(2, Name="other.mesh.test.")])
+    assert session.netmap.peers[2] != kept
+    assert msgspec.structs.asdict(kept) == copy
+    with pytest.raises(AttributeError):
+        kept.online = True  # type: ignore[misc]
+
+
 def test_netmap_lookups() -> None:
-    """NM-05, NM-06."""
+    """NM-05, NM-06, INV-5: names match in any case, with or without the dot at their end."""
     session = joined(node(2), UserProfiles=[{"ID": 1, "LoginName": "u@x"}])
     netmap = session.netmap
     assert netmap is not None
@@ -321,3 +385,18 @@ def test_mapsession_filter_names_are_bounded() -> None:
         send(session, PacketFilters={f"f{n}": [] for n in range(2000)})
     session.begin_stream()
     assert send(session, Node=own(), PacketFilters={"a": ALLOW_ALL}).filter_changed
+
+
+def test_mapsession_messages_of_control_are_patched_and_begin_anew_with_a_stream() -> None:
+    """HE-01: DisplayMessages over the messages of one stream."""
+    session = MapSession()
+    send(session, Node=own(), DisplayMessages={"a": {"Title": "A"}, "b": {"Title": "B"}})
+    netmap = session.netmap
+    assert netmap is not None
+    assert list(netmap.messages) == ["a", "b"]
+    assert send(session, DisplayMessages={"a": None}).health_changed
+    assert list(netmap.messages) == ["b"]
+    assert send(session, Domain="x").health_changed is False
+    session.begin_stream()
+    send(session, Node=own())
+    assert netmap.messages == {}

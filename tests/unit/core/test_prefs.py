@@ -22,6 +22,7 @@ def recorded_prefs() -> dict[str, object]:
 
 
 def test_prefs_recorded_object_survives_both_ways() -> None:
+    """INV-7, PP-01."""
     reference = recorded_prefs()
     written = p.to_json(p.from_json(reference))
     assert written == reference
@@ -34,7 +35,7 @@ def test_prefs_new_profile_is_stopped_and_logged_out() -> None:
 
 
 def test_prefs_absent_and_null_fields_keep_their_default() -> None:
-    """PS-08."""
+    """INV-7, PS-08."""
     prefs = p.from_json({"Hostname": "x", "CorpDNS": None, "Unknown": 1})
     assert (prefs.hostname, prefs.corp_dns, prefs.netfilter_mode) == ("x", True, 2)
 
@@ -50,8 +51,103 @@ def test_prefs_field_names_match_in_any_case() -> None:
     assert p.from_json({"hostname": "x", "wantrunning": True}).want_running
 
 
+def test_prefs_names_inside_parts_match_in_any_case_too() -> None:
+    """INV-7: null, and names that nobody knows, leave the default."""
+    prefs = p.from_json(
+        {
+            "autoupdate": {"CHECK": False, "apply": None, "other": 1},
+            "appconnector": {"advertise": True},
+            "config": {"nodeid": "n1", "userprofile": {"loginname": "u@x", "id": 7}, "PrivateNodeKey": None},
+        }
+    )
+    assert prefs.auto_update == p.AutoUpdatePrefs(check=False)
+    assert prefs.app_connector.advertise
+    assert (prefs.persist().node_id, prefs.persist().user_profile) == ("n1", p.UserProfile(7, "u@x"))
+    assert prefs.persist().node_private() is None
+    masked = {"autoupdate": {"check": False}, "autoupdateset": {"checkset": True}}
+    assert p.edit(p.Prefs(), masked).auto_update == p.AutoUpdatePrefs(check=False)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [(True, True), (False, False), (None, None), ("true", True), ("false", False), ("", None), ("unset", None)],
+)
+def test_prefs_three_valued_fields_take_texts_too(written: object, value: bool | None) -> None:
+    """INV-6."""
+    prefs = p.from_json({"Sync": written, "NoStatefulFiltering": written, "AutoUpdate": {"Apply": written}})
+    assert (prefs.sync, prefs.no_stateful_filtering, prefs.auto_update.apply) == (value, value, value)
+    masked = {"AutoUpdate": {"Apply": written}, "AutoUpdateSet": {"ApplySet": True}}
+    assert p.edit(p.Prefs(), masked).auto_update.apply is value
+    with pytest.raises(MeshdError, match="^Sync: "):
+        p.from_json({"Sync": "perhaps"})
+    with pytest.raises(MeshdError, match="^AutoUpdate: "):
+        p.from_json({"AutoUpdate": {"Apply": "perhaps"}})
+
+
+VALUES: dict[str, object] = {
+    "ControlURL": "https://m.example",
+    "RouteAll": False,
+    "ExitNodeID": "n1",
+    "ExitNodeIP": "100.64.0.9",
+    "AutoExitNode": "any",
+    "ExitNodeAllowLANAccess": True,
+    "CorpDNS": False,
+    "RunSSH": True,
+    "RunWebClient": True,
+    "WantRunning": True,
+    "LoggedOut": True,
+    "ShieldsUp": True,
+    "AdvertiseTags": ["tag:a"],
+    "Hostname": "gw",
+    "NotepadURLs": True,
+    "ForceDaemon": True,
+    "AdvertiseRoutes": ["10.0.0.0/8"],
+    "AdvertiseServices": ["svc:a"],
+    "Sync": False,
+    "NoSNAT": True,
+    "NoStatefulFiltering": False,
+    "NetfilterMode": 1,
+    "OperatorUser": "ann",
+    "ProfileName": "home",
+    "AppConnector": {"Advertise": True},
+    "PostureChecking": True,
+    "NetfilterKind": "iptables",
+    "RemoteConfig": True,
+    "DriveShares": [{"Name": "a"}],
+    "RelayServerPort": 0,
+    "RelayServerStaticEndpoints": ["192.0.2.1:1"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_edit_any_field_alone_can_be_set_and_taken_back(name: str) -> None:
+    """PP-02: by its mask, and to the zero value by a mask without value; nothing else changes."""
+    before, fields = p.Prefs(), {f.encode_name: f.name for f in p.msgspec.structs.fields(p.Prefs)}
+    field = fields[name]
+    after = p.edit(before, {name: VALUES[name], f"{name}Set": True})
+    assert json.loads(json.dumps(p.to_json(after)))[name] == VALUES[name]
+    assert p.msgspec.structs.replace(after, **{field: getattr(before, field)}) == before
+    zero = p.to_json(p.edit(after, {f"{name}Set": True})).get(name)
+    assert zero in (None, "", False, 0, {"Advertise": False})
+    assert p.edit(after, {name: "x" * 5, f"{name}Set": False}) == after
+
+
+def test_edit_table_has_every_field() -> None:
+    """PP-02: those that are left out cannot be set, or have masks of their own."""
+    known = {field.encode_name for field in p.msgspec.structs.fields(p.Prefs)}
+    assert known - VALUES.keys() == {"AutoUpdate", "Config", "InternalExitNodePrior"}
+
+
+def test_prefs_app_connector_is_kept_and_told_to_be_without_effect() -> None:
+    """PP-03: as is react:RunWebClient and react:AppConnector."""
+    asked = p.from_json({"AppConnector": {"Advertise": True}, "RunWebClient": True})
+    p.check(asked)
+    assert sorted(p.without_effect(asked)) == ["AppConnector", "RunWebClient"]
+    assert p.without_effect(p.Prefs()) == []
+
+
 def test_edit_only_masked_fields_change() -> None:
-    """PP-02."""
+    """pref:masks; PP-02."""
     before = p.from_json({"Hostname": "old", "ShieldsUp": True})
     after = p.edit(before, {"Hostname": "new", "HostnameSet": True, "ShieldsUp": False})
     assert (after.hostname, after.shields_up) == ("new", True)
@@ -100,13 +196,14 @@ def test_edit_auto_update_has_masks_of_its_own() -> None:
         ({"AdvertiseRoutes": ["nonsense"]}, "'nonsense' is not a route"),
         ({"AdvertiseTags": ["nonsense"]}, "tags must start with 'tag:'"),
         ({"NetfilterMode": 5}, "NetfilterMode is 5"),
+        ({"RunSSH": True}, "This build of meshd has no SSH server."),
         ({"ExitNodeIP": "nowhere"}, "is not an IP address"),
         ({"ControlURL": "ftp://x"}, "must start with http"),
         ({"AutoUpdate": {"Check": True, "Apply": True}}, "Auto-updates are not supported on this platform."),
     ],
 )
 def test_check_complaint_is_clear(changes: dict[str, object], text: str) -> None:
-    """PP-05."""
+    """PP-06, PP-05."""
     with pytest.raises(MeshdError) as caught:
         p.check(p.from_json(changes))
     assert text in caught.value.message
@@ -120,7 +217,7 @@ def test_check_reports_all_complaints_at_once() -> None:
 
 
 def test_redacted_prefs_hold_no_private_key() -> None:
-    """INV-3, PP-01."""
+    """pref:Config; INV-3, PP-01."""
     secret = NodePrivate.generate().text()
     prefs = p.Prefs(config=p.Persist(private_node_key=secret, old_private_node_key=secret))
     assert secret not in json.dumps(p.to_json(prefs.redacted()))
@@ -149,3 +246,19 @@ def test_prefs_any_json_is_taken_or_refused_clearly(data: dict[str, object]) -> 
         assert error.code == "invalid"
         return
     assert p.from_json(p.to_json(prefs)) == prefs
+
+
+def test_prefs_relay_server_settings_are_kept_as_clients_write_them() -> None:
+    """PP-01: absent until set, zero is a value, null and an empty list take them back."""
+    assert "RelayServerPort" not in p.to_json(p.Prefs())
+    asked = {"RelayServerPort": 0, "RelayServerStaticEndpoints": ["192.0.2.1:40000"]}
+    marks = {"RelayServerPortSet": True, "RelayServerStaticEndpointsSet": True}
+    changed = p.edit(p.Prefs(), asked | marks)
+    assert json.loads(json.dumps({name: p.to_json(changed)[name] for name in asked})) == asked
+    assert p.from_json(p.to_json(changed)) == changed
+    assert p.without_effect(changed) == ["RelayServerPort", "RelayServerStaticEndpoints"]
+    assert p.edit(changed, marks) == p.Prefs()
+    with pytest.raises(MeshdError, match="RelayServerPort"):
+        p.edit(p.Prefs(), {"RelayServerPort": 70000, "RelayServerPortSet": True})
+    with pytest.raises(MeshdError, match="not an address with a port"):
+        p.check(p.edit(p.Prefs(), {"RelayServerStaticEndpoints": ["x"], "RelayServerStaticEndpointsSet": True}))

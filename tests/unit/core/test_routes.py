@@ -51,10 +51,25 @@ def test_route_table_very_many_peers_become_one_route() -> None:
     assert table.routes() == {net("100.64.0.0/10")}
 
 
+def test_route_table_one_route_for_two_peers_when_control_prefers_it() -> None:
+    """RT-04."""
+    table = RouteTable()
+    table.prefer_one_route(True)
+    table.set_peer(1, (net("100.64.0.2/32"),))
+    assert table.routes() == {net("100.64.0.2/32")}
+    table.set_peer(2, (net("100.64.0.3/32"), net("10.0.0.0/8")))
+    assert table.routes() == {net("100.64.0.0/10"), net("10.0.0.0/8")}
+    table.take_touched()
+    table.prefer_one_route(False)
+    assert table.touched
+    assert table.routes() == {net("100.64.0.2/32"), net("100.64.0.3/32"), net("10.0.0.0/8")}
+
+
 def test_router_config_adds_the_service_address() -> None:
     """RT-07."""
     config = router_config(OWN, frozenset(), ())
-    assert config.routes == {net("100.100.100.100/32")}
+    assert config.routes == {net("100.100.100.100/32"), net("fd7a:115c:a1e0::53/128")}
+    assert not router_config((), frozenset(), ()).routes
 
 
 def test_router_config_attached_network_wins_over_an_accepted_route() -> None:
@@ -67,7 +82,7 @@ def test_router_config_attached_network_wins_over_an_accepted_route() -> None:
 
 
 def test_router_config_exit_node_captures_both_families_and_the_lan() -> None:
-    """RT-06."""
+    """RT-06, EX-04."""
     attached = [net("192.168.1.0/24"), net("127.0.0.0/8"), net("fe80::/64")]
     config = router_config(OWN, frozenset({net("0.0.0.0/0")}), attached, exit_node=True)
     assert {net("0.0.0.0/0"), net("::/0"), net("192.168.1.0/24")} <= config.routes

@@ -320,6 +320,24 @@ def test_staged_bytes_are_bounded(a):
     assert a.context.drops["staged_overflow"] == 20 - MAX_BYTES // 65536
 
 
+def test_staged_packets_that_are_given_up_are_counted(a):
+    """By the end of the attempts, of the keys, or of the peer: none vanishes without a number."""
+    a.at(START).staged(b"one", START)
+    a.at(START).staged(b"two", START)
+    a.tick(START + 120)
+    assert a.context.drops == {"staged_given_up": 2}
+    a.at(START + 130).staged(b"three", START + 130)
+    a.tunnel.end()
+    assert a.context.drops == {"staged_given_up": 3}
+
+
+def test_staged_packets_survive_a_restart(a):
+    a.at(START).staged(b"one", START)
+    a.tunnel.restart(START + 1)
+    a.tunnel.end()
+    assert a.context.drops == {"staged_given_up": 1}
+
+
 # -- timers
 
 

@@ -1,9 +1,11 @@
+"""The guard for peers that tailnet lock does not cover."""
+
 from __future__ import annotations
 
 import pytest
 
 from meshd.core.unsignedpeers import admits_unsigned
-from meshd.wire.control import FilterRule
+from meshd.wire.control import FilterRule, NetPortRange, PortRange
 from tests.unit.core.mapworld import joined, node
 
 
@@ -26,7 +28,16 @@ from tests.unit.core.mapworld import joined, node
     ],
 )
 def test_admits_unsigned_understands_every_source_form(source: str, admitted: bool) -> None:
+    """PF-09."""
     netmap = joined(node(2, CapMap={"x": None})).netmap
     assert netmap is not None
-    assert admits_unsigned([FilterRule(src_ips=(source,))], [netmap.peers[2]]) is admitted
-    assert not admits_unsigned([FilterRule(src_ips=(source,))], [])
+    rule = FilterRule(src_ips=(source,), dst_ports=(NetPortRange(ip="*", ports=PortRange(first=1, last=9)),))
+    assert admits_unsigned([rule], [netmap.peers[2]]) is admitted
+    assert not admits_unsigned([rule], [])
+
+
+def test_admits_unsigned_takes_no_offence_at_rules_that_only_grant_capabilities() -> None:
+    """PF-09: such a rule lets no packet in."""
+    netmap = joined(node(2)).netmap
+    assert netmap is not None
+    assert not admits_unsigned([FilterRule(src_ips=("*",))], [netmap.peers[2]])

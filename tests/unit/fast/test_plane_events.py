@@ -17,9 +17,12 @@ from meshd._fast.plane import (
     EV_TSMP,
     Plane,
 )
+from meshd._fast.sourcelimit import BURST_MESSAGES, HANDSHAKES_PER_S
 from tests.unit.fast import offload
 from tests.unit.fast.packets import A4, B4, icmp, ipv4
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, LOOPBACK, Node, pair, sealed, send_raw
+
+DISCO = "TS💬".encode()
 
 
 def test_plane_service_address_is_an_event() -> None:
@@ -34,17 +37,46 @@ def test_plane_service_address_is_an_event() -> None:
 def test_plane_datagrams_of_other_protocols_are_events() -> None:
     with pair() as nodes:
         handshake = b"\1\0\0\0" + bytes(144)
-        disco = "TS💬".encode() + bytes(80)
-        for datagram in (handshake, disco, bytes(40)):
+        disco = DISCO + bytes(80)
+        stun = b"\1\1\0\x0c" + b"\x21\x12\xa4\x42" + bytes(24)
+        for datagram in (handshake, b"\2\0\0\0" + bytes(88), b"\3\0\0\0" + bytes(60), disco, stun):
             send_raw(nodes, datagram)
             assert nodes.b.event(EV_DATAGRAM) == (EV_DATAGRAM, LOOPBACK, nodes.a.port, datagram)
+
+
+def test_plane_datagrams_of_no_protocol_are_dropped_and_counted() -> None:
+    with pair() as nodes:
+        strange = (bytes(40), b"\1\0\0\0" + bytes(145), b"\5\0\0\0" + bytes(60), DISCO + bytes(60), b"x" * 1400)
+        for datagram in strange:
+            send_raw(nodes, datagram)
+        deadline = time.monotonic() + 5
+        while nodes.b.counted("in_unknown") < len(strange):
+            assert time.monotonic() < deadline
+        assert not nodes.b.plane.drain()
+
+
+def test_plane_flood_of_handshakes_from_one_source_stays_in_its_thread() -> None:
+    with pair() as nodes:
+        initiation = b"\1\0\0\0" + bytes(144)
+        deadline = time.monotonic() + 10
+        while nodes.b.plane.counters()["in_source_limit"] < BURST_MESSAGES:
+            for _ in range(100):
+                send_raw(nodes, initiation)
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        send_raw(nodes, DISCO + bytes(80))
+        events = list[tuple[object, ...]]()
+        while not any(event[3] == DISCO + bytes(80) for event in events):
+            assert time.monotonic() < deadline
+            events += nodes.b.plane.drain(100_000)
+        assert len(events) < BURST_MESSAGES + 10 * HANDSHAKES_PER_S
 
 
 def test_plane_handshake_between_data_in_one_burst() -> None:
     with pair() as nodes:
         data = sealed(bytes(ipv4(17, bytes(108))), 0)
         assert len(data) == 160
-        other = b"\1\0\0\0" + bytes(156)
+        other = DISCO + bytes(154)
         burst = data + other + sealed(ipv4(17, bytes(108)), 1)
         nodes.a.udp.setsockopt(17, 103, 160)
         send_raw(nodes, burst)
@@ -108,6 +140,7 @@ def test_plane_filter_none_set_accepts_nothing() -> None:
 
 
 def test_plane_jailed_peer_meets_shields() -> None:
+    """PF-08."""
     with pair() as nodes:
         nodes.b.plane.set_jailed(0, True)
         nodes.a.write(offload.udp(b"unasked"))
@@ -138,13 +171,13 @@ def test_plane_event_ring_full_drops_and_recovers() -> None:
     try:
         node.plane.start()
         for _ in range(100):
-            sender.sendto(bytes(1000), ("127.0.0.1", node.port))
+            sender.sendto(DISCO + bytes(1000), ("127.0.0.1", node.port))
         node.counted("events_lost")
         assert len(node.plane.drain()) >= 3
         deadline = time.monotonic() + 5
-        while not any(event[3] == b"w" * 50 for event in node.plane.drain()):
+        while not any(event[3] == DISCO + b"w" * 80 for event in node.plane.drain()):
             assert time.monotonic() < deadline
-            sender.sendto(b"w" * 50, ("127.0.0.1", node.port))
+            sender.sendto(DISCO + b"w" * 80, ("127.0.0.1", node.port))
     finally:
         sender.close()
         node.close()
@@ -153,7 +186,7 @@ def test_plane_event_ring_full_drops_and_recovers() -> None:
 def test_plane_drain_limit_leaves_the_bell_ringing() -> None:
     with pair() as nodes:
         for i in range(10):
-            send_raw(nodes, bytes([200 + i]) * 50)
+            send_raw(nodes, DISCO + bytes([200 + i]) * 80)
         nodes.b.counted("udp_reads")
         got = list[bytes]()
         while len(got) < 10:
@@ -161,4 +194,4 @@ def test_plane_drain_limit_leaves_the_bell_ringing() -> None:
             batch = nodes.b.plane.drain(3)
             assert len(batch) <= 3
             got += [event[3] for event in batch]
-        assert [data[0] for data in got] == list(range(200, 210))
+        assert [data[-1] for data in got] == list(range(200, 210))

@@ -58,6 +58,18 @@ def test_send_equal_tail_forbidden_adds_a_runt(sockets) -> None:
     assert [len(datagram) for *_, datagram in receive_all(b, 13)] == [100] * 3 + [100] * 9 + [50]
 
 
+@pytest.mark.parametrize(("count", "size"), [(64, 100), (8, 100), (51, 1284), (9, 7000)])
+def test_send_equal_segments_always_end_with_a_shorter_one(sockets, count: int, size: int) -> None:
+    """Linux 7.0 to 7.1.4 corrupts batches whose segments are all equal, full ones as well."""
+    a, b = sockets
+    udpio.set_buffers(b.fileno(), 1 << 20)
+    data = b"".join(bytes([i]) * size for i in range(count))
+    assert udpio.send(a.fileno(), LOOPBACK, b.getsockname()[1], data, size, tail=True) == (0, True)
+    got = [datagram for *_, datagram in receive_all(b, count + 1)]
+    assert [datagram for datagram in got if len(datagram) > 1] == [bytes([i]) * size for i in range(count)]
+    assert got.count(b"\7") == 1
+
+
 def test_send_mapped_address_goes_out_as_ipv4(sockets) -> None:
     a, b = sockets
     mapped = bytes(10) + b"\xff\xff" + LOOPBACK

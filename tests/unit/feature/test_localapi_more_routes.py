@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
+import pwd
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from meshd.base.log import KeyValueFormatter
 from meshd.feature.localapi import server
+from meshd.feature.localapi.requestlog import RequestLog
 from meshd.feature.localapi.route import Access
+from meshd.feature.localapi.waiting import MAX_WAITERS
+from meshd.testing.clock import FakeClock
 from meshd.testing.localapi import LocalApiThread
 from tests.unit.feature.rawhttp import ask, chunks
 
@@ -21,11 +28,11 @@ READABLE = {
     "status", "whois", "peer-by-id", "user-profile", "prefs", "serve-config", "watch-ipn-bus", "bugreport",
     "debug-log", "check-ip-forwarding", "netcheck", "dns-config", "cert-domains", "debug-peer-endpoint-changes",
     "check-so-mark-in-use", "check-udp-gro-forwarding", "query-feature", "tka/status", "file-targets", "policy/",
-    "debug-optional-features",
+    "debug-optional-features", "conn25/state", "prefs/service-clients", "pins", "tka/verify-deeplink",
 }  # fmt: skip
 OPEN = {
     "derpmap", "usermetrics", "ping", "services", "suggest-exit-node", "tka/log", "dial", "drive/shares",
-    "update/check", "update/progress", "appc-route-info", "routecheck", "upload-client-metrics",
+    "update/check", "update/progress", "appc-route-info", "routecheck", "upload-client-metrics", "cert/",
 }  # fmt: skip
 
 
@@ -65,7 +72,7 @@ def test_localapi_other_users_cannot_use(api: LocalApiThread, method: str, path:
 
 
 def test_localapi_control_routes_pass_the_answer_on(api: LocalApiThread) -> None:
-    """id-token, query-feature, set-dns, alpha-set-device-attrs."""
+    """DN-09, LK-16, LK-18, LK-19: id-token, query-feature, set-dns, alpha-set-device-attrs."""
     api.backend.control_answer = (200, b'{"id_token":"t"}')
     got = ask(api, "GET", "id-token?aud=%20x%20")
     assert (got.status, got.body) == (200, b'{"id_token":"t"}')
@@ -86,7 +93,7 @@ def test_localapi_control_routes_pass_the_answer_on(api: LocalApiThread) -> None
 
 
 def test_localapi_exit_node_is_switched(api: LocalApiThread) -> None:
-    """EX: the toggle answers with the preferences."""
+    """EX-02: the toggle answers with the preferences."""
     got = ask(api, "POST", "set-use-exit-node-enabled?enabled=false")
     assert json.loads(got.body)["ControlURL"] == "http://control.test"
     assert api.backend.calls[-1] == ("use_exit_node", False)
@@ -95,7 +102,7 @@ def test_localapi_exit_node_is_switched(api: LocalApiThread) -> None:
 
 
 def test_localapi_serve_config_of_a_node_that_serves_nothing(api: LocalApiThread) -> None:
-    """LA: an empty configuration is what it has; any other cannot be carried out."""
+    """api:GET serve-config, api:POST serve-config: an empty one is what it has; no other can be carried out."""
     etag = ask(api, "GET", "serve-config").headers["etag"]
     assert ask(api, "POST", "serve-config", b"{}", **{"If-Match": etag}).status == 200
     assert ask(api, "POST", "serve-config", b"{}", **{"If-Match": "bad"}).status == 412
@@ -123,7 +130,7 @@ def test_localapi_files_never_wait_here(api: LocalApiThread) -> None:
 
 
 def test_localapi_update_tells_how_it_went(api: LocalApiThread) -> None:
-    """UP-05."""
+    """UP-01; UP-05."""
     assert json.loads(ask(api, "GET", "update/progress").body) == []
     assert ask(api, "POST", "update/install").status == 202
     (step,) = json.loads(ask(api, "GET", "update/progress").body)
@@ -139,6 +146,7 @@ def test_localapi_relay_report_and_dns_query(api: LocalApiThread) -> None:
 
 
 def test_localapi_udp_gro_forwarding(api: LocalApiThread) -> None:
+    """RT-11."""
     api.backend.forwarding_warning = "slow"
     assert json.loads(ask(api, "GET", "check-udp-gro-forwarding").body) == {"Warning": "slow"}
     assert json.loads(ask(api, "POST", "set-udp-gro-forwarding").body) == {"Warning": ""}
@@ -155,6 +163,14 @@ def test_localapi_client_metrics_and_component_logging(api: LocalApiThread) -> N
     assert api.backend.calls[-1] == ("log_component", "magicsock", -5)
     ask(api, "POST", "component-debug-logging?component=magicsock&secs=9e9")
     assert api.backend.calls[-1] == ("log_component", "magicsock", 0)
+
+
+def test_localapi_raw_state_entry_is_written_for_those_who_may(api: LocalApiThread) -> None:
+    """PS-15."""
+    assert ask(api, "POST", "dev-set-state-store?key=k&value=v+v").body == b"done\n"
+    assert api.backend.calls[-1] == ("write_state", "k", "v v")
+    assert ask(api, "POST", "dev-set-state-store?value=v").status == 400
+    assert ask(api, "GET", "dev-set-state-store?key=k&value=v").status == 405
 
 
 @pytest.fixture
@@ -189,7 +205,7 @@ def upgrade(api: LocalApiThread, host: str, port: int | str) -> tuple[socket.soc
 
 
 def test_localapi_dial_joins_both_ends(api: LocalApiThread, echo: int) -> None:
-    """LA `dial`: 101, then the bytes of the connection; each end's end reaches the other."""
+    """DI-02: LA `dial`: 101, then the bytes of the connection; each end's end reaches the other."""
     api.backend.dial_targets["node-a"] = ("127.0.0.1", True)
     sock, answer = upgrade(api, "node-a", echo)
     with sock:
@@ -201,7 +217,7 @@ def test_localapi_dial_joins_both_ends(api: LocalApiThread, echo: int) -> None:
 
 
 def test_localapi_dial_elsewhere_is_left_to_the_client(api: LocalApiThread) -> None:
-    """What is not in the network is dialled by the user, not by root."""
+    """DI-02: what is not in the network is dialled by the user, not by root."""
     sock, answer = upgrade(api, "127.0.0.1", 80)
     sock.close()
     assert b"Dial-Self: true\r\n" in answer
@@ -246,3 +262,197 @@ def test_localapi_logtap_streams_the_log(api: LocalApiThread) -> None:
             assert json.loads(next(lines))["text"].endswith("something_happened\n")
     while list(logging.getLogger("meshd").handlers) != before:
         pass
+
+
+def test_localapi_named_user_may_have_certificates(api: LocalApiThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LA-07: a web server's user, by number or by name, and nobody else beside those who may write."""
+    api.backend.certificates = ["a.mesh.test"]
+
+    def status(uid: int, named: str) -> int:
+        monkeypatch.setenv("TS_PERMIT_CERT_UID", named)
+        api.uid = uid
+        return ask(api, "GET", "cert/a.mesh.test").status
+
+    assert [status(33, ""), status(33, "33"), status(33, "34"), status(33, "nosuchuser"), status(0, "")] == [
+        *(403, 501, 403, 403, 501)
+    ]
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert (status(nobody, "nobody"), status(33, "nobody")) == (501, 403)
+    assert ask(api, "GET", "prefs").status == 200
+    assert ask(api, "PATCH", "prefs", b"{}").status == 403
+    api.backend.operators = {33}
+    assert status(33, "") == 501
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"Web": {"a:443": {"Handlers": {"/": {"Path": "/etc"}}}}},
+        {"Web": {"a:443": {"Handlers": {"/": {"Proxy": "unix:/run/docker.sock"}}}}},
+        {"Foreground": {"x": {"Web": {"a:443": {"Handlers": {"/": {"Path": "/etc/shadow"}}}}}}},
+    ],
+)
+def test_localapi_serving_files_takes_an_administrator(
+    api: LocalApiThread, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict
+) -> None:
+    """LA-08: the daemon reads as root, so an operator must be one whom sudo trusts as well."""
+    body = json.dumps(config).encode()
+    asked = tmp_path / "asked"
+    sudo = tmp_path / "sudo"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    api.uid = pwd.getpwnam("nobody").pw_uid
+    api.backend.operators = {api.uid, 4242}
+    sudo.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" > {asked}\nexit 1\n')
+    sudo.chmod(0o755)
+    refused = ask(api, "POST", "serve-config", body)
+    assert (refused.status, refused.body[:12]) == (401, b"must be root")
+    assert asked.read_text() == "-n --other-user=nobody --list mesh\n"
+    sudo.write_text("#!/bin/sh\nexit 0\n")
+    assert ask(api, "POST", "serve-config", body).status == 500  # this build cannot serve
+    api.uid = 4242
+    assert ask(api, "POST", "serve-config", body).status == 401  # sudo knows no such user
+    api.uid = 0
+    assert ask(api, "POST", "serve-config", body).status == 500
+    assert ask(api, "POST", "serve-config", b'{"TCP":{"443":{"HTTPS":true}}}').status == 500
+
+
+def test_localapi_reason_of_a_change_is_logged(api: LocalApiThread, caplog: pytest.LogCaptureFixture) -> None:
+    """LA-15."""
+    reason = base64.b64encode(b"moving\nhouse").decode()
+    with caplog.at_level("INFO", logger="meshd"):
+        assert ask(api, "POST", "logout", b"", **{"X-Tailscale-Reason": reason}).status == 204
+        assert ask(api, "POST", "logout", b"", **{"X-Tailscale-Reason": "no base64!"}).status == 204
+    lines = [KeyValueFormatter().format(r) for r in caplog.records if r.message == "localapi_request"]
+    assert len(lines) == 2
+    assert "moving house" in lines[0]
+    assert "reason" not in lines[1]
+
+
+def test_localapi_mask_bit_of_in_process_watchers_is_refused(api: LocalApiThread) -> None:
+    """LA-15: a client of the socket may not hold up the node."""
+    bits = {"InProcessNoDisconnect": 1 << 16}
+    refused = ask(api, "GET", f"watch-ipn-bus?mask={bits['InProcessNoDisconnect']}")
+    assert refused.status == 400
+
+
+def test_localapi_request_lines_are_limited_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """LA-14: a program that asks in a loop does not push everything else out of the log."""
+    clock = FakeClock()
+    notes = RequestLog(clock.monotonic)
+    with caplog.at_level("INFO", logger="meshd"):
+        for _ in range(1000):
+            notes.note("POST", "debug", 1000, "")
+        clock.advance(10)
+        notes.note("POST", "debug", 1000, "")
+    assert 30 <= len(caplog.records) <= 50
+    assert "lines_left_out=9" in KeyValueFormatter().format(caplog.records[-1])
+
+
+def test_localapi_user_may_not_wait_for_too_many_answers(api: LocalApiThread) -> None:
+    """LA-14: pings that nobody answers are bounded for each unprivileged user, not for root."""
+    api.backend.ping_answer = None
+    api.uid = 1234
+    waiting = []
+
+    def begin() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(api.path)
+        sock.sendall(
+            b"POST /localapi/v0/ping?ip=100.64.0.9&type=disco HTTP/1.1\r\nHost: local-tailscaled.sock\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+        return sock
+
+    def pinging() -> int:
+        return sum(call[0] == "ping" for call in api.backend.calls)
+
+    for number in range(MAX_WAITERS):
+        waiting.append(begin())
+        while api.call(pinging) <= number:
+            time.sleep(0.005)
+    refused = ask(api, "POST", "ping?ip=100.64.0.9&type=disco", b"")
+    assert (refused.status, b"already waits" in refused.body) == (429, True)
+    assert ask(api, "POST", "netcheck", b"").status == 429
+    api.uid = 0
+    assert ask(api, "POST", "netcheck", b"").status == 200
+    api.uid = 1234
+    for sock in waiting:
+        sock.close()
+    while api.call(lambda: sum(call[0] == "ping_cancelled" for call in api.backend.calls)) < MAX_WAITERS:
+        time.sleep(0.005)
+    assert ask(api, "POST", "netcheck", b"").status == 200
+
+
+def test_localapi_debug_notify_by_header(api: LocalApiThread) -> None:
+    """DB-02: the body is the notification, so that the action stands in a header."""
+    ask(api, "POST", "debug", b'{"ErrMessage":"x"}', **{"Debug-Action": "notify"})
+    assert api.backend.calls[-1] == ("debug", "notify", b'{"ErrMessage":"x"}')
+
+
+def test_localapi_bug_report_records_until_the_client_says_so(api: LocalApiThread) -> None:
+    """DB-06: one marker at once, another when the body comes; paths are logged in detail between the two."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(api.path)
+        sock.sendall(
+            b"POST /localapi/v0/bugreport?note=n&record=true&diagnose=1 HTTP/1.1\r\nHost: local-tailscaled.sock\r\n"
+            b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        reader = sock.makefile("rb")
+        while reader.readline() != b"\r\n":
+            pass
+        parts = chunks(reader)
+        assert next(parts).startswith(b"BUG-")
+        sock.sendall(b"1\r\n\n\r\n0\r\n\r\n")
+        assert next(parts).startswith(b"BUG-")
+        assert list(parts) == []
+    calls = api.backend.calls
+    assert calls[0] == ("bug_report", "n", True)
+    assert calls[1] == ("log_component", "magicsock", 12 * 3600)
+    assert calls[-1] == ("log_component", "magicsock", 0)
+    api.uid = 1000
+    assert ask(api, "POST", "bugreport?record=true", b"").status == 403
+
+
+def test_localapi_optional_features_are_told_honestly(api: LocalApiThread) -> None:
+    features = json.loads(ask(api, "GET", "debug-optional-features").body)["Features"]
+    assert len(features) == 18
+    assert not features["portmapper"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body", "refused", "status"),
+    [
+        ("debug-packet-filter-matches", "GET", None, None, 200),
+        ("dns-osconfig", "GET", None, "POST", 200),
+        ("reload-config", "POST", b"", "GET", 200),
+        ("handle-push-message", "POST", b"{}", "GET", 204),
+        ("set-push-device-token", "POST", b"{}", "GET", 200),
+    ],
+)
+def test_localapi_route_takes_its_method_only(
+    api: LocalApiThread, path: str, method: str, body: bytes | None, refused: str | None, status: int
+) -> None:
+    """Any other method is refused as such."""
+    got = ask(api, method, path, body)
+    assert got.status == status
+    if refused is not None:
+        assert ask(api, refused, path, b"" if refused == "POST" else None).status == 405
+    shapes = {
+        "debug-packet-filter-matches": {"IPProto", "Srcs", "SrcCaps", "Dsts", "Caps"},
+        "dns-osconfig": {"Nameservers", "SearchDomains", "MatchDomains"},
+        "reload-config": {"Reloaded", "Err"},
+    }
+    if path in shapes:
+        answer = json.loads(got.body)
+        assert set(answer[0] if isinstance(answer, list) else answer) == shapes[path]
+
+
+def test_localapi_push_token_reaches_the_node(api: LocalApiThread) -> None:
+    """PP-12, INV-7: `set-push-device-token`; what is no text is refused."""
+    for body, token in ((b'{"pushdevicetoken": "t1"}', "t1"), (b'{"PushDeviceToken": null}', "")):
+        assert ask(api, "POST", "set-push-device-token", body).status == 200
+        assert api.backend.calls[-1] == ("set_push_token", token)
+    for bad in (b'{"PushDeviceToken": 7}', b"[]", b"x", b""):
+        assert ask(api, "POST", "set-push-device-token", bad).status == 400

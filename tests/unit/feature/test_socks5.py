@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from meshd.base.errors import MeshdError
-from meshd.feature.proxy.socks5 import Connection, Socks5Server, split_address
+from meshd.feature.proxy.listener import Connection, ProxyListener, split_address
+from meshd.feature.proxy.socks5 import socks5
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,7 +28,7 @@ async def talk(request: bytes, after: bytes = b"") -> bytes:
     """Everything that a client sees which sends the request and then closes its side."""
     target = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = target.sockets[0].getsockname()[1]
-    server = Socks5Server(dial)
+    server = ProxyListener(socks5(dial), "--socks5-server")
     await server.start("127.0.0.1:0")
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request.replace(b"PP", port.to_bytes(2, "big")) + after)
@@ -42,6 +43,7 @@ async def talk(request: bytes, after: bytes = b"") -> bytes:
 
 
 def test_socks5_connect_by_name_carries_data_both_ways() -> None:
+    """flag:--socks5-server."""
     seen = asyncio.run(talk(b"\x05\x01\x00" + b"\x05\x01\x00\x03\x04nodePP", b"hello"))
     assert seen.startswith(b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01")
     assert seen.endswith(b"hello")
@@ -70,7 +72,7 @@ def test_socks5_bad_listen_address_is_named(address: str) -> None:
 
 def test_socks5_port_in_use_is_a_clear_error() -> None:
     async def run() -> None:
-        first, second = Socks5Server(dial), Socks5Server(dial)
+        first, second = ProxyListener(socks5(dial), "--socks5-server"), ProxyListener(socks5(dial), "--socks5-server")
         await first.start("127.0.0.1:0")
         try:
             with pytest.raises(MeshdError, match="cannot listen on"):

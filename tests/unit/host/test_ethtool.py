@@ -57,6 +57,7 @@ class Fake:
 def test_udp_gro_problem(
     monkeypatch: pytest.MonkeyPatch, tun: bool, wanted: bool, unwanted: bool, warned: bool
 ) -> None:
+    """RT-11."""
     table = {
         "mesh0": {ethtool.SEND_NEEDED: tun},
         "eth0": {ethtool.RECEIVE_WANTED: wanted, ethtool.RECEIVE_UNWANTED: unwanted},

@@ -28,6 +28,8 @@ class Machine:
 
 
 def test_driver_effects_of_effects_come_after() -> None:
+    """INV-1."""
+
     async def main() -> None:
         machine = Machine()
         seen: list[str] = []

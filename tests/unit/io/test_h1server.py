@@ -138,7 +138,7 @@ def test_h1server_get_answers(serve) -> None:
 
 
 def test_h1server_peer_is_who_connected(serve) -> None:
-    """LA-04: the identity comes from the kernel."""
+    """LA-04, LA-03: the identity comes from the kernel."""
     import os
 
     async def scenario(rig: Rig) -> None:
@@ -174,6 +174,8 @@ def test_h1server_keep_alive_serves_several_requests(serve) -> None:
 
 
 def test_h1server_idle_connection_is_closed(serve) -> None:
+    """LA-03."""
+
     async def scenario(rig: Rig) -> None:
         reader, _writer = await rig.connect()
         assert await asyncio.wait_for(reader.read(), 5) == b""

@@ -116,7 +116,7 @@ def test_connect_noise_plain_failure_falls_back_to_the_other_port() -> None:
             attempts: list[tuple[int, bool]] = []
             original = noise.open_stream
 
-            async def open_plain(address: ControlAddress, port: int, *, tls: bool, verify: bool):
+            async def open_plain(address: ControlAddress, port: int, *, tls: bool, verify: bool, planned: object = ()):
                 attempts.append((port, tls))
                 return await original(address, port, tls=False, verify=verify)
 
@@ -144,7 +144,7 @@ def test_connect_noise_error_is_the_one_that_got_furthest() -> None:
         ):
             original = noise.open_stream
 
-            async def open_plain(address: ControlAddress, port: int, *, tls: bool, verify: bool):
+            async def open_plain(address: ControlAddress, port: int, *, tls: bool, verify: bool, planned: object = ()):
                 return await original(address, port, tls=False, verify=verify)
 
             noise.open_stream = open_plain

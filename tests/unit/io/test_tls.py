@@ -10,6 +10,7 @@ import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
+from meshd.io import tls
 from meshd.io.tls import CertificateCheck, TlsEngine, certificate_serial, relay_key
 from meshd.io.tlsstream import TlsProtocol, TlsStream
 from meshd.relay.certificate import self_signed
@@ -79,6 +80,15 @@ def test_tls_unknown_authority_is_refused_with_a_hint(server_tls):
 
 def test_tls_insecure_for_tests_takes_anything(server_tls):
     connect(server_tls.context, CertificateCheck("other.test", insecure=True))
+
+
+def test_tls_session_keys_go_to_a_file_when_asked(server_tls, tmp_path, monkeypatch):
+    """SSLKEYLOGFILE."""
+    path = tmp_path / "keys"
+    monkeypatch.setattr(tls, "_contexts", {})
+    monkeypatch.setenv("SSLKEYLOGFILE", str(path))
+    connect(server_tls.context, pin(server_tls))
+    assert "CLIENT_HANDSHAKE_TRAFFIC_SECRET" in path.read_text()
 
 
 @pytest.mark.parametrize("text", ["sha256-raw:zz", "sha256-raw:00"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -19,7 +21,7 @@ def test_udp_any_port_is_the_same_for_both_families():
     try:
         assert sockets.port_v4
         assert sockets.port_v6 in (0, sockets.port_v4) or sockets.port_v6 > 0
-        assert sockets.fd_v4 >= 0
+        assert sockets.fds_v4
         assert not sockets.v4.getblocking()
     finally:
         sockets.close()
@@ -69,3 +71,68 @@ def test_mark_leaves_local_connections_alone():
 
 def test_interfaces_list_loopback():
     assert parse_ip("127.0.0.1") in local_addresses()
+
+
+@pytest.fixture
+def three() -> Iterator[UdpSockets]:
+    sockets = open_udp_sockets(0, per_port=3)
+    yield sockets
+    sockets.close()
+
+
+def test_udp_several_sockets_share_the_port_of_each_family(three):
+    assert three.per_port == 3
+    assert len(three.fds_v4) == 3
+    assert {sock.getsockname()[1] for sock in (three.v4, *three.more_v4)} == {three.port_v4}
+    assert {sock.getsockname()[1] for sock in (three.v6, *three.more_v6) if sock is not None} == {three.port_v6}
+    assert not any(sock.getblocking() for sock in (*three.more_v4, *three.more_v6))
+
+
+def test_udp_shared_port_is_not_open_to_another_daemon(three):
+    """Two daemons on one port would each lose half of their packets."""
+    with pytest.raises(MeshdError) as refused:
+        open_udp_sockets(three.port_v4, per_port=3)
+    assert refused.value.code == "port_in_use"
+
+
+def test_udp_shared_port_is_free_again_after_closing(three):
+    port = three.port_v4
+    three.close()
+    again = open_udp_sockets(port, per_port=3)
+    try:
+        assert again.port_v4 == port
+        assert len(again.fds_v4) == 3
+    finally:
+        again.close()
+
+
+def test_udp_every_shared_socket_receives(three):
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(64)]
+    try:
+        for sender in senders:
+            sender.sendto(b"x", ("127.0.0.1", three.port_v4))
+        counts = []
+        for sock in (three.v4, *three.more_v4):
+            counts.append(0)
+            with suppress(BlockingIOError):
+                while sock.recv(10):
+                    counts[-1] += 1
+        assert sum(counts) == len(senders)
+        assert all(counts)
+    finally:
+        for sender in senders:
+            sender.close()
+
+
+def test_udp_port_that_cannot_be_shared_has_one_socket(monkeypatch):
+    real = socket.socket.setsockopt
+
+    def refuse(self, level, option, value):
+        if option == socket.SO_REUSEPORT:
+            raise OSError(errno.ENOPROTOOPT, "no")
+        return real(self, level, option, value)
+
+    monkeypatch.setattr(socket, "socket", type("Refusing", (socket.socket,), {"setsockopt": refuse}))
+    sockets = open_udp_sockets(0, per_port=3)
+    assert sockets.per_port == 1
+    sockets.close()

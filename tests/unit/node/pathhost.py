@@ -12,6 +12,7 @@ from meshd.io.udp import UdpSockets
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import EngineHooks, PeerConfig
 from meshd.node.magicsock import MagicSock, PathPeer
+from meshd.node.pathswitches import NOTHING_FORBIDDEN
 from meshd.testing.fakeplane import FakePlane
 from meshd.wire.ippacket import UDPDatagram, encode_udp
 
@@ -26,7 +27,7 @@ def loopback_socket():
 class PathHost:
     """Node ``number``: 100.64.0.N in the mesh. ``deaf`` to UDP: nothing that arrives is read."""
 
-    def __init__(self, number, *, deaf=False):
+    def __init__(self, number, *, deaf=False, switches=NOTHING_FORBIDDEN):
         self.number = number
         self.deaf = deaf
         self.loop = asyncio.get_running_loop()
@@ -52,13 +53,14 @@ class PathHost:
             on_handshake=self.engine.receive,
             local_addresses=lambda: [parse_ip("127.0.0.1")],
             mark=False,
+            switches=switches,
             reopen=lambda port: UdpSockets(loopback_socket(), None),
         )
         self.hooks.datagram = self.magic.receive_datagram
         self.hooks.relay = self.magic.relay_wake
         self.hooks.active = self.magic.peer_active
         self.hooks.answer = self.magic.send_to
-        self.loop.add_reader(self.sockets.fd_v4, self._readable)
+        self.loop.add_reader(self.sockets.v4.fileno(), self._readable)
         self.engine.set_private_key(self.private)
         self.magic.set_private_key(self.private)
 
@@ -101,7 +103,7 @@ class PathHost:
         return packet[28:]
 
     def close(self):
-        self.loop.remove_reader(self.sockets.fd_v4)
+        self.loop.remove_reader(self.sockets.v4.fileno())
         self.engine.close()
         self.magic.close()
         self.plane.close()

@@ -3,167 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
-from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePrivate
-from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
+from meshd.base.keys import NodePrivate
+from meshd.core.controlstatus import LoginFlags
 from meshd.core.mapchange import MapChange
-from meshd.core.netmap import Netmap
-from meshd.core.node import Node
-from meshd.core.prefs import Prefs
+from meshd.core.prefs import to_json
 from meshd.core.state import State
-from meshd.node.backend import Backend
-from meshd.node.profiles import Profiles
-from meshd.node.store import FileStore, MemoryStore, Store
-from meshd.testing.clock import FakeClock
-from meshd.wire.control import Hostinfo, NetInfo, UserProfile
-
-
-@dataclass
-class ControlDouble:
-    """A control client that does nothing but remember."""
-
-    options: dict[str, Any]
-    calls: list[str] = field(default_factory=list)
-    paused: bool = False
-
-    def login(self, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
-        self.calls.append(f"login {flags!r}")
-
-    async def logout(self, timeout: float) -> None:
-        self.calls.append("logout")
-
-    def set_paused(self, paused: bool) -> None:
-        self.paused = paused
-
-    def update_hostinfo(self, hostinfo: Hostinfo) -> None:
-        self.calls.append(f"hostinfo {hostinfo.hostname}")
-
-    def update_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None:
-        self.calls.append("endpoints")
-
-    def update_netinfo(self, net_info: NetInfo) -> None:
-        self.calls.append("netinfo")
-
-    def update_disco_key(self, disco_public: DiscoPublic) -> None:
-        self.calls.append("disco key")
-
-    async def set_expiry_sooner(self, expiry: float) -> None:
-        self.calls.append(f"expire {expiry}")
-
-    async def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        self.calls.append(f"{method} {path} {body.decode()}")
-        return 501, b"Not implemented yet"
-
-    def disconnect(self) -> None:
-        self.calls.append("disconnect")
-
-    async def shutdown(self) -> None:
-        self.calls.append("shutdown")
-
-    def report(self, **status: Any) -> None:
-        self.options["on_status"](ControlStatus(**status))
-
-
-class ReconcilerDouble:
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
-        self.calls.append("apply")
-
-    def stop(self) -> None:
-        self.calls.append("stop")
-
-
-class Fixture:
-    """A backend with doubles around it."""
-
-    def __init__(self, store: Store | None = None) -> None:
-        self.store = store if store is not None else MemoryStore()
-        self.clock = FakeClock()
-        self.controls: list[ControlDouble] = []
-        self.reconciler = ReconcilerDouble()
-        self.service: list[str] = []
-        self.live = False
-        self.backend = Backend(
-            clock=self.clock,
-            store=self.store,
-            profiles=Profiles(self.store, os.urandom, self.clock.wall),
-            reconciler=self.reconciler,  # type: ignore[arg-type]
-            make_control=self.make_control,
-            describe_host=lambda prefs: Hostinfo(hostname=prefs.hostname),
-            disco_key=lambda: DISCO,
-            is_live=lambda: self.live,
-            service_status=self.service.append,
-        )
-
-    def make_control(self, **options: Any) -> ControlDouble:
-        self.controls.append(ControlDouble(options))
-        return self.controls[-1]
-
-    @property
-    def control(self) -> ControlDouble:
-        return self.controls[-1]
-
-    def record(self) -> None:
-        self._log: list[dict[str, Any]] = []
-        original = self.backend.bus.send
-
-        def send(notify: dict[str, Any]) -> None:
-            self._log.append(notify)
-            original(notify)
-
-        self.backend.bus.send = send  # type: ignore[method-assign]
-
-
-def netmap(key: NodePrivate, **changes: Any) -> Netmap:
-    fields: dict[str, Any] = {
-        "id": 1,
-        "stable_id": "1",
-        "name": "me.example.",
-        "user": 1,
-        "key": key.public(),
-        "addresses": (ip_network("100.64.0.1/32"),),
-        "allowed_ips": (ip_network("100.64.0.1/32"),),
-        "machine_authorized": True,
-    } | changes
-    return Netmap(Node(**fields))
-
-
-KEY = NodePrivate.generate()
-DISCO = DiscoPrivate.generate().public()
-PERSIST = Persist(node_private=KEY, user_profile=UserProfile(id=1, login_name="u"), stable_id="1")
-
-
-def log_in(made: Fixture, **changes: Any) -> None:
-    made.control.report(logged_in=True, login_finished=True, persist=PERSIST)
-    made.control.report(
-        logged_in=True, in_map_poll=True, persist=PERSIST, netmap=netmap(KEY, **changes), change=MapChange(full=True)
-    )
-
-
-def run(test: Callable[[Fixture], Awaitable[None]], store: Store | None = None) -> Fixture:
-    async def body() -> Fixture:
-        made = Fixture(store)
-        made.record()
-        await test(made)
-        await made.backend.close()
-        return made
-
-    return asyncio.run(body())
+from meshd.node.store import FileStore, MemoryStore
+from meshd.wire.control import ClientVersion
+from tests.unit.node.backendworld import KEY, PERSIST, CacheDouble, Fixture, log_in, netmap, run
 
 
 def test_backend_first_start_needs_login() -> None:
-    """SM-10."""
+    """SM-04, SM-10."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -192,12 +50,29 @@ def test_backend_login_goes_through_starting_to_running() -> None:
         assert not made.backend.prefs.logged_out
         assert made.service[-1] == "Connected; u; 100.64.0.1"
         assert "apply" in made.reconciler.calls
-        assert {} in [n["LoginFinished"] for n in made._log if "LoginFinished" in n]
+        assert {} in [n["LoginFinished"] for n in made.told if "LoginFinished" in n]
+
+    run(test)
+
+
+def test_backend_own_node_that_changes_is_told() -> None:
+    """notify:SelfChange: with every map of ourselves, not with news of peers alone."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        told = [n["SelfChange"] for n in made.told if "SelfChange" in n]
+        assert [node["Key"] for node in told] == [KEY.public().text()]
+        made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=MapChange())
+        assert len([n for n in made.told if "SelfChange" in n]) == 1
+        made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=MapChange(self_changed=True))
+        assert len([n for n in made.told if "SelfChange" in n]) == 2
 
     run(test)
 
 
 def test_backend_restart_logs_in_by_itself_with_the_stored_key() -> None:
+    """SM-10, LK-05."""
     store = MemoryStore()
 
     async def first(made: Fixture) -> None:
@@ -222,8 +97,9 @@ def test_backend_refused_login_is_told_and_leaves_the_node_alive() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         made.control.report(error=MeshdError("invalid auth key", code="auth-refused"))
-        assert [n["ErrMessage"] for n in made._log if "ErrMessage" in n] == ["invalid auth key"]
-        assert made.backend.health.texts() == ["The mesh is stopped.", "invalid auth key"]
+        assert [n["ErrMessage"] for n in made.told if "ErrMessage" in n] == ["invalid auth key"]
+        assert made.backend.health.texts() == ["Tailscale is stopped.", "invalid auth key"]
+        made.live = True
         log_in(made)
         assert made.backend.health.texts() == []
 
@@ -234,8 +110,8 @@ def test_backend_unreachable_server_is_health_not_failure() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         made.control.report(error=MeshdError("connection refused", code="control-unreachable"))
-        assert not [n for n in made._log if "ErrMessage" in n]
-        assert made.backend.health.texts() == ["The mesh is stopped.", "connection refused"]
+        assert not [n for n in made.told if "ErrMessage" in n]
+        assert sorted(made.backend.health.texts()) == ["Tailscale is stopped.", "connection refused"]
 
     run(test)
 
@@ -248,16 +124,25 @@ def test_backend_unreachable_server_is_health_not_failure() -> None:
         ("http://c/a", "https://c", False),
         ("javascript:alert(1)", "http://c", False),
         ("https://c/\x1b[2J", "https://c", False),
+        ("https://login.tailscale.com/a/1", "", True),
+        ("https://LOGIN.TAILSCALE.COM./a/1", "https://login.tailscale.com", True),
+        ("https://tailscale.com/a", "https://controlplane.tailscale.com", True),
+        ("https://login.example.com/a", "", False),
+        ("https://nottailscale.com/a", "", False),
+        ("https://evil.example\\@login.tailscale.com/", "", False),
+        ("https://u@login.tailscale.com/", "", False),
+        ("https:///a", "https://c", False),
+        ("https://[::1/a", "https://c", False),
     ],
 )
 def test_backend_login_url_is_checked(url: str, control: str, shown: bool) -> None:
-    """LK-04."""
+    """LK-04: the official server shows pages of its own only."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
         made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": control}})
         made.control.report(auth_url=url)
-        assert bool([n for n in made._log if n.get("BrowseToURL") == url]) is shown
+        assert bool([n for n in made.told if n.get("BrowseToURL") == url]) is shown
         assert (made.backend.auth_url == url) is shown
 
     run(test)
@@ -273,7 +158,7 @@ def test_backend_pending_login_url_is_shown_again() -> None:
         before = list(made.control.calls)
         made.backend.login_interactive()
         assert made.control.calls == before
-        assert [n for n in made._log if n.get("BrowseToURL")] == [{"BrowseToURL": "https://c/a"}] * 2
+        assert [n for n in made.told if n.get("BrowseToURL")] == [{"BrowseToURL": "https://c/a"}] * 2
 
     run(test)
 
@@ -304,9 +189,9 @@ def test_backend_edit_without_change_has_no_side_effect() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         log_in(made)
-        calls, told = list(made.control.calls), len(made._log)
+        calls, told = list(made.control.calls), len(made.told)
         made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
-        assert (made.control.calls, len(made._log)) == (calls, told)
+        assert (made.control.calls, len(made.told)) == (calls, told)
 
     run(test)
 
@@ -325,19 +210,90 @@ def test_backend_bad_edit_changes_nothing() -> None:
 
 
 def test_backend_key_expiry_blocks_and_extension_goes_on() -> None:
-    """LK-09."""
+    """SM-09, LK-09."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
         made.live = True
-        expired = made.clock.wall() - 1
-        log_in(made, key_expiry=expired)
-        assert made.backend.state is State.NEEDS_LOGIN
-        extended = netmap(KEY, key_expiry=made.clock.wall() + 1000)
-        made.control.report(logged_in=True, in_map_poll=True, netmap=extended, change=MapChange(self_changed=True))
+        log_in(made)
         assert made.backend.state is State.RUNNING
+        known = made.backend.netmap
+        made.control.report(logged_in=True, in_map_poll=True, netmap=known, key_expired=True)
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert made.reconciler.calls[-1] == "stop"
+        made.control.report(logged_in=True, in_map_poll=True, netmap=known, change=MapChange(self_changed=True))
+        assert made.backend.state is State.RUNNING
+        assert made.reconciler.calls[-1] == "apply"
 
     run(test)
+
+
+def test_backend_new_login_of_a_running_node_leaves_the_data_plane_alone() -> None:
+    """SM-07, SM-20, LK-03, SM-09: peers notice nothing while a person is asked, however long that takes."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.live = True
+        made.backend.decide()
+        assert made.backend.state is State.RUNNING
+        made.reconciler.calls.clear()
+        wanted = to_json(made.backend.prefs) | {"Hostname": "other"}
+        made.backend.start({"UpdatePrefs": wanted})
+        assert len(made.controls) == 1
+        assert "hostinfo other" in made.control.calls
+        made.backend.login_interactive()
+        assert made.control.calls[-1] == f"login {LoginFlags.INTERACTIVE | LoginFlags.EPHEMERAL!r}"
+        made.control.report(auth_url="https://login.tailscale.com/a", netmap=made.backend.netmap)
+        assert made.backend.auth_url == "https://login.tailscale.com/a"
+        assert made.backend.state is State.RUNNING
+        assert "stop" not in made.reconciler.calls
+        renewed = NodePrivate.generate()
+        made.control.report(logged_in=True, login_finished=True, persist=replace(PERSIST, node_private=renewed))
+        made.control.report(
+            logged_in=True, in_map_poll=True, netmap=netmap(renewed), change=MapChange(self_changed=True)
+        )
+        assert made.backend.node_private == renewed
+        assert made.reconciler.calls[-1] == "apply"
+        assert "stop" not in made.reconciler.calls
+        assert made.backend.auth_url == ""
+
+    run(test)
+
+
+@pytest.mark.parametrize("options", [{"AuthKey": "k"}, {"UpdatePrefs": {"ControlURL": "http://other"}}])
+def test_backend_start_with_another_server_or_key_begins_anew(options: dict[str, Any]) -> None:
+    """SM-10."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.live = True
+        made.backend.decide()
+        wanted = to_json(made.backend.prefs) | options.get("UpdatePrefs", {})
+        made.backend.start(options | {"UpdatePrefs": wanted})
+        await asyncio.sleep(0)
+        assert len(made.controls) == 2
+        assert made.controls[0].calls[-1] == "shutdown"
+        assert made.control.options["server_url"] == wanted["ControlURL"]
+
+    run(test)
+
+
+def test_backend_expired_key_leaves_no_cached_netmap() -> None:
+    """LK-09: a node that is to log in again must not look as if it were there already."""
+    cache = CacheDouble()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        assert cache.calls[-1] == "keep"
+        made.control.report(
+            in_map_poll=True, netmap=made.backend.netmap, change=MapChange(self_changed=True), key_expired=True
+        )
+        assert cache.calls[-1] == "forget"
+
+    run(test, cache=cache)
 
 
 def test_backend_unapproved_machine_waits_and_then_starts() -> None:
@@ -369,7 +325,7 @@ def test_backend_logout_forgets_key_and_profile() -> None:
 
 
 def test_backend_report_of_a_former_control_client_is_ignored() -> None:
-    """SM-07."""
+    """SM-16, SM-07."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -384,13 +340,13 @@ def test_backend_report_of_a_former_control_client_is_ignored() -> None:
 
 
 def test_backend_damaged_store_explains_itself_and_refuses_logins(tmp_path: Any) -> None:
-    """SM-21."""
+    """warn:state-store-health; SM-21."""
     path = tmp_path / "state"
     path.write_bytes(b"{damaged")
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
-        assert made.backend.state is State.NEEDS_LOGIN
+        assert made.backend.state is State.NO_STATE
         assert str(path) in made.backend.health.texts()[0]
         for act in (lambda: made.backend.start({}), made.backend.login_interactive):
             with pytest.raises(MeshdError, match="damaged"):
@@ -400,8 +356,98 @@ def test_backend_damaged_store_explains_itself_and_refuses_logins(tmp_path: Any)
     assert path.read_bytes() == b"{damaged"
 
 
+def test_backend_another_profile_leaves_nothing_of_the_former_network() -> None:
+    """NM-01, PS-11, PS-13: peers, keys, map and messages are gone before the new identity is even tried."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.live = True
+        log_in(made)
+        first, former = made.control, made.backend.profiles.current.id
+        made.backend.set_client_version(ClientVersion(latest_version="9"))
+        made.reconciler.calls.clear()
+        made.backend.new_profile()
+        await asyncio.sleep(0)
+        assert "shutdown" in first.calls
+        assert made.control is not first
+        assert made.control.options["persist"].node_private is None
+        assert "stop" in made.reconciler.calls
+        assert "apply" not in made.reconciler.calls
+        assert (made.backend.netmap, made.backend.client_version) == (None, None)
+        assert made.backend.state is State.NEEDS_LOGIN
+        first.report(logged_in=True, persist=PERSIST, netmap=netmap(KEY), change=MapChange(full=True))
+        assert made.backend.netmap is None
+        assert made.backend.node_private is None
+        made.reconciler.calls.clear()
+        made.backend.switch_profile(former)
+        assert made.backend.node_private == KEY
+        assert made.backend.state is State.NO_STATE
+        assert any(call.startswith("login") for call in made.control.calls)
+        assert "apply" not in made.reconciler.calls
+        made.backend.switch_profile(former)
+        assert len(made.controls) == 3
+        made.backend.delete_profile(former)
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert made.reconciler.calls.count("stop") >= 2
+
+    run(test)
+
+
+def test_backend_switch_that_cannot_be_stored_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS-10."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        former = made.backend.profiles.current.id
+        made.backend.new_profile()
+        control = made.control
+
+        def full(*_: object) -> None:
+            raise MeshdError("disk full")
+
+        monkeypatch.setattr(made.store, "update", full)
+        monkeypatch.setattr(made.store, "write", full)
+        with pytest.raises(MeshdError, match="disk full"):
+            made.backend.switch_profile(former)
+        assert made.control is control
+        assert made.backend.profiles.current.id == ""
+        monkeypatch.undo()
+
+    run(test)
+
+
+def test_backend_reset_of_all_logins_begins_as_a_new_machine() -> None:
+    """PS-14."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        machine = made.control.options["machine_private"]
+        made.backend.reset_auth()
+        assert made.control.options["machine_private"] != machine
+        assert made.control.options["persist"].node_private is None
+        assert made.backend.profiles.list() == []
+        assert made.backend.state is State.NEEDS_LOGIN
+
+    run(test)
+
+
+def test_backend_exit_node_address_nobody_has_outweighs_an_id() -> None:
+    """PP-08: what counts is the address, until somebody has it."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"ExitNodeIP": "100.99.99.99", "ExitNodeIPSet": True})
+        made.backend.edit_prefs({"ExitNodeID": "nope", "ExitNodeIDSet": True})
+        assert (made.backend.prefs.exit_node_id, made.backend.prefs.exit_node_ip) == ("", "100.99.99.99")
+
+    run(test)
+
+
 def test_backend_exit_node_by_address_becomes_one_by_id() -> None:
-    """PP-08."""
+    """EX-01, PP-08."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -424,7 +470,7 @@ def test_backend_private_keys_never_reach_the_bus() -> None:
         made.backend.begin()
         log_in(made)
         made.backend.edit_prefs({"Hostname": "x", "HostnameSet": True})
-        assert KEY.raw.hex() not in str(made._log)
+        assert KEY.raw.hex() not in str(made.told)
 
     run(test)
 
@@ -435,9 +481,9 @@ def test_backend_wants_to_run_without_login_says_why_in_health() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
-        assert list(made.backend.health.warnings()) == ["login-state"]
+        assert list(made.backend.health.warnings()) == ["warming-up", "login-state"]
         made.control.report(error=MeshdError("invalid auth key", code="auth-refused"))
-        (told,) = made.backend.health.texts()
+        _, told = made.backend.health.texts()
         assert told == "You are logged out. The last login error was: invalid auth key"
 
     run(test)
@@ -458,7 +504,7 @@ def test_backend_network_default_leaves_updates_alone_unless_the_user_spoke() ->
 
 
 def test_backend_requests_to_control_carry_our_node_key() -> None:
-    """LA: id-token, query-feature and set-dns go to the server in the name of this node."""
+    """LK-16: id-token, query-feature and set-dns go to the server in the name of this node."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -475,16 +521,249 @@ def test_backend_requests_to_control_carry_our_node_key() -> None:
 
 
 def test_backend_exit_node_is_switched_off_and_on_again() -> None:
-    """EX: the toggle remembers the node that was used."""
+    """PP-07, EX-02: the toggle remembers the node that was used."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
         log_in(made)
-        with pytest.raises(MeshdError, match="no prior exit node to enable"):
+        with pytest.raises(MeshdError, match="no exit node IP to enable & prior"):
             made.backend.use_exit_node(True)
         made.backend.edit_prefs({"ExitNodeID": "n7", "ExitNodeIDSet": True})
         off = made.backend.use_exit_node(False)
         assert (off.exit_node_id, off.internal_exit_node_prior) == ("", "n7")
         assert made.backend.use_exit_node(True).exit_node_id == "n7"
+
+    run(test)
+
+
+def logged_in_store() -> MemoryStore:
+    store = MemoryStore()
+
+    async def join(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.start({"UpdatePrefs": {"WantRunning": True}})
+        log_in(made)
+
+    run(join, store)
+    store.ephemeral = False
+    return store
+
+
+def test_backend_with_cached_netmap_runs_before_the_server_answers() -> None:
+    """SM-02: the peers may well be there, whatever became of the server."""
+    cache = CacheDouble()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert made.backend.state is State.RUNNING
+        assert made.control.calls.index("recall") < made.control.calls.index("login <LoginFlags.DEFAULT: 0>")
+        assert "apply" in made.reconciler.calls
+        assert "keep" not in cache.calls
+        made.control.report(
+            recalled=True, netmap=made.backend.netmap, error=MeshdError("no route", code="control-dial")
+        )
+        assert made.backend.state is State.RUNNING
+        assert "no route" in made.backend.health.texts()
+        fresh = netmap(KEY)
+        made.control.report(logged_in=True, login_finished=True, recalled=True, netmap=made.backend.netmap)
+        made.control.report(logged_in=True, in_map_poll=True, netmap=fresh, change=MapChange(full=True))
+        assert made.backend.netmap is fresh
+        assert cache.calls == ["load", "keep"]
+        assert made.backend.health.texts() == []
+
+    run(test, logged_in_store(), cache)
+    assert cache.calls[-1] == "close"
+
+
+def test_backend_that_is_down_says_who_it_is_and_asks_nobody() -> None:
+    """SM-05: after a restart the addresses come from the cached netmap."""
+    store = logged_in_store()
+
+    async def leave(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+
+    run(leave, store)
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert made.backend.state is State.STOPPED
+        assert made.backend.netmap is not None
+        assert "recall" in made.control.calls
+        assert not any(call.startswith("login") for call in made.control.calls)
+        assert made.control.paused
+        assert "apply" not in made.reconciler.calls
+
+    run(test, store, CacheDouble())
+
+
+def test_backend_clears_the_cached_netmap_and_tells_a_new_disco_key() -> None:
+    cache = CacheDouble()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.disco_key_changed()
+        assert made.control.calls[-1] == "disco key"
+        made.backend.clear_netmap_cache()
+        assert cache.calls[-1] == "forget"
+
+    run(test, logged_in_store(), cache)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"auth_url": "https://c/a", "can_continue": False}, {"error": MeshdError("no", code="auth-refused")}]
+)
+def test_backend_server_that_does_not_know_us_ends_the_cached_netmap(answer: dict[str, Any]) -> None:
+    cache = CacheDouble()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.control.report(**answer)
+        assert made.backend.netmap is None
+        assert made.backend.state in (State.NEEDS_LOGIN, State.NO_STATE)
+        assert made.reconciler.calls[-1] == "stop"
+        assert cache.calls[-1] == "forget"
+
+    run(test, logged_in_store(), cache)
+
+
+@pytest.mark.parametrize(("values", "shown"), [(["Example"], "Example"), ([], ""), (None, ""), ([7], "")])
+def test_backend_display_name_of_the_network_is_kept_with_the_profile(values: Any, shown: str) -> None:
+    """PS-05."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made, cap_map={"tailnet-display-name": values})
+        assert made.backend.profiles.current.network_profile.display_name == shown
+
+    run(test)
+
+
+def test_backend_news_of_releases_is_told_once_and_shown_to_those_who_check() -> None:
+    """LK-14: Notify{ClientVersion} and the `update-available` problem."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        news = ClientVersion(latest_version="9.9")
+        for _ in range(2):
+            made.control.options["on_client_version"](news)
+        assert [n["ClientVersion"] for n in made.told if "ClientVersion" in n] == [{"LatestVersion": "9.9"}]
+        assert made.backend.health.is_broken("update-available")
+        off = {"AutoUpdate": {"Check": False}, "AutoUpdateSet": {"CheckSet": True}}
+        made.backend.edit_prefs(off)
+        assert not made.backend.health.is_broken("update-available")
+
+    run(test)
+
+
+def test_backend_that_shall_not_synchronize_is_paused_and_says_so() -> None:
+    """SM-19, HE-01: `sync-disabled`."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"Sync": False, "SyncSet": True})
+        assert made.control.paused
+        assert made.backend.health.is_broken("sync-disabled")
+        made.backend.edit_prefs({"Sync": True, "SyncSet": True})
+        assert not made.control.paused
+        assert not made.backend.health.is_broken("sync-disabled")
+
+    run(test)
+
+
+def test_backend_a_patch_of_a_peer_takes_no_look_at_our_health() -> None:
+    """HE-01: a look costs something, and nothing that it follows from is different."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        log_in(made)
+        looks: list[int] = []
+        made.backend.health.look = lambda: looks.append(1)  # type: ignore[method-assign]
+        made.control.report(logged_in=True, in_map_poll=True, netmap=made.backend.netmap, change=MapChange())
+        assert not looks
+        made.backend.relays_changed()
+        assert looks
+
+    run(test)
+
+
+def test_backend_services_are_listed_only_when_the_network_asks_and_shields_are_down() -> None:
+    """MI-01, PP-11."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        log_in(made)
+        assert not any(made.collected)
+        assert made.backend.netmap is not None
+        made.backend.netmap.collect_services = True
+        made.control.report(logged_in=True, in_map_poll=True, netmap=made.backend.netmap, change=MapChange())
+        assert made.collected[-1]
+        calls = len(made.control.calls)
+        made.backend.host_changed()
+        assert made.control.calls[calls:] == ["hostinfo "]
+        made.backend.edit_prefs({"ShieldsUp": True, "ShieldsUpSet": True})
+        assert not made.collected[-1]
+
+    run(test)
+
+
+def test_backend_network_that_requires_logs_is_left() -> None:
+    """SM-11, cap:https://tailscale.com/cap/data-plane-audit-logs, warn:local-log-config-error."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        made.record()
+        log_in(made, cap_map={"https://tailscale.com/cap/data-plane-audit-logs": ()})
+        assert made.backend.state is State.STOPPED
+        assert not made.backend.prefs.want_running
+        text = "tailnet requires logging to be enabled"
+        assert made.backend.health.is_broken("local-log-config-error")
+        assert any(text in told for told in made.backend.health.texts())
+        assert any(text in n["ErrMessage"] for n in made.told if "ErrMessage" in n)
+
+    run(test)
+
+
+def test_backend_attributes_of_the_network_are_told_and_forgotten_with_it() -> None:
+    """With the self node, not with every message."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        log_in(made, cap_map={"only-tcp-443": ()})
+        assert made.attributes[-1] == {"only-tcp-443": ()}
+        count = len(made.attributes)
+        made.control.report(logged_in=True, in_map_poll=True, netmap=made.backend.netmap, change=MapChange())
+        assert len(made.attributes) == count
+        made.backend.new_profile()
+        assert made.attributes[-1] == {}
+
+    run(test)
+
+
+def test_backend_news_of_peers_alone_are_applied_and_nothing_else_is_looked_at() -> None:
+    """NM-03: what a running node does with most reports."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        log_in(made)
+        assert made.backend.state is State.RUNNING
+        netmap = made.backend.netmap
+        assert netmap is not None
+        now = {"logged_in": True, "in_map_poll": True, "netmap": netmap}
+        made.control.report(**now, change=MapChange(settings_changed=True))
+        looked, applied = len(made.collected), len(made.reconciler.calls)
+        own = netmap.self_node
+        made.control.report(**now, change=MapChange(patched=[(own, own)]))
+        assert (len(made.collected), made.reconciler.calls[applied:]) == (looked, ["apply"])
+        made.control.report(**now, key_expired=True, change=MapChange(patched=[(own, own)]))
+        assert len(made.collected) > looked
+        assert made.backend.state is State.NEEDS_LOGIN
 
     run(test)

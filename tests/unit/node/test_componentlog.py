@@ -25,6 +25,8 @@ def test_component_log_is_raised_lowered_and_survives_a_restart() -> None:
         first = ComponentLog(store, clock)
         first.enable("magicsock", 60)
         assert level() == logging.DEBUG
+        entry = "_debug_<component>_until".replace("<component>", "magicsock")
+        assert store.read(entry) == str(int(clock.wall()) + 60).encode()
         first.close()
         assert level() == logging.NOTSET
         second = ComponentLog(store, clock)

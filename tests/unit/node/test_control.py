@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -16,8 +17,17 @@ from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.io.systemclock import SystemClock
 from meshd.node.control import ControlClient
+from meshd.node.dialplan import DialPlan
 from meshd.testing.fakecontrol import FakeControl, Refusal, node_json, welcome
-from meshd.wire.control import Hostinfo, NetInfo, PingResponse, RegisterRequest, RegisterResponse
+from meshd.wire.control import (
+    ControlDialPlan,
+    ControlIPCandidate,
+    Hostinfo,
+    NetInfo,
+    PingResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -155,6 +165,28 @@ def test_control_client_expired_key_is_rotated() -> None:
     run(main)
 
 
+def test_control_client_key_may_be_ended_sooner() -> None:
+    """LK-08: the request names the time; a server that refuses is heard, and without a key there is nothing to end."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            with pytest.raises(MeshdError, match="not logged in"):
+                await node.client.set_expiry_sooner(1_800_000_000.0)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            await node.client.set_expiry_sooner(1_800_000_000.0)
+            assert control.registers[-1].expiry == "2027-01-15T08:00:00Z"
+            assert control.registers[-1].node_key == control.registers[0].node_key
+            control.answer_register = lambda _: RegisterResponse(error="that is later than now")
+            with pytest.raises(MeshdError, match="refused: that is later than now"):
+                await node.client.set_expiry_sooner(1_900_000_000.0)
+            assert node.client.in_map_poll
+            await node.client.shutdown()
+
+    run(main)
+
+
 def test_control_client_logout_expires_and_forgets_the_key() -> None:
     """LK-07."""
 
@@ -192,11 +224,11 @@ def test_control_client_logout_with_server_away_still_forgets() -> None:
 
 
 def test_control_client_facts_reach_every_map_request() -> None:
-    """NM-11, LK-01: full state in stream and update; latencies and order alone are no news."""
+    """NM-11, LK-01: full state in stream and update; latencies and order alone are no news; TS_DEBUG_CONTROL_FLAGS."""
 
     async def main() -> None:
         async with FakeControl() as control:
-            node = Watched(control.url)
+            node = Watched(control.url, debug_flags=("warn-a",))
             one, two = AddrPort.parse("192.0.2.1:1"), AddrPort.parse("[2001:db8::1]:2")
             node.client.update_endpoints([(one, 1), (two, 2)])
             node.client.update_netinfo(NetInfo(preferred_derp=7, derp_latency={"7-v4": 0.5}))
@@ -205,6 +237,7 @@ def test_control_client_facts_reach_every_map_request() -> None:
             for request in (control.updates[0], control.streams[0].request):
                 assert request.endpoints == ("192.0.2.1:1", "[2001:db8::1]:2")
                 assert request.endpoint_types == (1, 2)
+                assert request.debug_flags == ("warn-a",)
                 assert request.hostinfo is not None
                 assert request.hostinfo.net_info is not None
                 assert request.hostinfo.net_info.preferred_derp == 7
@@ -256,6 +289,88 @@ def test_control_client_broken_connection_is_replaced_and_the_netmap_kept() -> N
             await control.until(lambda: control.opened == 2)
             again = await node.until(lambda s: s.change and s is not node.reports[1] and s.in_map_poll)
             assert again.netmap is before
+            assert len(control.registers) == 1
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_finds_a_server_by_its_own_plan_when_dns_fails() -> None:
+    """LK-13: the server told its address; the name is tried as well, and the plan ends with the login."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            port = control.url.rpartition(":")[2]
+            url, plan = f"http://mesh.invalid:{port}", DialPlan()
+            first = Watched(control.url, dial_plan=plan)
+            first.client.login()
+            await first.until(lambda s: s.netmap)
+            control.push({"ControlDialPlan": {"Candidates": [{"IP": "127.0.0.1", "DialTimeoutSec": 3, "Priority": 2}]}})
+            control.push({"Domain": "other.test"})
+            await first.until(lambda s: s.netmap and s.netmap.domain == "other.test")
+            [known] = plan.addresses(control.url)
+            assert (str(known.address), known.delay_s, known.timeout_s) == ("127.0.0.1", 0.0, 3.0)
+            assert plan.addresses(url) == ()
+            plan.learn(url, ControlDialPlan(candidates=(ControlIPCandidate(ip="127.0.0.1"),)))
+            second = Watched(url, persist=first.client.persist, machine_private=first.machine, dial_plan=plan)
+            second.client.login()
+            await second.until(lambda s: s.netmap)
+            plan.forget()
+            third = Watched(url, persist=first.client.persist, machine_private=first.machine, dial_plan=plan)
+            third.client.login()
+            failed = await third.until(lambda s: s.error)
+            assert failed.error is not None
+            assert failed.error.code == "control-unknown-host"
+            for node in (first, second, third):
+                await node.client.shutdown()
+
+    run(main)
+
+
+def test_dial_plan_is_kept_within_reason() -> None:
+    """LK-13: best first, few, neither waiting long nor through hosts that we cannot use."""
+    plan = DialPlan()
+    candidates = [ControlIPCandidate(ip=f"192.0.2.{n}", priority=n, dial_timeout_sec=1e9) for n in range(1, 20)]
+    other = ControlIPCandidate(ip="192.0.2.99", priority=99, ace_host="proxy.example", dial_start_delay_sec=-1)
+    plan.learn("https://c", ControlDialPlan(candidates=(*candidates, other)))
+    found = plan.addresses("https://c")
+    assert [str(p.address) for p in found] == [f"192.0.2.{n}" for n in range(19, 11, -1)]
+    assert {(p.delay_s, p.timeout_s) for p in found} == {(0.0, 10.0)}
+    plan.learn("https://c", ControlDialPlan())
+    assert plan.addresses("https://c") == ()
+
+
+def test_control_client_plan_and_name_that_both_fail_say_what_is_wrong_with_the_name() -> None:
+    """LK-13: a plan that is of no use hides nothing."""
+
+    async def main() -> None:
+        plan = DialPlan()
+        plan.learn("http://mesh.invalid:1", ControlDialPlan(candidates=(ControlIPCandidate(ip="127.0.0.1"),)))
+        node = Watched("http://mesh.invalid:1", dial_plan=plan)
+        node.client.login()
+        status = await node.until(lambda s: s.error)
+        assert status.error is not None
+        assert status.error.code == "control-unknown-host"
+        await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_connection_from_an_address_that_is_gone_is_replaced() -> None:
+    """SM-06: nobody tells us that it is dead, and the watchdog of the map stream would take minutes."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            here = ip_address("192.0.2.1")
+            node.client.network_changed(frozenset(), gained=False)  # by loopback there is always a way
+            node.client._link._local = here
+            node.client.network_changed(frozenset({here}), gained=False)
+            assert node.client.in_map_poll
+            node.client.network_changed(frozenset({ip_address("192.0.2.2")}), gained=True)
+            await control.until(lambda: control.opened == 2)
             assert len(control.registers) == 1
             await node.client.shutdown()
 

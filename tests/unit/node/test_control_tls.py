@@ -12,6 +12,7 @@ import uvloop
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import MachinePrivate
+from meshd.core.prefs import Prefs
 from meshd.io import tls
 from meshd.io.systemclock import SystemClock
 from meshd.node.controllink import ControlLink
@@ -101,5 +102,49 @@ def test_control_link_https_url_of_a_plain_server_is_a_clear_error() -> None:
             link = ControlLink(control.url.replace("http:", "https:"), MachinePrivate.generate(), 113, SystemClock())
             with pytest.raises(MeshdError, match="no TLS connection"):
                 await link.connection()
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize(("value", "skipped"), [("1", True), ("0", False)])
+def test_control_link_goes_by_tls_only_when_the_environment_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str, skipped: bool
+) -> None:
+    monkeypatch.setenv("TS_FORCE_NOISE_443", value)
+    asked: list[bool] = []
+
+    async def refuse(*_: object, skip_plain: bool, planned: object) -> None:
+        asked.append(skip_plain)
+        raise MeshdError("refused", code="control-unreachable")
+
+    monkeypatch.setattr("meshd.node.controllink.connect_noise", refuse)
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            with pytest.raises(MeshdError, match="refused"):
+                await _link(control).connection()
+
+    uvloop.run(main())
+    assert asked == [skipped]
+
+
+@pytest.mark.parametrize("url", ["", "https://login.tailscale.com", "https://controlplane.tailscale.com:443/"])
+def test_control_link_test_guard_keeps_tests_from_the_public_server(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """SM-17: with TS_PANIC_IF_HIT_MAIN_CONTROL nothing is sent there, not even to ask for its name."""
+    monkeypatch.setenv("TS_PANIC_IF_HIT_MAIN_CONTROL", "1")
+
+    async def reach(*_: object, **__: object) -> None:
+        raise AssertionError("talked to the public server")
+
+    monkeypatch.setattr("meshd.node.controllink.open_stream", reach)
+    url = url or Prefs().effective_control_url()
+
+    async def main() -> None:
+        link = ControlLink(url, MachinePrivate.generate(), 113, SystemClock())
+        with pytest.raises(MeshdError, match="TS_PANIC_IF_HIT_MAIN_CONTROL is set"):
+            await link.connection()
+        async with FakeControl() as control:
+            with pytest.raises(AssertionError):  # any other server is talked to as always
+                await _link(control).connection()
 
     uvloop.run(main())

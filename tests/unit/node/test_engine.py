@@ -8,7 +8,6 @@ import socket
 import pytest
 import uvloop
 
-from meshd._fast.filter import Filter
 from meshd._fast.plane import Plane
 from meshd.base.addr import host_prefix, parse_ip
 from meshd.base.keys import NodePrivate
@@ -19,7 +18,7 @@ from meshd.node.enginepeer import EngineHooks, PeerConfig
 from meshd.wire.ippacket import UDPDatagram, decode_ip, decode_udp, encode_ip, encode_udp
 
 V4, V6 = (bytes(4), b"\xff" * 4), (bytes(16), b"\xff" * 16)
-ALLOW_ALL = Filter([([net], [(*net, 0, 65535)], [1, 6, 17, 58]) for net in (V4, V6)], [(bytes(4), 0), (bytes(16), 0)])
+ALLOW_ALL = ([([net], [(*net, 0, 65535)], [1, 6, 17, 58]) for net in (V4, V6)], [(bytes(4), 0), (bytes(16), 0)])
 
 
 class Node:
@@ -44,7 +43,7 @@ class Node:
         )
         self.engine.set_private_key(self.private)
         self.engine.set_own_addresses(self.addresses)
-        self.engine.set_filter(ALLOW_ALL)
+        self.engine.set_filter(*ALLOW_ALL)
 
     @property
     def key(self):
@@ -122,20 +121,33 @@ def test_engine_hands_local_packets_and_strange_datagrams_on(loop, pair):
     packet = encode_udp(a.addresses[0], b.addresses[0], UDPDatagram(1, 2, b"hello"))
     a.plane.send_packet(a.engine.peer_index(b.key), packet)
     assert decode_udp(decode_ip(_run(loop, b.inbox.get()))).data == b"hello"
-    strange = b"this is no WireGuard message at all"
+    strange = "TS💬".encode() + b"this is no WireGuard message".ljust(80)
     a.socket.sendto(strange, b.socket.getsockname())
     assert _run(loop, b.handed_on.get()) == strange
 
 
 def test_engine_denied_connection_is_answered_with_a_reject(loop, pair):
+    """PF-03."""
     a, b = pair
-    b.engine.set_filter(Filter([], [(b.addresses[0].packed, 32)]), shields_up=True)
+    b.engine.set_filter([], [(b.addresses[0].packed, 32)], shields_up=True)
     _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0]))
     notes = asyncio.Queue()
     a.engine.pings.tsmp_received = lambda peer, packet: notes.put_nowait(decode_ip(packet).payload)
     syn = bytes.fromhex("04d201bb0000000000000000500200000000") + bytes(2)
     a.plane.send_packet(a.engine.peer_index(b.key), encode_ip(a.addresses[0], b.addresses[0], 6, syn))
     assert _run(loop, notes.get()) == bytes.fromhex("21065304d201bb")
+
+
+def test_engine_tells_what_each_peer_lost(loop, pair):
+    a, b = pair
+    assert _run(loop, a.engine.ping_tsmp(b.key, b.addresses[0])) is not None
+    assert a.engine.peer_drops() == {}
+    before = a.plane.counters()["out_no_path"]
+    index = a.engine.peer_index(b.key)
+    a.plane.set_path(index, None, 0, 0.0, 0)
+    a.plane.send_keepalive(index)
+    assert a.plane.counters()["out_no_path"] == before + 1
+    assert a.engine.peer_drops() == {b.key: {"out_no_path": 1}}
 
 
 def test_engine_changed_key_ends_the_old_session(loop, pair):
@@ -169,13 +181,13 @@ def test_engine_fault_of_one_event_spares_the_others():
         node.engine.hooks.datagram = datagram
         node.plane.start()
         for data in (b"first", b"fault", b"last"):
-            node.socket.sendto(data.ljust(40), node.socket.getsockname())
+            node.socket.sendto(b"TS\xf0\x9f\x92\xac  " + data.ljust(80), node.socket.getsockname())
         try:
             async with asyncio.timeout(5):
                 await done.wait()
         finally:
             node.close()
-        assert [data.strip() for data in seen] == [b"first", b"fault", b"last"]
+        assert [data[8:].strip() for data in seen] == [b"first", b"fault", b"last"]
 
     asyncio.run(main())
     assert [type(fault) for fault in faults] == [OSError]
@@ -184,8 +196,8 @@ def test_engine_fault_of_one_event_spares_the_others():
 def test_engine_has_room_for_every_peer_that_is_admitted():
     """One peer too many would stop the reconciler in the middle of its work."""
     plane = Plane(tun_fds=[], udp4_fd=-1, udp6_fd=-1)
-    for number in range(65_536):
+    for number in range(262_144):
         plane.add_peer(number.to_bytes(32, "big"))
     with pytest.raises(MemoryError):
         plane.add_peer(bytes(32))
-    assert MAX_PEERS < 65_536
+    assert MAX_PEERS < 262_144

@@ -1,91 +1,112 @@
-"""Problems, in words and with the ids that clients know."""
+"""The health of the running node: clocks, timers, and when a look is taken."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from meshd.node import health as health_module
-from meshd.node.health import WARNABLES, Health
+from meshd.core.healthcheck import HealthView, RelayView
+from meshd.node.health import NodeHealth
+from meshd.testing.clock import FakeClock
+from meshd.testing.loop import FakeTimeLoop
 
 
-class Loop:
-    """Timers that fire when told to."""
+def simulate(test: Callable[[FakeClock, NodeHealth, HealthView, list[float]], object]) -> list[float]:
+    """Runs ``test`` in simulated time; returns when watchers were told."""
+    clock = FakeClock()
+    loop = FakeTimeLoop(clock)
+    told: list[float] = []
 
-    def __init__(self) -> None:
-        self.timers: list[tuple[float, Any, Any]] = []
+    async def body() -> None:
+        view = HealthView()
+        health = NodeHealth(clock, lambda: told.append(clock.monotonic()), lambda: view)
+        result = test(clock, health, view, told)
+        if asyncio.iscoroutine(result):
+            await result
+        health.close()
 
-    def call_later(self, delay: float, function: Any, *args: Any) -> Any:
-        entry = (delay, function, args)
-        self.timers.append(entry)
-        loop = self
-
-        class Handle:
-            def cancel(self) -> None:
-                loop.timers.remove(entry)
-
-        return Handle()
-
-    def fire(self) -> None:
-        timers, self.timers = self.timers, []
-        for _, function, args in timers:
-            function(*args)
+    try:
+        loop.run(body())
+    finally:
+        loop.close()
+    return told
 
 
-@pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
-    made = Loop()
-    monkeypatch.setattr(health_module.asyncio, "get_running_loop", lambda: made)
-    return made
+def test_node_health_delayed_problem_is_told_when_due() -> None:
+    """HE-02: each change is told once, at the time when it shows."""
+
+    async def test(clock: FakeClock, health: NodeHealth, view: HealthView, told: list[float]) -> None:
+        start = clock.monotonic()
+        view.want_running, view.relays = True, RelayView(network_up=False)
+        health.look()
+        assert told == [start], "warming up"
+        await asyncio.sleep(20)
+        assert told == [start, start + 5.0, start + 5.0], "the network shows as down, and warming up is over"
+        assert list(health.warnings()) == ["network-status"]
+        view.relays = RelayView(network_up=True)
+        health.look()
+        assert health.warnings() == {}
+
+    simulate(test)
 
 
-def test_health_warning_has_what_clients_show() -> None:
-    """HE-02: code, severity, title, text, since when."""
-    changes: list[int] = []
-    health = Health(lambda: changes.append(1), lambda: 1_790_000_000.0)
-    health.set("wantrunning-false", "The mesh is stopped.")
-    assert health.warnings() == {
-        "wantrunning-false": {
-            "WarnableCode": "wantrunning-false",
-            "Severity": "low",
-            "Title": "Mesh off",
-            "Text": "The mesh is stopped.",
-            "BrokenSince": "2026-09-21T14:13:20Z",
-        }
-    }
-    health.set("wantrunning-false", "The mesh is stopped.")
-    assert len(changes) == 1, "the same again changes nothing"
-    health.set("wantrunning-false", None)
-    assert health.warnings() == {}
-    assert len(changes) == 2
+def test_node_health_map_stream_that_ends_shows_after_eight_minutes_by_itself() -> None:
+    """HE-01: nothing has to happen for it."""
+
+    async def test(clock: FakeClock, health: NodeHealth, view: HealthView, told: list[float]) -> None:
+        view.want_running = view.running = view.polls = view.in_map_poll = True
+        view.relays = RelayView(home=1, connected=True, heard_at=1e9)
+        health.look()
+        view.in_map_poll = False
+        health.look()
+        await asyncio.sleep(480)
+        assert health.texts() == []
+        await asyncio.sleep(12)
+        assert len(health.texts()) == 1
+        assert health.is_broken("not-in-map-poll")
+        view.in_map_poll, view.map_heard_at = True, clock.monotonic()
+        health.look()
+        assert health.texts() == []
+
+    simulate(test)
 
 
-def test_health_delayed_problem_shows_only_when_it_lasts(loop: Loop) -> None:
-    """HE: time to visible."""
-    changes: list[int] = []
-    health = Health(lambda: changes.append(1), lambda: 0.0)
-    health.set("not-in-map-poll", "out of sync")
-    assert health.texts() == []
-    health.set("not-in-map-poll", None)
-    assert loop.timers == []
-    assert not changes
-    health.set("not-in-map-poll", "out of sync")
-    assert loop.timers[0][0] == WARNABLES["not-in-map-poll"].delay_s == 480
-    loop.fire()
-    assert health.texts() == ["out of sync"]
-    assert len(changes) == 1
+def test_node_health_stopped_node_sets_no_timer() -> None:
+    """A node that is off costs nothing: the simulation would fail if it waited for a timer that never comes."""
+
+    async def test(clock: FakeClock, health: NodeHealth, view: HealthView, told: list[float]) -> None:
+        health.look()
+        assert health.texts() == ["Tailscale is stopped."]
+        assert not [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()]  # type: ignore[attr-defined]
+
+    simulate(test)
 
 
-def test_health_stopped_node_does_not_complain_about_the_network(loop: Loop) -> None:
-    health = Health(lambda: None, lambda: 0.0)
-    health.set("not-in-map-poll", "out of sync")
-    loop.fire()
-    health.set("wantrunning-false", "The mesh is stopped.")
-    assert health.texts() == ["The mesh is stopped."]
+def test_node_health_text_goes_where_the_problem_has_its_words() -> None:
+    """The router's problems have another argument than the others."""
+
+    def test(clock: FakeClock, health: NodeHealth, view: HealthView, told: list[float]) -> None:
+        health.set("router", "no route")
+        health.set("firewall", "no rule")
+        assert health.texts() == ["no route", "no rule"]
+        assert [w["Args"] for w in health.warnings().values()] == [{"LegacyError": "no route"}, {"error": "no rule"}]
+        health.set("router", None)
+        health.set("firewall", "")
+        assert health.texts() == []
+
+    assert len(simulate(test)) == 4
 
 
-def test_health_unknown_code_is_told_all_the_same() -> None:
-    health = Health(lambda: None, lambda: 0.0)
-    health.set("some-part", "broken")
-    assert health.warnings()["some-part"]["Title"] == "some part"
+def test_node_health_fake_error_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HE-01: TS_DEBUG_FAKE_HEALTH_ERROR."""
+    monkeypatch.setenv("TS_DEBUG_FAKE_HEALTH_ERROR", "ouch")
+
+    def test(clock: FakeClock, health: NodeHealth, view: HealthView, told: list[float]) -> None:
+        view.want_running = view.running = view.in_map_poll = True
+        view.relays = RelayView(home=1, connected=True, heard_at=clock.monotonic())
+        health.look()
+        assert health.texts() == ["ouch"]
+
+    simulate(test)

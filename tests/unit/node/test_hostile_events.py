@@ -7,10 +7,12 @@ from random import Random
 
 import pytest
 
+from meshd._fast.derpframes import split_frames
 from meshd.core.cookie import CookieJar
 from meshd.core.derpclient import PacketsReceived, PeerGone
 from meshd.node import dataplane as ev
 from meshd.wire import disco, stun
+from meshd.wire.derp import encode_recv_packet
 from tests.fuzz.hostile import Hostile
 from tests.unit.node.pathhost import PathHost
 
@@ -62,7 +64,9 @@ class Adversary:
             case 3:
                 source = random.choice((self.peer.key.raw, self.peer.key.raw, random.randbytes(32), bytes(32)))
                 region = random.choice((1, 7, 900, 65535))
-                victim.magic.relay_packets(region, PacketsReceived([], [(source, self.datagram())], {source}))
+                found = split_frames(encode_recv_packet(source, self.datagram()))
+                packets = PacketsReceived(found.transport, found.others, found.sources)
+                victim.magic.relay_packets(region, packets)
                 victim.magic.relay_peer_gone(region, PeerGone(source, random.randrange(256)))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from meshd.base.version import long_version
-from meshd.node.hostinfo import backend_log_id, build_hostinfo
-from meshd.wire.control import Hostinfo, decode, encode
+from meshd.core.prefs import Prefs
+from meshd.node.hostinfo import backend_log_id, build_hostinfo, by_prefs, host_name, with_extras
+from meshd.node.store import FileStore, MemoryStore
+from meshd.wire.control import Hostinfo, Service, decode, encode
 
 
 def test_hostinfo_describes_the_machine(tmp_path: Path) -> None:
@@ -26,6 +28,7 @@ def test_hostinfo_describes_the_machine(tmp_path: Path) -> None:
 
 
 def test_hostinfo_log_id_is_random_hex_and_stays() -> None:
+    """file:tailscaled.log.conf."""
     assert len(backend_log_id()) == 64
     assert int(backend_log_id(), 16) > 0
     assert backend_log_id() == backend_log_id()
@@ -59,3 +62,43 @@ def test_hostinfo_own_machine_works() -> None:
     assert info.hostname
     assert info.userspace
     assert info.userspace_router
+
+
+def test_hostinfo_says_what_preferences_mean_for_the_server() -> None:
+    """PP-10: routes and tags in order and once, the exit node in use; and nothing of what is our own business."""
+    own = Hostinfo(hostname="host")
+    prefs = Prefs(
+        advertise_routes=("fd00::/64", "10.0.0.0/8", "10.0.0.0/8", "0.0.0.0/0"),
+        advertise_tags=("tag:b", "tag:a", "tag:b"),
+        shields_up=True,
+        exit_node_id="n1",
+        operator_user="ann",
+    )
+    told = by_prefs(own, prefs)
+    assert told.routable_ips == ("0.0.0.0/0", "10.0.0.0/8", "fd00::/64")
+    assert (told.request_tags, told.shields_up, told.exit_node_id) == (("tag:a", "tag:b"), True, "n1")
+    assert by_prefs(own, Prefs()) == own
+    assert by_prefs(own, Prefs(auto_exit_node="any", exit_node_id="auto:any")).exit_node_id == ""
+
+
+def test_hostinfo_name_is_the_users_or_the_machines(tmp_path: Path) -> None:
+    """PP-10."""
+    assert build_hostinfo("", root=tmp_path, environ={}).hostname == host_name()
+    assert build_hostinfo("mine", root=tmp_path, environ={}).hostname == "mine"
+
+
+def test_hostinfo_tells_whether_the_state_is_encrypted(tmp_path: Path) -> None:
+    """PP-10."""
+    kinds = {"plain": FileStore(tmp_path / "plain"), "sealed": FileStore(tmp_path / "sealed", sealed=True)}
+    assert {name: store.encrypted for name, store in kinds.items()} == {"plain": False, "sealed": True}
+    assert build_hostinfo(root=tmp_path, environ={}, state_encrypted=True).state_encrypted is True
+    assert MemoryStore().encrypted is False
+
+
+def test_hostinfo_extras_come_from_programs_of_this_host() -> None:
+    """PP-12, PP-14."""
+    own = Hostinfo(services=(Service(proto="tcp", port=22),))
+    told = with_extras(own, push_token="t", egg=True)
+    assert told.push_device_token == "t"
+    assert [(s.proto, s.port) for s in told.services] == [("tcp", 22), ("egg", 1)]
+    assert with_extras(own, push_token="", egg=False) == own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,12 @@ from meshd.core.candidate import Quality
 from meshd.core.netmap import Netmap
 from meshd.core.path import PathChange
 from meshd.core.prefs import Persist, Prefs
+from meshd.node import debugactions
+from meshd.node.authority import Authority
+from meshd.node.bugreport import BugReport
 from meshd.node.debugactions import DebugActions
 from meshd.node.inspection import Inspection
+from meshd.node.nodejson import node_json
 from meshd.testing.clock import FakeClock
 from tests.unit.core.mapworld import joined, node, own, send
 
@@ -32,7 +37,11 @@ class World:
         self.changes: list[PathChange] = []
         self.sent: list[Any] = []
         self.backend: Any = SimpleNamespace(
-            netmap=netmap, prefs=prefs or Prefs(), node_private=None, bus=SimpleNamespace(send=self.sent.append)
+            netmap=netmap,
+            prefs=prefs or Prefs(),
+            node_private=None,
+            bus=SimpleNamespace(send=self.sent.append),
+            authority=Authority(),
         )
         paths: Any = SimpleNamespace(
             last_report=None,
@@ -41,6 +50,13 @@ class World:
             rebind=lambda: None,
             restun=lambda: None,
             break_relays=lambda: None,
+            relays=SimpleNamespace(regions={1: None, 2: None}),
+            prefer_relay=self.sent.append,
+            set_homeless=self.sent.append,
+            move_home=lambda: self.sent.append("moved"),
+            relay_code=lambda region: f"r{region}",
+            live_relays=1,
+            endpoints=[],
         )
         host: Any = SimpleNamespace(
             uid_of={"ann": 1000}.get,
@@ -48,8 +64,61 @@ class World:
             udp_gro_problem=lambda: "slow",
             marks_sockets=lambda: True,
         )
-        self.inspection = Inspection(self.backend, paths, self.clock, host)
-        self.actions = DebugActions(self.backend, paths, lambda: {"Peers": []} if netmap is not None else None)
+        resolver: Any = SimpleNamespace()
+        self.inspection = Inspection(self.backend, paths, self.clock, host, resolver)
+        self.paths = paths
+        self.host = host
+        shown = {"Peers": []} if netmap is not None else None
+        self.actions = DebugActions(self.backend, paths, lambda: shown, "/var/lib/meshd")
+
+
+KNOB_ATTRIBUTES = {
+    "debug-disable-upnp": "DisableUPnP",
+    "debug-no-wg-trim": "KeepFullWGConfig",
+    "randomize-client-port": "RandomizeClientPort",
+    "debug-always-stun": "ForceBackgroundSTUN",
+    "disable-delta-updates": "DisableDeltaUpdates",
+    "peer-mtu-enable": "PeerMTUEnable",
+    "dns-forwarder-disable-tcp-retries": "DisableDNSForwarderTCPRetries",
+    "silent-disco": "SilentDisco",
+    "one-cgnat?v=true": "OneCGNAT",
+    "one-cgnat?v=false": "OneCGNAT",
+    "linux-netfilter?v=iptables": "LinuxForceIPTables",
+    "linux-netfilter?v=nftables": "LinuxForceNfTables",
+    "probe-udp-lifetime": "ProbeUDPLifetime",
+    "store-appc-routes": "AppCStoreRoutes",
+    "user-dial-routes": "UserDialUseRoutes",
+    "disable-split-dns-when-no-custom-resolvers": "DisableSplitDNSWhenNoCustomResolvers",
+    "disable-local-dns-override-via-nrpt": "DisableLocalDNSOverrideViaNRPT",
+    "disable-captive-portal-detection": "DisableCaptivePortalDetection",
+    "disable-skip-status-queue": "DisableSkipStatusQueue",
+    "disable-hosts-file-updates": "DisableHostsFileUpdates",
+    "force-register-magicdns-ipv4-only": "ForceRegisterMagicDNSIPv4Only",
+    "emit-runtime-metrics": "EmitRuntimeMetrics",
+    "disable-udp-gro": "DisableUDPGRO",
+    "disable-udp-gso": "DisableUDPGSO",
+    "disable-tun-udp-gro": "DisableTUNUDPGRO",
+    "disable-tun-tcp-gro": "DisableTUNTCPGRO",
+    "never-gso-equal-tail": "NeverGSOEqualTail",
+    "cache-network-maps": "CacheNetworkMaps",
+    "scope-quad100-macos": "ScopeQuad100OnMacOS",
+}
+
+KEPT_ATTRIBUTES = """
+https://tailscale.com/cap/file-sharing https://tailscale.com/cap/is-admin https://tailscale.com/cap/is-owner
+https://tailscale.com/cap/ssh https://tailscale.com/cap/ssh-rule-in https://tailscale.com/cap/debug https
+https://tailscale.com/cap/tailnet-lock https://tailscale.com/cap/warn-funnel-no-invite
+https://tailscale.com/cap/warn-funnel-no-https https://tailscale.com/cap/debug-ts-dns-resolution
+https://tailscale.com/cap/bind-to-interface-by-route
+https://tailscale.com/cap/debug-disable-alternate-default-route-interface
+https://tailscale.com/cap/debug-disable-bind-conn-to-interface
+https://tailscale.com/cap/funnel-ports?ports=443,8443,10000 funnel ssh-aggregator debug-disable-subnets-if-pac
+seamless-key-renewal drive:share drive:access disable-web-client log-exit-flows auto-exit-node suggest-exit-node-ui
+https://tailscale.com/cap/mac-ui-v2 https://tailscale.com/cap/services-in-desktop-clients ssh-behavior-v1
+ssh-behavior-v2 ssh-env-vars disable-magicsock-crypto-routing tailscale.com/app-connectors service-host
+tailnet.maxKeyDuration native-ipv4 disable-relay-server disable-relay-client traffic-steering
+client-side-reachability client-side-reachability-routecheck of-the-future
+"""
 
 
 def world(*peers: dict[str, Any], **fields: Any) -> World:
@@ -60,6 +129,7 @@ def world(*peers: dict[str, Any], **fields: Any) -> World:
 
 
 def test_inspection_without_netmap_says_so() -> None:
+    """NM-04."""
     inspection = World(None).inspection
     assert not inspection.has_netmap()
     assert not inspection.has_capability("drive:share")
@@ -87,7 +157,7 @@ def test_inspection_services_come_from_our_capabilities() -> None:
 
 
 def test_inspection_lock_status_before_and_after_login() -> None:
-    """TL-04: enabled is false, the keys are ours."""
+    """TL-04, api:tka/status, status:NetworkLockStatus: enabled is false, the keys are ours."""
     made = World(None)
     status = made.inspection.lock_status()
     assert (status["Enabled"], status["NodeKey"], status["PublicKey"]) == (False, None, "nlpub:" + "00" * 32)
@@ -135,14 +205,19 @@ def test_inspection_filter_matches_know_who_holds_a_capability() -> None:
 def test_inspection_host_questions_go_to_the_host() -> None:
     made = world()
     made.backend.prefs = Prefs(advertise_routes=("10.0.0.0/8",), operator_user="ann")
-    assert made.inspection.check_ip_forwarding() == "1 routes"
+    assert made.inspection.check_ip_forwarding() == "2 routes"
     assert made.inspection.check_udp_gro() == "slow"
     assert made.inspection.is_operator(1000)
     assert not made.inspection.is_operator(0)
 
 
-def test_debug_actions() -> None:
+def _no_procfs() -> int:
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+def test_debug_actions(monkeypatch: pytest.MonkeyPatch) -> None:
     """DB-02."""
+    monkeypatch.setattr(debugactions, "break_connections", _no_procfs)
     made = world(node(2, DiscoKey="discokey:" + "11" * 32), Node=own(CapMap={"debug-disable-upnp": []}))
     assert made.actions.run("rebind", b"") is None
     assert made.actions.run("peer-disco-keys", b"") == {node(2)["Key"]: "discokey:" + "11" * 32}
@@ -157,3 +232,89 @@ def test_debug_actions() -> None:
         assert caught.value.code == code
     with pytest.raises(MeshdError, match="no netmap"):
         World(None).actions.run("current-netmap", b"")
+
+
+def test_debug_actions_about_relays_and_files() -> None:
+    """DB-02, DB-05: where the node keeps its files is told as well."""
+    made = world(node(2))
+    assert made.actions.run("statedir", b"") == "/var/lib/meshd"
+    for action in ("derp-set-homeless", "derp-unset-homeless", "pick-new-derp"):
+        assert made.actions.run(action, b"") is None
+    made.actions.run("force-prefer-derp", b"2")
+    made.actions.run("force-prefer-derp", b"0")
+    assert made.sent == [True, False, "moved", 2, 0]
+    for body in (b"7", b'"x"', b""):
+        with pytest.raises(MeshdError) as caught:
+            made.actions.run("force-prefer-derp", body)
+        assert caught.value.code == "invalid"
+
+
+def test_debug_actions_forget_a_key_and_a_map() -> None:
+    """api:debug, rotate-disco-key, clear-netmap-cache: control hears of the new key; the file goes."""
+    made = world(node(2))
+    done: list[str] = []
+    made.paths.rotate_disco = lambda: done.append("rotated")
+    made.backend.disco_key_changed = lambda: done.append("told")
+    made.backend.clear_netmap_cache = lambda: done.append("cleared")
+    assert made.actions.run("rotate-disco-key", b"") is None
+    assert made.actions.run("clear-netmap-cache", b"") is None
+    assert done == ["rotated", "told", "cleared"]
+
+
+def test_debug_control_knobs_has_every_switch_that_clients_know() -> None:
+    """DB-02, section of attributes: each is the wish of the attribute in KNOB_ATTRIBUTES."""
+    for attribute, knob in KNOB_ATTRIBUTES.items():
+        shown = world(node(2), Node=own(CapMap={attribute: []})).actions.run("control-knobs", b"")
+        wished = {name for name, value in shown.items() if value is not None and value is not False}
+        assert wished == ({knob} if attribute != "one-cgnat?v=false" else set()), attribute
+        assert shown["OneCGNAT"] is {"one-cgnat?v=true": True, "one-cgnat?v=false": False}.get(attribute)
+    knobs = world(node(2), Node=own(CapMap={"disable-udp-gso": [], "one-cgnat?v=true": []})).actions.run(
+        "control-knobs", b""
+    )
+    assert (knobs["DisableUDPGSO"], knobs["OneCGNAT"], knobs["CacheNetworkMaps"]) == (True, True, False)
+    assert len(knobs) == 28
+
+
+def test_bug_report_marks_the_log_and_says_how_the_node_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DB-06."""
+    monkeypatch.delenv("TS_NO_LOGS_NO_SUPPORT", raising=False)
+    monkeypatch.setenv("TS_AUTHKEY", "tskey-secret")
+    made = world(node(2))
+    made.backend.health = SimpleNamespace(texts=lambda: ["relay gone"])
+    made.backend.state = SimpleNamespace(label="Running")
+    made.backend.version = "1"
+    report = BugReport(made.backend, made.paths, made.clock, made.host)
+    with caplog.at_level("INFO"):
+        marker = report.mark("it hangs")
+        report.diagnose()
+    assert re.fullmatch(r"BUG-[0-9a-f]{64}-\d{14}Z-[0-9a-f]{16}", marker)
+    facts = [vars(r).get("meshd_fields") or vars(r) for r in caplog.records]
+    text = str(facts)
+    assert marker in text
+    assert "it hangs" in text
+    assert "relay gone" in text
+    assert "udp-gro-forwarding" in text
+    assert "tskey-secret" not in text
+    for _ in range(9):
+        report.mark("")
+    with pytest.raises(MeshdError, match="too many"):
+        report.mark("")
+    made.clock.advance(60)
+    monkeypatch.setenv("TS_NO_LOGS_NO_SUPPORT", "true")
+    assert report.mark("") == "BUG-NO-LOGS-NO-SUPPORT-this-node-has-had-its-logging-disabled"
+
+
+def test_attributes_without_effect_on_this_node_are_kept_and_shown() -> None:
+    """Those of KEPT_ATTRIBUTES: in the self node that programs read, with their values."""
+    names = KEPT_ATTRIBUTES.split()
+    made = world(node(2), Node=own(CapMap={name: ["value"] for name in names}))
+    own_node = made.backend.netmap.self_node
+    shown = node_json(own_node)
+    for name in names:
+        assert made.inspection.has_capability(name)
+        assert list(shown["CapMap"][name]) == ["value"]
+    assert not made.inspection.has_capability("another")
+    knobs = made.actions.run("control-knobs", b"")
+    assert not any(knobs.values())

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import socket
 
 import pytest
 from msgspec.structs import replace
 
+from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.endpoints import EndpointKind
+from meshd.core.relaymap import RelayMap
+from meshd.node import magicsock
 from meshd.node.magicsock import PathPeer
+from meshd.node.pathswitches import PathSwitches
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
 from tests.unit.node.pathhost import PathHost, until
 from tests.unit.node.relayhost import RelayHost
@@ -77,6 +83,49 @@ def test_magicsock_stun_gives_endpoint_and_home(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_netcheck_from_an_address_and_port(tmp_path):
+    """cli:netcheck --bind-address, --bind-port: the probes leave from there; the node itself learns nothing of it."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host()
+        await until(lambda: a.netinfo and a.netinfo[-1].working_udp)
+        told = list(a.endpoints)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            with pytest.raises(MeshdError, match="cannot probe from 127.0.0.1") as refused:
+                await a.magic.netcheck((parse_ip("127.0.0.1"), port))
+            assert refused.value.code == "invalid"
+        report = await a.magic.netcheck((parse_ip("127.0.0.1"), port))
+        assert report.udp
+        assert str(report.global_v4) == f"127.0.0.1:{port}"
+        with pytest.raises(MeshdError, match="cannot probe from 192.0.2.1"):
+            await a.magic.netcheck((parse_ip("192.0.2.1"), 0))
+        assert a.endpoints == told
+        assert (await a.magic.netcheck((None, 0))).udp
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_firewall_mode_is_told_when_it_changes(tmp_path):
+    """RT-13."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host()
+        await until(lambda: a.netinfo and a.netinfo[-1].working_udp)
+        assert a.netinfo[-1].firewall_mode == ""
+        told = len(a.netinfo)
+        a.magic.set_firewall_mode("nft")
+        a.magic.set_firewall_mode("nft")
+        assert a.netinfo[-1].firewall_mode == "nft"
+        assert len(a.netinfo) == told + 1
+        assert a.magic.ports() == [a.sockets.port_v4]
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_ping_finds_direct_path(tmp_path):
     async def scenario(mesh):
         await mesh.relay(900)
@@ -90,6 +139,28 @@ def test_magicsock_ping_finds_direct_path(tmp_path):
         direct = await a.magic.ping(b.key)
         assert direct.address.port == b.sockets.port_v4
         assert direct.relay == 0
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_rotated_disco_key_is_used_with_the_same_peers(tmp_path):
+    """api:debug-rotate-disco-key: peers that hear of the new key go on; what is sealed with the old one is dropped."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a, b = await mesh.pair()
+        await until(lambda: a.endpoints and b.endpoints)
+        a.know(b)
+        b.know(a)
+        await a.magic.ping(b.key)
+        before = a.magic.disco_public
+        a.magic.rotate_disco()
+        assert a.magic.disco_public != before
+        assert a.magic.disco_public == a.magic.disco_private.public()
+        b.know(a)
+        assert await a.magic.ping(b.key) is not None
+        assert await b.magic.ping(a.key) is not None
+        await until(lambda: b.magic.status(a.key).address is not None)
 
     run(tmp_path, scenario)
 
@@ -123,6 +194,161 @@ def test_magicsock_packets_flow_direct_and_back(tmp_path):
         await until(lambda: a.magic.status(b.key).address is not None)
         assert a.magic.status(b.key).active
         assert a.magic.status(b.key).last_write is not None
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_relays_only_takes_and_gives_no_direct_path(tmp_path):
+    """Also not to a peer without the switch, which tries: it gets no answer."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a, b = mesh.host(switches=PathSwitches(relays_only=True)), mesh.host()
+        await until(lambda: a.magic.live_relays and b.magic.live_relays)
+        await until(lambda: a.endpoints and b.endpoints)
+        a.know(b)
+        b.know(a)
+        for n in range(5):
+            a.send(b, b"%d" % n)
+            assert await b.receive() == b"%d" % n
+            b.send(a, b"%d" % n)
+            assert await a.receive() == b"%d" % n
+        first = await b.magic.ping(a.key)
+        assert (first.address, first.relay) == (None, 900)
+        await asyncio.sleep(0.3)
+        for here, there in ((a, b), (b, a)):
+            assert here.magic.status(there.key).address is None
+        assert a.magic.disco_drops()["relays_only"] > 0
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_own_interfaces_are_left_out_when_told(tmp_path):
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host(switches=PathSwitches(omit_local=True))
+        await until(lambda: a.endpoints)
+        assert {e.kind for e in a.magic.endpoints} == {EndpointKind.STUN}
+
+    run(tmp_path, scenario)
+
+
+class WatchedSockets:
+    """Sockets that remember what was sent."""
+
+    def __init__(self, sockets):
+        self._sockets = sockets
+        self.sent = []
+
+    def __getattr__(self, name):
+        return getattr(self._sockets, name)
+
+    def send(self, data, to):
+        self.sent.append(data)
+        return self._sockets.send(data, to)
+
+
+def test_magicsock_network_may_forbid_udp_and_allow_it_again(tmp_path):
+    """cap:only-tcp-443: nothing leaves over UDP, neither STUN nor disco nor packets, until it is allowed again."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a, b = await mesh.pair()
+        await until(lambda: a.endpoints and b.endpoints)
+        a.know(b)
+        b.know(a)
+        await a.magic.ping(b.key)
+        await until(lambda: a.magic.status(b.key).address is not None)
+        a.magic.set_only_tcp(True)
+        await until(lambda: a.magic.last_report is not None and not a.magic.last_report.udp)
+        watched = a.magic.sockets = WatchedSockets(a.sockets)
+        for n in range(3):
+            a.send(b, b"%d" % n)
+            assert await b.receive() == b"%d" % n
+        outcome = await a.magic.ping(b.key)
+        assert (outcome.address, outcome.relay) == (None, 900)
+        assert watched.sent == []
+        a.magic.sockets = a.sockets
+        a.magic.set_only_tcp(False)
+        await until(lambda: a.magic.last_report is not None and a.magic.last_report.udp)
+        await a.magic.ping(b.key)
+        await until(lambda: a.magic.status(b.key).address is not None)
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_pretended_addresses_are_told(tmp_path):
+    """TS_DEBUG_PRETENDPOINT, besides what the configuration file names."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        pretended, configured = AddrPort.parse("192.0.2.1:7"), AddrPort.parse("192.0.2.2:8")
+        a = mesh.host(switches=PathSwitches(pretended=(pretended,)))
+        await until(lambda: pretended in a.endpoints)
+        a.magic.set_static_endpoints((configured,))
+        await until(lambda: {pretended, configured} <= set(a.endpoints))
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_answers_over_ipv4_wait_as_long_as_told(tmp_path):
+    """TS_DISCO_PONG_IPV4_DELAY: over the relay they do not."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host(switches=PathSwitches(pong_delay_v4_s=0.05))
+        b = mesh.host()
+        await until(lambda: a.magic.live_relays and b.magic.live_relays and a.endpoints and b.endpoints)
+        a.know(b)
+        b.know(a)
+        await b.magic.ping(a.key)
+        await until(lambda: b.magic.status(a.key).address is not None)
+        outcome = await b.magic.ping(a.key)
+        assert outcome.address is not None
+        assert outcome.latency_s >= 0.05
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_relays_of_the_environment_replace_those_of_the_network(tmp_path):
+    """TS_DEBUG_USE_DERP_ADDR."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        known = dict(mesh.host().magic.relays.regions)
+        only = RelayMap({999: dataclasses.replace(known[900], id=999)})
+        a = mesh.host(switches=PathSwitches(relays=only))
+        assert set(a.magic.relays.regions) == {999}
+        await until(lambda: a.magic.home_relay == 999 and a.magic.live_relays)
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_network_may_count_as_up(tmp_path):
+    """TS_ASSUME_NETWORK_UP_FOR_TEST: warn:network-status does not come although there is only loopback."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        assert mesh.host().magic.relay_view().network_up is False
+        assert mesh.host(switches=PathSwitches(network_up=True)).magic.relay_view().network_up is True
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_background_stun_needs_no_traffic(tmp_path, monkeypatch):
+    """cap:debug-always-stun."""
+    monkeypatch.setattr(magicsock, "RESTUN_MIN_S", 0.01)
+    monkeypatch.setattr(magicsock, "RESTUN_SPREAD_S", 0.0)
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host()
+        await until(lambda: a.magic.last_report is not None)
+        first = a.magic.last_report
+        a.magic.set_background_stun(True)
+        await until(lambda: a.magic.last_report is not first)
+        a.magic.set_background_stun(False)
+        assert a.magic._restun is None
 
     run(tmp_path, scenario)
 
@@ -246,10 +472,10 @@ def test_magicsock_rebind_keeps_the_mesh(tmp_path):
         b.know(a)
         await a.magic.ping(b.key)
         await until(lambda: a.magic.status(b.key).address is not None)
-        a.loop.remove_reader(a.sockets.fd_v4)
+        a.loop.remove_reader(a.sockets.v4.fileno())
         a.magic.rebind()
         a.sockets = a.magic.sockets
-        a.loop.add_reader(a.sockets.fd_v4, a._readable)
+        a.loop.add_reader(a.sockets.v4.fileno(), a._readable)
         assert a.magic.status(b.key).address is None
         await until(lambda: a.magic.status(b.key).address is not None)
 

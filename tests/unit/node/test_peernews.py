@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshd.node.bus import PEER_CHANGES, PEER_PATCHES, RATE_LIMIT, NotifyBus, Watcher
+from meshd.node.bus import PEER_CHANGES, NotifyBus, Watcher
 from meshd.node.peernews import patch_json, tell_peers
 from tests.unit.core.mapworld import joined, node, send
+
+BITS = {"RateLimit": 1 << 8, "PeerChanges": 1 << 12, "PeerPatches": 1 << 15}
 
 
 def drained(watcher: Watcher) -> list[dict[str, Any]]:
@@ -17,7 +19,7 @@ def drained(watcher: Watcher) -> list[dict[str, Any]]:
 
 
 def test_peernews_full_map_lists_everybody_for_those_who_asked() -> None:
-    """NB, features 7.5."""
+    """watch:PeerChanges: NB, features 7.5."""
     bus = NotifyBus()
     plain, whole = bus.watch(0), bus.watch(PEER_CHANGES)
     session = joined(node(2), node(3), UserProfiles=[{"ID": 1, "LoginName": "a"}])
@@ -29,6 +31,7 @@ def test_peernews_full_map_lists_everybody_for_those_who_asked() -> None:
 
 
 def test_peernews_delta_names_added_changed_and_removed() -> None:
+    """NM-13, watch:PeerChanges."""
     bus = NotifyBus()
     whole = bus.watch(PEER_CHANGES)
     session = joined(node(2), node(3))
@@ -40,9 +43,9 @@ def test_peernews_delta_names_added_changed_and_removed() -> None:
 
 
 def test_peernews_patch_is_narrow_or_promoted_to_a_whole_node() -> None:
-    """A watcher of changes alone sees every change, as whole nodes; one of patches gets the fields."""
+    """NM-13: a watcher of changes alone sees every change, as whole nodes; one of patches gets the fields."""
     bus = NotifyBus()
-    whole, narrow = bus.watch(PEER_CHANGES), bus.watch(PEER_PATCHES)
+    whole, narrow = bus.watch(BITS["PeerChanges"]), bus.watch(BITS["PeerPatches"])
     session = joined(node(2))
     patch = {"NodeID": 2, "Online": True, "Endpoints": ["192.0.2.1:5"], "DERPRegion": 4}
     change = send(session, PeersChangedPatch=[patch])
@@ -63,6 +66,7 @@ def test_peernews_nobody_watches_costs_nothing() -> None:
 
 
 def test_patch_json_says_when_a_patch_is_not_enough() -> None:
+    """watch:PeerPatches."""
     session = joined(node(2))
     before = session.netmap.peers[2]
     send(session, PeersChanged=[node(2, Name="new.mesh.test.")])
@@ -74,7 +78,7 @@ def test_bus_rate_limit_keeps_the_last_of_a_burst() -> None:
 
     async def run() -> None:
         bus = NotifyBus()
-        slow = bus.watch(RATE_LIMIT | 1)
+        slow = bus.watch(BITS["RateLimit"] | 1)
         for number in range(3):
             bus.send({"Engine": {"RBytes": number}})
         bus.send({"State": 6})

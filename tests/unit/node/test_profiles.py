@@ -10,7 +10,8 @@ import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
-from meshd.core.prefs import Persist, Prefs, UserProfile
+from meshd.core.prefs import Persist, Prefs, UserProfile, to_json
+from meshd.node.identity import from_control, to_control
 from meshd.node.profiles import Profiles
 from meshd.node.store import FileStore, MemoryStore
 
@@ -99,6 +100,128 @@ def test_profiles_bad_machine_key_is_an_error_not_a_new_identity(stored: bytes) 
     with pytest.raises(MeshdError, match="_machinekey"):
         profiles(store).machine_key()
     assert store.read("_machinekey") == stored
+
+
+STATE_OF_A_CLIENT = {
+    "ControlURL": "http://c",
+    "WantRunning": True,
+    "Config": {
+        "PrivateMachineKey": "privkey:" + "0a" * 32,
+        "PrivateNodeKey": "privkey:" + "0b" * 32,
+        "OldPrivateNodeKey": "privkey:" + "0c" * 32,
+        "UserProfile": {"ID": 1, "LoginName": "u", "DisplayName": "U", "Roles": []},
+        "NetworkLockKey": "nlpriv:" + "0d" * 64,
+        "NodeID": "n1",
+        "AttestationKey": {"wrapped": "by a chip"},
+        "DisallowedTKAStateIDs": ["12:34"],
+    },
+}
+
+
+def stored_by_a_client(**changes: object) -> MemoryStore:
+    """A store with one profile, as another client of these networks left it."""
+    store = MemoryStore()
+    profile = {
+        "ID": "abcd",
+        "Name": "u",
+        "Key": "profile-abcd",
+        "NetworkProfile": {"MagicDNSName": "mesh.test", "DomainName": "example.com", "DisplayName": "Example"},
+        "UserProfile": {"ID": 1, "LoginName": "u", "DisplayName": "U"},
+        "NodeID": "n1",
+        "LocalUserID": "1000",
+        "ControlURL": "http://c",
+        "Created": "2024-05-06T07:08:09Z",
+    }
+    store.write("_profiles", msgspec.json.encode({"abcd": profile}))
+    store.write("_current-profile", b"profile-abcd")
+    config = {**STATE_OF_A_CLIENT["Config"], **changes}  # type: ignore[dict-item]
+    store.write("profile-abcd", msgspec.json.encode({**STATE_OF_A_CLIENT, "Config": config}))
+    return store
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PrivateMachineKey",
+        "PrivateNodeKey",
+        "OldPrivateNodeKey",
+        "NetworkLockKey",
+        "NodeID",
+        "AttestationKey",
+        "DisallowedTKAStateIDs",
+    ],
+)
+def test_profiles_identity_of_another_client_is_kept_whole(name: str) -> None:
+    """PS-08: a login renewed here leaves everything in its place, also what this program has no use for."""
+    store = stored_by_a_client()
+    opened = profiles(store)
+    renewed = from_control(to_control(opened.prefs.persist()), opened.prefs.persist())
+    opened.set_prefs(msgspec.structs.replace(opened.prefs, hostname="h", config=renewed))
+    written = msgspec.json.decode(store.read("profile-abcd") or b"")
+    assert written["Hostname"] == "h"
+    assert written["Config"][name] == STATE_OF_A_CLIENT["Config"][name]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["AttestationKey", "DisallowedTKAStateIDs", "PrivateMachineKey"])
+def test_profiles_identity_of_ours_has_no_fields_of_others(name: str) -> None:
+    store = MemoryStore()
+    opened = profiles(store)
+    opened.set_prefs(logged_in())
+    assert name not in msgspec.json.decode(store.read(opened.current.key) or b"")["Config"]
+
+
+@pytest.mark.parametrize("name", ["NetworkProfile", "LocalUserID", "Created", "ControlURL", "NodeID", "Key", "ID"])
+def test_profiles_of_another_client_are_kept_as_they_were(name: str) -> None:
+    """PS-05."""
+    store = stored_by_a_client()
+    before = msgspec.json.decode(store.read("_profiles") or b"")["abcd"]
+    opened = profiles(store)
+    opened.set_prefs(msgspec.structs.replace(opened.prefs, profile_name="mine"))
+    after = msgspec.json.decode(store.read("_profiles") or b"")["abcd"]
+    assert after["Name"] == "mine"
+    assert after[name] == before[name]
+
+
+def test_profiles_old_machine_key_moves_to_its_place() -> None:
+    """LK-01: the device stays the device; the zero key that newer versions write there is none."""
+    store = stored_by_a_client()
+    key = profiles(store).machine_key()
+    assert key.text() == "privkey:" + "0a" * 32
+    assert store.read("_machinekey") == key.text().encode()
+    fresh = profiles(stored_by_a_client(PrivateMachineKey="privkey:" + "00" * 32)).machine_key()
+    assert not fresh.is_zero
+    with pytest.raises(MeshdError, match="PrivateMachineKey"):
+        profiles(stored_by_a_client(PrivateMachineKey="privkey:12")).machine_key()
+
+
+@pytest.mark.parametrize("name", ["PrivateNodeKey", "OldPrivateNodeKey", "NetworkLockKey"])
+def test_profiles_damaged_key_is_explained_and_kept(name: str) -> None:
+    """SM-21: no crash, no new identity in its place, and not a word of the key itself."""
+    store = stored_by_a_client(**{name: "privkey:0b0b"})
+    profiles(store)
+    assert store.problem is not None
+    assert "keys in profile-abcd are damaged" in store.problem.message
+    assert "0b0b" not in str(store.problem)
+    assert b'"privkey:0b0b"' in (store.read("profile-abcd") or b"")
+
+
+def test_profiles_switch_to_a_damaged_one_stays_where_it_is() -> None:
+    """PS-10."""
+    store = stored_by_a_client(PrivateNodeKey="privkey:0b0b")
+    store.write("_current-profile", b"")
+    opened = profiles(store)
+    with pytest.raises(MeshdError, match="keys in profile-abcd are damaged"):
+        opened.switch("abcd")
+    assert opened.current.id == ""
+    assert store.problem is None
+
+
+def test_profiles_other_peoples_keys_are_not_shown() -> None:
+    """INV-3."""
+    shown = repr(to_json(profiles(stored_by_a_client()).prefs.redacted()))
+    assert "0a0a" not in shown
+    assert "0b0b" not in shown
+    assert "by a chip" not in shown
 
 
 def test_profiles_damaged_list_stops_logins_and_keeps_the_state() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+import pytest
+
+from meshd._fast.filter import ACCEPT, Filter, FlowTable
+from meshd._fast.ipprefix import parse_address
 from meshd.base.addr import AddrPort, IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPrivate, NodePrivate, NodePublic
@@ -17,6 +21,7 @@ from meshd.core.routeplan import RouteChange
 from meshd.core.routes import RouterConfig
 from meshd.node.reconciler import Reconciler
 from meshd.wire.control import FilterRule, NetPortRange, PortRange
+from tests.unit.fast.packets import ip, tcp
 
 PRIVATE = NodePrivate.generate()
 PREFS = Prefs(want_running=True)
@@ -27,6 +32,14 @@ class EngineDouble:
         self.peers: dict[NodePublic, Any] = {}
         self.filters = 0
         self.private: NodePrivate | None = None
+        self.met: list[NodePublic] = []
+        self.greeted: list[tuple[NodePublic, NodePrivate | None]] = []
+
+    def connected_peers(self) -> list[NodePublic]:
+        return self.met
+
+    def greet(self, key: NodePublic) -> None:
+        self.greeted.append((key, self.private))
 
     def set_private_key(self, private: NodePrivate | None) -> None:
         self.private = private
@@ -34,8 +47,9 @@ class EngineDouble:
     def set_own_addresses(self, addresses: Any) -> None:
         self.addresses = tuple(addresses)
 
-    def set_filter(self, program: Any, *, shields_up: bool = False) -> None:
+    def set_filter(self, rules: Any, local: Any, *, shields_up: bool = False) -> None:
         self.filters += 1
+        self.filter = Filter(rules, local)
 
     def update_peer(self, config: Any) -> None:
         self.peers[config.node_key] = config
@@ -75,7 +89,9 @@ class RouterDouble:
 
 
 class World:
-    def __init__(self, attached: list[IPPrefix] | None = None, *, sliced: bool = False) -> None:
+    def __init__(
+        self, attached: list[IPPrefix] | None = None, *, sliced: bool = False, own: tuple[str, ...] = ()
+    ) -> None:
         self.later: list[Callable[[], None]] = []
         self.engine, self.paths, self.router = EngineDouble(), PathsDouble(), RouterDouble()
         self.problems: dict[str, str | None] = {}
@@ -87,6 +103,7 @@ class World:
             1280,
             self.problems.__setitem__,
             self.later.append if sliced else None,
+            host_addresses=lambda: [ip_address(text) for text in own],
         )
         self.netmap = Netmap(node(1, key=PRIVATE))
 
@@ -118,7 +135,7 @@ def node(number: int, *, key: NodePrivate | None = None, **changes: Any) -> Node
 
 
 def test_reconciler_full_map_sets_peers_filter_and_routes() -> None:
-    """RT-01, RT-02."""
+    """NM-01, RT-01, RT-02."""
     world = World()
     world.put(node(2))
     world.apply()
@@ -146,6 +163,7 @@ def test_reconciler_peer_that_becomes_reachable_by_a_patch_gets_its_route() -> N
 
 
 def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
+    """PF-01."""
     world = World()
     peer = node(2)
     world.put(peer)
@@ -159,6 +177,20 @@ def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
     assert world.paths.peers[peer.key].endpoints == moved.endpoints
 
 
+def test_reconciler_peer_that_knows_us_by_another_address_is_shown_that() -> None:
+    """RT-02: for families in which we have an address."""
+    world = World()
+    key = NodePrivate.generate()
+    peer = node(2, key=key, masquerade_v4=ip_address("100.99.0.9"), masquerade_v6=ip_address("fd7a:115c:a1e0::99"))
+    world.put(peer)
+    world.apply()
+    own = ip_address("100.64.0.1")
+    assert world.engine.peers[peer.key].masquerade == ((own, ip_address("100.99.0.9")),)
+    world.put(node(2, key=key))
+    world.apply()
+    assert world.engine.peers[peer.key].masquerade == ()
+
+
 def test_reconciler_rotated_key_replaces_the_peer() -> None:
     world = World()
     old, new = node(2), node(2)
@@ -167,6 +199,22 @@ def test_reconciler_rotated_key_replaces_the_peer() -> None:
     world.put(new)
     world.apply(MapChange(changed=[(old, new)]))
     assert set(world.engine.peers) == set(world.paths.peers) == {new.key}
+
+
+def test_reconciler_own_new_key_is_shown_at_once_to_peers_we_talk_with() -> None:
+    """LK-03, LK-10: a peer that heard of it first has tried in vain, and would wait seconds for its next try."""
+    world = World()
+    met, other = node(2), node(3)
+    world.put(met)
+    world.put(other)
+    world.apply()
+    world.engine.met = [met.key]
+    world.apply(MapChange(full=True))
+    assert world.engine.greeted == []
+    renewed = NodePrivate.generate()
+    world.reconciler.apply(world.netmap, PREFS, renewed, MapChange(self_changed=True))
+    assert world.engine.greeted == [(met.key, renewed)]
+    assert set(world.engine.peers) == {met.key, other.key}
 
 
 def test_reconciler_expired_peer_is_left_out() -> None:
@@ -205,7 +253,7 @@ def test_reconciler_accept_routes_off_leaves_subnets_out() -> None:
 
 
 def test_reconciler_stop_leaves_nothing() -> None:
-    """SM-04."""
+    """SM-15, SM-04."""
     world = World()
     world.put(node(2))
     world.apply()
@@ -261,3 +309,65 @@ def test_reconciler_rules_with_capabilities_follow_their_holders() -> None:
     world.put(without)
     world.apply(MapChange(changed=[(holder, without)]))
     assert world.engine.filters == filters + 2
+
+
+def test_reconciler_exit_node_can_be_reached_by_its_public_address_but_not_its_neighbours() -> None:
+    """PF-04: who goes out through a server may well use what the server itself offers to everybody."""
+    world = World([ip_network("203.0.113.0/24"), ip_network("192.168.1.0/24")], own=("203.0.113.5", "192.168.1.5"))
+    world.netmap.filter_rules = (
+        FilterRule(src_ips=("*",), dst_ports=(NetPortRange(ip="*", ports=PortRange(first=0, last=65535)),)),
+    )
+
+    def takes(address: str) -> bool:
+        packet = ip(6, tcp(1, 443), parse_address("100.64.0.2"), parse_address(address))
+        return bool(world.engine.filter.check_in(packet, FlowTable()) == ACCEPT)
+
+    world.apply()
+    assert not takes("203.0.113.5")
+    world.apply(prefs=Prefs(want_running=True, advertise_routes=("0.0.0.0/0", "::/0")))
+    assert [takes(a) for a in ("203.0.113.5", "203.0.113.6", "192.168.1.5", "198.51.100.1")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "merged"), [((), False), (("one-cgnat?v=true",), True), (("one-cgnat?v=false",), False)]
+)
+def test_reconciler_one_route_for_the_range_is_controls_wish(asked: tuple[str, ...], merged: bool) -> None:
+    """NM-01, RT-04."""
+    world = World()
+    world.put(node(2))
+    world.put(node(3))
+    world.apply()
+    assert ip_network("100.64.0.3/32") in world.routes
+    world.netmap.self_node = node(1, key=PRIVATE, cap_map=dict.fromkeys(asked, ()))
+    world.apply(MapChange(self_changed=True))
+    assert (ip_network("100.64.0.0/10") in world.routes) is merged
+    assert (ip_network("100.64.0.3/32") in world.routes) is not merged
+
+
+def test_reconciler_host_filter_follows_preferences_and_stop() -> None:
+    """RT-01, RT-05."""
+    told: list[Any] = []
+
+    class HostFilterDouble:
+        def apply(self, self_node: Node, prefs: Prefs) -> None:
+            told.append(prefs.netfilter_mode)
+
+        def stop(self) -> None:
+            told.append("stop")
+
+        def changed(self) -> None:
+            told.append("changed")
+
+    world = World()
+    world.reconciler._host_filter = HostFilterDouble()
+    world.apply()
+    world.apply(MapChange(patched=[]), PREFS)
+    world.apply(prefs=Prefs(want_running=True, netfilter_mode=0))
+    world.reconciler.network_changed(world.netmap, PREFS)
+    world.reconciler.stop()
+    assert told == [2, 0, "changed", "stop"]

@@ -69,6 +69,20 @@ def test_filestore_damaged_file_is_kept_and_explained(tmp_path: Path, content: b
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("encrypt", [None, False])
+def test_filestore_state_that_tailscaled_encrypted_is_kept_and_says_how_to_open_it(
+    tmp_path: Path, encrypt: bool | None
+) -> None:
+    """state:tpm; PS-03, SM-21."""
+    path = tmp_path / "state"
+    path.write_text(json.dumps({"key": {"Private": "AAAA", "Public": "AAAA"}, "nonce": "AAAA", "data": "AAAA"}))
+    before = path.read_bytes()
+    store = open_store(str(path), encrypt)
+    assert "encrypted by tailscaled with the TPM" in str(store.problem)
+    assert "--encrypt-state=false" in str(store.problem)
+    assert path.read_bytes() == before
+
+
 def test_filestore_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state"
     store = FileStore(path)
@@ -86,15 +100,60 @@ def test_filestore_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pyt
     assert os.listdir(tmp_path) == ["state"]
 
 
+def test_filestore_write_that_the_system_cuts_short_leaves_the_old_state(tmp_path: Path) -> None:
+    """INV-2: the kernel refuses to write more than 4 KB; nothing half-written stays."""
+    path = tmp_path / "state"
+    FileStore(path, sealed=True).write("a", b"1")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from meshd.base.errors import MeshdError
+from meshd.node.store import FileStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+store = FileStore(Path({str(path)!r}), sealed=True)
+try:
+    store.update({{"a": b"2", "b": bytes(100_000)}})
+except MeshdError as error:
+    print(store.read("a"), store.read("b"), error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.startswith("b'1' None cannot write the state file"), done.stderr
+    assert FileStore(path, sealed=True).read("a") == b"1"
+    assert sorted(os.listdir(tmp_path)) == ["state", "state.key"]
+
+
+@pytest.mark.parametrize("code", [5, 28, 30], ids=["EIO", "ENOSPC", "EROFS"])
+def test_filestore_disk_error_is_told_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """INV-2."""
+    store = FileStore(tmp_path / "state", sealed=True)
+    store.write("a", b"1")
+
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(MeshdError, match="Nothing was changed") as caught:
+        store.write("a", b"2")
+    assert os.strerror(code) in caught.value.message
+    monkeypatch.undo()
+    assert store.read("a") == b"1"
+    assert FileStore(tmp_path / "state", sealed=True).read("a") == b"1"
+    assert sorted(os.listdir(tmp_path)) == ["state", "state.key"]
+
+
 def test_open_store_mem_is_ephemeral() -> None:
     """DM-06."""
     assert isinstance(open_store("mem:"), MemoryStore)
     assert open_store("mem:").ephemeral
 
 
-def test_open_store_unknown_kind_is_refused() -> None:
-    with pytest.raises(MeshdError, match="no store of kind 'kube'"):
-        open_store("kube:secret")
+def test_open_store_kinds_that_are_not_there_are_refused_by_name() -> None:
+    """flag:--state; PS-03."""
+    with pytest.raises(MeshdError, match="no store of kind 'arn'"):
+        open_store("arn:aws:ssm:eu-west-1:1:parameter/x")
 
 
 @pytest.mark.parametrize("store", [MemoryStore(), None], ids=["memory", "file"])

@@ -23,6 +23,7 @@ def test_packet_path_generated_c_is_free_of_interpreter_memory_and_locks():
 def test_packet_threads_under_traffic_ask_for_no_memory():
     found = measure()
     check = found.pop("check")
+    assert "udp packets, several threads" in found
     assert check["noticed"] > 0
     assert check["main"] > 0
     assert all(figures["delivered"] for figures in found.values())

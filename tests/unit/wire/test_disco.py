@@ -56,6 +56,15 @@ def test_call_me_maybe_of_odd_length_or_other_version_is_empty():
     assert disco.decode_message(whole[:1] + b"\x01" + whole[2:]) == disco.CallMeMaybe()
 
 
+@pytest.mark.parametrize("question", [False, True])
+def test_takes_bundles_both_ways_and_only_as_we_write_it(question):
+    plaintext = disco.encode_message(disco.TakesBundles(question))
+    assert plaintext == b"\x6d\0meshd" + bytes([question])
+    assert disco.decode_message(plaintext) == disco.TakesBundles(question)
+    for other in (plaintext[:-1], plaintext[:-1] + b"\x02", b"\x6d\x01" + plaintext[2:], b"\x6d\0other\0", b"\x6d\0"):
+        assert disco.decode_message(other) == disco.Unknown(other[0], other[1], other[2:])
+
+
 def test_trailing_bytes_of_a_pong_are_ignored():
     plaintext = disco.encode_message(MESSAGES["pong_v4"])
     assert disco.decode_message(plaintext + b"later") == MESSAGES["pong_v4"]

@@ -108,3 +108,17 @@ def test_encode_ip_impossible_packets_refused():
             ippacket.encode_ip(*ends, 1, bytes(65536))
     with pytest.raises(ValueError, match="do not fit"):
         ippacket.encode_udp(*V4, UDPDatagram(1, 2, bytes(65528)))
+
+
+@given(st.binary(max_size=64), st.integers(0, 1 << 20))
+def test_checksum_is_the_sum_of_all_words(data, initial):
+    """RFC 1071, as it is written there."""
+    total = initial + sum(int.from_bytes((data + b"\0")[i : i + 2], "big") for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    assert checksum(data, initial) == ~total & 0xFFFF
+
+
+@pytest.mark.parametrize("data", [bytes(4), b"\xff" * 4, b"\0\1\xff\xfe", b""])
+def test_checksum_of_zero_and_its_other_form(data):
+    assert checksum(data) == (0 if any(data) else 0xFFFF)

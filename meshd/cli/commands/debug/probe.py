@@ -39,7 +39,7 @@ def _dial_types(client: LocalClient, flags: Parsed) -> None:
     if len(flags.args) != 2 or not all(flags.args):
         raise CliError("usage: mesh debug dial-types <hostname-or-IP> <port>")
     host, port = flags.args
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise CliError(f'invalid port "{printable(port)}"')
     ip, _ = _address(client, host)
     query = urlencode({"ip": ip, "port": int(port), "network": flags.text("network")})

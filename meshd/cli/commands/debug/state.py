@@ -107,6 +107,26 @@ def _values(text: str) -> dict[str, float]:
     return values
 
 
+def _printer(name: str, short: str, method: str, route: str) -> Command:
+    """A command that prints the JSON of a route."""
+
+    def run(client: LocalClient, flags: Parsed) -> None:
+        no_arguments(flags.args)
+        out_json(client.json(method, route), 2)
+
+    return Command(name, usage=f"mesh debug {name}", short=short, run=run)
+
+
+RELAY_SERVERS = _printer(
+    "peer-relay-servers", "Print the peers that can relay for us", "POST", "debug?action=peer-relay-servers"
+)
+RELAY_SESSIONS = _printer(
+    "peer-relay-sessions", "Print what this node relays for peers", "GET", "debug-peer-relay-sessions"
+)
+BUS_EVENTS = _printer("daemon-bus-events", "Follow events inside meshd", "GET", "debug-bus-events")
+BUS_GRAPH = _printer("daemon-bus-graph", "Print who listens to which event", "GET", "debug-bus-graph")
+BUS_QUEUES = _printer("daemon-bus-queues", "Print how many events wait", "GET", "debug-bus-queues")
+
 DERP_MAP = Command("derp-map", usage="mesh debug derp-map", short="Print the relays that are known", run=_derp_map)
 
 PREFS = Command(

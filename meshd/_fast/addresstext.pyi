@@ -1,0 +1,33 @@
+"""Addresses, endpoints, keys and times from the text that control servers write.
+
+Each function knows the usual form and gives None for everything else, wrong or merely unusual: the caller then takes
+the long way, which also says what is wrong. Network maps hold tens of thousands of such texts.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import final
+
+def host_of(text: str, /) -> IPv4Address | IPv6Address | None:
+    """The address of ``1.2.3.4/32`` or ``1::2/128``. IPv4-mapped stays IPv6."""
+
+def endpoint_of(text: str, /) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Address and port of ``1.2.3.4:5`` or ``[1::2]:5``. IPv4-mapped becomes IPv4."""
+
+def key_of(text: str, prefix: str, /) -> bytes | None:
+    """The 32 bytes of ``prefix:<64 hex digits>``."""
+
+def utc_of(text: str, /) -> float | None:
+    """Unix seconds of ``2006-01-02T15:04:05Z``, from 1970 on."""
+
+@final
+class TextForms:
+    """Which attributes of an object hold text of which form: name, form, and a default that is known to be right.
+
+    Forms are ``prefix``, ``endpoint``, ``time``, and the prefixes of keys (``nodekey``). An attribute holds a text,
+    a tuple of texts, or None.
+    """
+
+    def __init__(self, forms: Iterable[tuple[str, str, object]]) -> None: ...
+    def unusual(self, value: object, /) -> str | None:
+        """The first attribute with a text that is not of the usual form; None when there is none."""

@@ -1,0 +1,95 @@
+"""What proxies have in common: a TCP listener with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from meshd.base.errors import MeshdError, WireError
+from meshd.base.log import get_logger, kv
+
+log = get_logger(__name__)
+
+MAX_CONNECTIONS = 1024  # per listener; each holds two descriptors
+FIRST_BYTE_S = 10.0
+_SOCKS_VERSION = 5
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Dial = Callable[[str, int], Awaitable[Connection]]
+Serve = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one connection; the bytes are the first that came."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``; an empty host means every address. MeshdError "usage" otherwise."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise MeshdError(f"{address!r} is not host:port", code="usage", hint="For example localhost:1080")
+    return host.strip("[]"), int(port)
+
+
+class ProxyListener:
+    """``start`` listens, ``close`` ends every connection. ``flag`` is named where the address cannot be had."""
+
+    def __init__(self, serve: Serve, flag: str) -> None:
+        self._serve = serve
+        self._flag = flag
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, address: str) -> None:
+        """MeshdError when the address cannot be listened on."""
+        host, port = split_address(address)
+        try:
+            self._server = await asyncio.start_server(self._accept, host or None, port)
+        except OSError as error:
+            raise MeshdError(f"{self._flag}: cannot listen on {address}: {error.strerror}", code="usage") from None
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        assert self._server is not None
+        host, number, *_ = self._server.sockets[0].getsockname()
+        return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._run(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(FIRST_BYTE_S):
+                first = await reader.read(1)
+            if first:
+                await self._serve(first, reader, writer)
+        except (WireError, TimeoutError, OSError) as error:
+            log.debug("proxy_connection_ended", extra=kv(reason=error))
+        finally:
+            writer.close()
+
+
+def either(socks: Serve, http: Serve) -> Serve:
+    """Both kinds of proxy at one address: the first byte of SOCKS5 is its version, which begins no HTTP request."""
+
+    async def serve(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (socks if first[0] == _SOCKS_VERSION else http)(first, reader, writer)
+
+    return serve

@@ -1,0 +1,298 @@
+"""Keeps the host's packet filter as we need it, by nftables or iptables, and undoes it.
+
+Only our own table or chains are touched. Failing here never stops the node: ``apply`` says what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from meshd.base.addr import IPPrefix
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.base.ranges import CGNAT
+from meshd.core.firewall import OFF, ON, FirewallConfig
+from meshd.host.linux import nft
+from meshd.host.linux.forwarding import strict_interfaces
+from meshd.host.linux.iptablesruleset import IptablesRuleset
+from meshd.host.linux.journal import FirewallEntry, Journal
+from meshd.host.linux.nftruleset import NftRuleset
+from meshd.host.linux.program import Run, run_program
+
+log = get_logger(__name__)
+
+ENVIRONMENT = "TS_DEBUG_FIREWALL_MODE"
+NFT, IPTABLES, LEGACY = "nft", "iptables", "iptables-legacy"
+_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+_SRC_VALID_MARK = "/proc/sys/net/ipv4/conf/all/src_valid_mark"
+_FORWARDING = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
+_WITHOUT = "or do without such rules: mesh set --netfilter-mode=off"
+
+
+class Ruleset(Protocol):
+    """Rules made by one program."""
+
+    def apply(
+        self, config: FirewallConfig, ports: Sequence[int], exempt: Iterable[IPPrefix], *, masquerade: bool
+    ) -> frozenset[str]: ...
+
+    def intact(self) -> bool: ...
+
+    def forget(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went. ``mode`` is what control is told as FirewallMode, "" while nothing is in use."""
+
+    problem: str = ""
+    mode: str = ""
+    answers_marked: bool = False  # so that those from the Internet pass a strict reverse path check
+    restored: bool = False  # somebody had removed our rules
+
+
+class Netfilter:
+    """The packet filter's rules for one tunnel interface."""
+
+    def __init__(
+        self,
+        interface: str,
+        journal: Journal,
+        *,
+        run: Run = run_program,
+        have: Callable[[str], bool] = lambda program: shutil.which(program) is not None,
+        root: Path = Path("/"),
+    ) -> None:
+        self._interface = interface
+        self._journal = journal
+        self._run = run
+        self._have = have
+        self._root = root
+        self._backend = ""
+        self._rules: Ruleset | None = None
+        self._variant: str | None = None
+        self._stands = False  # the rules were made, and were not touched since by us
+
+    @property
+    def backend(self) -> str:
+        """The program in use, "" for none."""
+        return self._backend
+
+    def apply(self, config: FirewallConfig, ports: Sequence[int], attached: Iterable[IPPrefix] = ()) -> Outcome:
+        """Bring the rules to ``config``, also where somebody else changed them. Our UDP ``ports`` stay open;
+        ``attached`` are the host's own networks."""
+        try:
+            if config.mode == OFF:
+                self.close()
+                return Outcome()
+            backend, mode, problem = self._choose(config)
+            if backend != self._backend:
+                self._switch(backend)
+            if self._rules is None:
+                return Outcome(problem)
+            exempt = [p for p in attached if p.version == 4 and CGNAT.overlaps(p) and p.prefixlen < 32]
+            return self._apply(self._rules, config, ports, exempt, mode, problem)
+        except (MeshdError, OSError, ValueError) as error:
+            log.warning("firewall_failed", extra=kv(backend=self._backend, reason=error))
+            if self._rules is not None:
+                self._rules.forget()
+            return Outcome(_refused(str(error)))
+
+    def _apply(
+        self,
+        rules: Ruleset,
+        config: FirewallConfig,
+        ports: Sequence[int],
+        exempt: Sequence[IPPrefix],
+        mode: str,
+        problem: str,
+    ) -> Outcome:
+        restored = self._stands and not rules.intact()
+        if restored:
+            rules.forget()
+        self._stands = False
+        forwards = config.forwards or self._forwarding()
+        # Marking answers makes the kernel track every connection: only where a strict check asks for it.
+        marks = config.exit_node and config.mode == ON and bool(strict_interfaces(self._root, besides=self._interface))
+        config = replace(config, exit_node=marks)
+        missing = rules.apply(config, ports, exempt, masquerade=config.snat and forwards)
+        self._stands = True
+        marks = marks and nft.CONNMARK not in missing
+        self._set_src_valid_mark(wanted=marks)
+        problems = [problem]
+        if config.snat and config.forwards and nft.NAT in missing:
+            problems.append(
+                "this kernel cannot translate addresses: networks behind this node see mesh addresses and must "
+                "route them back to it; load the kernel module nft_masq or xt_MASQUERADE to change that"
+            )
+        elif config.snat and config.forwards_v6 and nft.NAT6 in missing:
+            problems.append(
+                "this kernel cannot translate IPv6 addresses: networks behind this node see mesh addresses for "
+                "IPv6 and must route them back to it"
+            )
+        if config.forwards and config.mode == ON:
+            problems.append(self._dropped_by_others())
+        return Outcome("; ".join(filter(None, problems)), mode, marks, restored)
+
+    def close(self) -> None:
+        """Take back everything. What fails is logged and stays in the journal."""
+        self._backend, self._rules, self._variant, self._stands = "", None, None, False
+        undo(self._journal, self._run, self._have, self._root)
+
+    def _switch(self, backend: str) -> None:
+        if self._backend:
+            self.close()
+        rules = _ruleset(backend, self._interface, self._run, self._have)
+        if rules is not None:
+            held = self._journal.firewall
+            entry = FirewallEntry(backend, self._interface)
+            self._journal.record_firewall([*held, entry] if entry not in held else held)
+        self._backend, self._rules = backend, rules
+        log.info("firewall_chosen", extra=kv(backend=backend or "none"))
+
+    def _choose(self, config: FirewallConfig) -> tuple[str, str, str]:
+        """The program to use, its name for control, and what the user should know of the choice (RT-13)."""
+        forced = os.environ.get(ENVIRONMENT, "")
+        wish = forced if forced in ("nftables", "iptables") else "" if forced == "auto" else config.kind
+        listed, reason = self._chains_of_others()
+        iptables = self._iptables()
+        if wish == "nftables" and listed is not None:
+            return NFT, "nft-forced", ""
+        if wish == "iptables" and iptables:
+            return iptables, "ipt-forced", ""
+        instead = f"{wish} was asked for and does not work here" if wish else ""
+        if listed is not None:
+            if not iptables:
+                return NFT, "nft-noipt", instead
+            in_use = self._iptables_drops(listed, iptables)
+            return (iptables, "ipt-inuse", instead) if in_use else (NFT, "nft", instead)
+        if iptables:
+            return iptables, "ipt", instead
+        return "", "", _refused(f"{reason}; there is no iptables")
+
+    def _chains_of_others(self) -> tuple[list[nft.Dropping] | None, str]:
+        """Foreign chains that drop, or None and the reason where nft does not work."""
+        if not self._have("nft"):
+            return None, "there is no program nft"
+        try:
+            return nft.dropping_chains(json.loads(self._run(["nft", "-j", "list", "chains"], ""))), ""
+        except (MeshdError, ValueError) as error:
+            return None, str(error)
+
+    def _iptables(self) -> str:
+        """Which iptables, "" for none. Rules of the older kind go on being made by the older program."""
+        if self._variant is None:
+            legacy = self._have(f"{LEGACY}-restore") and _read(self._root, str(_LEGACY_TABLES))
+            if legacy and _says_something(self._run([f"{LEGACY}-save"], "")):
+                self._variant = LEGACY
+            else:
+                self._variant = IPTABLES if self._have("iptables-restore") else ""
+        return self._variant
+
+    def _iptables_drops(self, listed: list[nft.Dropping], iptables: str) -> bool:
+        """Whether rules made by iptables drop what iptables does not accept, as Docker's and ufw's do."""
+        if iptables == LEGACY:
+            saved = self._run([f"{LEGACY}-save", "-t", "filter"], "")
+            return any(line.startswith((":INPUT DROP", ":FORWARD DROP")) for line in saved.splitlines())
+        return any((c.family, c.table) == ("ip", "filter") for c in listed)
+
+    def _dropped_by_others(self) -> str:
+        if self._backend != NFT:
+            return ""
+        for found in self._chains_of_others()[0] or []:
+            if found.hook != "forward":
+                continue
+            if f'"{self._interface}"' not in self._run(["nft", "list", "table", found.family, found.table], ""):
+                return (
+                    f"another firewall (table {found.family} {found.table}, chain {found.chain}) drops forwarded "
+                    f"packets; let it accept those from and to the interface {self._interface}"
+                )
+        return ""
+
+    def _set_src_valid_mark(self, *, wanted: bool) -> None:
+        """Let the reverse path check look at the mark."""
+        if not wanted:
+            _restore_settings(self._journal, self._root)
+        elif _read(self._root, _SRC_VALID_MARK) == "0":
+            self._journal.record_settings({**self._journal.settings, _SRC_VALID_MARK: "0"})
+            _file(self._root, _SRC_VALID_MARK).write_text("1")
+
+    def _forwarding(self) -> bool:
+        """Whether the host forwards at all; containers make it do so without any routes of ours."""
+        return any(_read(self._root, path) not in ("", "0") for path in _FORWARDING)
+
+
+def undo(
+    journal: Journal,
+    run: Run = run_program,
+    have: Callable[[str], bool] = lambda program: shutil.which(program) is not None,
+    root: Path = Path("/"),
+) -> None:
+    """Take back what the journal tells of, ours or of a daemon that is gone."""
+    left = []
+    for entry in journal.firewall:
+        rules = _ruleset(entry.backend, entry.interface, run, have)
+        try:
+            if rules is not None:
+                rules.remove()
+        except (MeshdError, OSError) as error:
+            log.warning("firewall_not_removed", extra=kv(backend=entry.backend, reason=error))
+            left.append(entry)
+    journal.record_firewall(left)
+    _restore_settings(journal, root)
+
+
+def _restore_settings(journal: Journal, root: Path) -> None:
+    """Put kernel settings back, those that are still as we made them."""
+    settings = journal.settings
+    for path, before in list(settings.items()):
+        try:
+            if path == _SRC_VALID_MARK and before == "0" and _read(root, path) == "1":
+                _file(root, path).write_text(before)
+            del settings[path]
+        except OSError as error:
+            log.warning("setting_not_restored", extra=kv(path=path, reason=error))
+    journal.record_settings(settings)
+
+
+def _ruleset(backend: str, interface: str, run: Run, have: Callable[[str], bool]) -> Ruleset | None:
+    if backend == NFT:
+        return NftRuleset(interface, run)
+    if backend in (IPTABLES, LEGACY):
+        return IptablesRuleset(interface, "legacy" if backend == LEGACY else "", run, have)
+    return None
+
+
+def _says_something(saved: str) -> bool:
+    """Whether an iptables-save text is more than empty chains that accept."""
+    return any(
+        line.startswith("-A ") or (line.startswith(":") and line.split()[1] == "DROP") for line in saved.splitlines()
+    )
+
+
+def _refused(reason: str) -> str:
+    """What to do about rules that could not be set."""
+    text = f"packet filter rules could not be set: {reason}. Subnet routes and exit nodes lack address translation"
+    lowered = reason.lower()
+    if "not permitted" in lowered or "permission" in lowered:
+        return f"{text}. Run meshd with CAP_NET_ADMIN (in containers: --cap-add=NET_ADMIN), {_WITHOUT}"
+    return f"{text}. Install nftables (or iptables), {_WITHOUT}"
+
+
+def _file(root: Path, path: str) -> Path:
+    return root / path.lstrip("/")
+
+
+def _read(root: Path, path: str) -> str:
+    try:
+        return _file(root, path).read_text().strip()
+    except OSError:
+        return ""

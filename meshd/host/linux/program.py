@@ -1,0 +1,24 @@
+"""Running the host's programs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+
+from meshd.base.errors import MeshdError
+
+SECONDS = 10
+
+Run = Callable[[Sequence[str], str], str]
+
+
+def run_program(command: Sequence[str], text: str) -> str:
+    """Run a program with ``text`` as its input; its output. Raises MeshdError with the first line of complaint."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MeshdError(f"{command[0]} failed: {error}", code="host") from None
+    if done.returncode:
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
+        raise MeshdError(f"{command[0]} failed: {reason}", code="host")
+    return done.stdout

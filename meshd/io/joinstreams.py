@@ -1,0 +1,30 @@
+"""Two connections made one: what comes from either goes to the other."""
+
+from __future__ import annotations
+
+import asyncio
+
+_CHUNK = 1 << 16
+
+
+async def join_streams(
+    near_reader: asyncio.StreamReader,
+    near_writer: asyncio.StreamWriter,
+    far_reader: asyncio.StreamReader,
+    far_writer: asyncio.StreamWriter,
+) -> None:
+    """Copy both ways until both sides have ended; a side that ends is passed on as half-closed."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_copy(near_reader, far_writer))
+        group.create_task(_copy(far_reader, near_writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:
+        writer.transport.abort()

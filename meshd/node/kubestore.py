@@ -1,0 +1,204 @@
+"""State in a Kubernetes secret (``--state=kube:NAME``), one field for each key.
+
+The pod's service account must be allowed to get the secret and to patch or update it, and to create it where it is
+not there yet. Other fields of the secret are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from meshd.base.errors import MeshdError
+from meshd.base.log import get_logger, kv
+from meshd.io.http.h1blocking import fetch_blocking
+from meshd.io.http.h1client import Answer
+
+log = get_logger(__name__)
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TIMEOUT_S = 10.0
+ATTEMPTS = 5
+PAUSE_S = 0.2
+START_PAUSE_S = 1.0
+_LIMIT_BYTES = 8 << 20
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_UNFIT = re.compile(r"[^-._a-zA-Z0-9]")
+_JSON, _PATCH = "application/json", "application/json-patch+json"
+
+
+class Unreachable(MeshdError):
+    """There was no answer; there may be one later."""
+
+
+class KubeApi:
+    """The API server as a pod sees it: address from the environment, account and authority from its files."""
+
+    def __init__(self, account: Path = ACCOUNT, environment: Mapping[str, str] = os.environ) -> None:
+        host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host or not port.isdigit():
+            raise _unavailable("this is no pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
+        self._address = (host, int(port))
+        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._account = account
+        self.namespace = self._read("namespace")
+        try:
+            self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+        except OSError as error:
+            raise _unavailable(f"{account / 'ca.crt'} cannot be used: {error.strerror or error}") from None
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._account / name).read_text().strip()
+        except OSError as error:
+            raise _unavailable(f"{self._account / name} cannot be read: {error.strerror}") from None
+
+    def ask(self, method: str, path: str, value: object = None, kind: str = _JSON) -> Answer:
+        """One request. The token is read every time, because it is exchanged while we run."""
+        headers = [
+            ("Host", self._host),
+            ("Authorization", f"Bearer {self._read('token')}"),
+            ("Accept", _JSON),
+            ("Connection", "close"),
+        ]
+        body = b""
+        if value is not None:
+            headers.append(("Content-Type", kind))
+            body = msgspec.json.encode(value)
+        try:
+            return fetch_blocking(
+                self._address, self._context, method, path, headers, body, timeout_s=TIMEOUT_S, limit=_LIMIT_BYTES
+            )
+        except (OSError, MeshdError) as error:
+            raise _unavailable(f"the API server at {self._host} does not answer: {error}", Unreachable) from None
+
+
+class KubeStore:
+    """Implements `meshd.node.store.Store` over one secret. Every change is one request, so all of it or nothing."""
+
+    ephemeral = False
+    encrypted = False
+    notice = ""
+
+    def __init__(
+        self, name: str, api: Callable[[], KubeApi] = KubeApi, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise MeshdError(f"--state=kube:{name}: that is not the name of a secret", code="usage")
+        self._name = name
+        self._sleep = sleep
+        self.problem: MeshdError | None = None
+        self._values: dict[str, bytes] = {}
+        self._version = ""
+        self._patching = True
+        try:
+            self._api = api()
+            self._path = f"/api/v1/namespaces/{self._api.namespace}/secrets"
+            self._load_patiently()
+        except MeshdError as error:
+            self.problem = error
+
+    def read(self, key: str) -> bytes | None:
+        return self._values.get(_field(key)) or None
+
+    def write(self, key: str, value: bytes | None) -> None:
+        self.update({key: value})
+
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
+        if self.problem is not None:
+            raise self.problem
+        wanted = {_field(key): value for key, value in changes.items()}
+        for attempt in range(ATTEMPTS):
+            news = {key: value for key, value in wanted.items() if self._values.get(key) != value}
+            if not news:
+                return
+            answer = self._send(news)
+            if answer.status in (200, 201):
+                self._take(answer.body)
+                return
+            if answer.status == 403 and self._patching:
+                self._patching = False
+                continue
+            if answer.status not in (404, 409, 422):  # gone, or changed by somebody else
+                raise self._refused("cannot be changed", answer)
+            log.info("secret_changed_meanwhile", extra=kv(secret=self._name, status=answer.status))
+            self._sleep(PAUSE_S * attempt)
+            self._load()
+        raise _unavailable(f"the secret {self._name} is changed by others all the time")
+
+    def _load_patiently(self) -> None:
+        """A pod may run before its network does."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                self._load()
+                return
+            except Unreachable as error:
+                log.warning("state_not_reachable", extra=kv(secret=self._name, reason=error.message))
+                self._sleep(START_PAUSE_S)
+        self._load()
+
+    def _load(self) -> None:
+        answer = self._api.ask("GET", f"{self._path}/{self._name}")
+        if answer.status == 404:
+            empty = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self._name}, "type": "Opaque"}
+            answer = self._api.ask("POST", self._path, empty)
+            if answer.status == 409:  # somebody was quicker
+                answer = self._api.ask("GET", f"{self._path}/{self._name}")
+        if answer.status not in (200, 201):
+            raise self._refused("cannot be read or made", answer)
+        self._take(answer.body)
+
+    def _take(self, body: bytes) -> None:
+        try:
+            secret: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+            self._values = {key: b64decode(text, validate=True) for key, text in (secret.get("data") or {}).items()}
+            self._version = str(secret["metadata"]["resourceVersion"])
+            self._secret = secret
+        except (msgspec.MsgspecError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            raise _unavailable(f"the secret {self._name} cannot be understood") from None
+
+    def _send(self, news: dict[str, bytes | None]) -> Answer:
+        if not self._patching:
+            values = self._values | {key: value for key, value in news.items() if value is not None}
+            data = {key: _text(value) for key, value in values.items() if news.get(key, value) is not None}
+            return self._api.ask("PUT", f"{self._path}/{self._name}", {**self._secret, "data": data})
+        steps: list[dict[str, Any]] = []
+        if not self._secret.get("data"):
+            steps.append({"op": "add", "path": "/data", "value": {}})
+        for key, value in news.items():
+            if value is not None:
+                steps.append({"op": "add", "path": f"/data/{key}", "value": _text(value)})
+            else:
+                steps.append({"op": "remove", "path": f"/data/{key}"})
+        # What we know of the secret must still hold, else ours and another's changes could undo each other.
+        steps.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": self._version})
+        return self._api.ask("PATCH", f"{self._path}/{self._name}", steps, _PATCH)
+
+    def _refused(self, what: str, answer: Answer) -> MeshdError:
+        reasons = {
+            401: "the API server does not accept the pod's service account",
+            403: "the pod's service account is not allowed to",
+        }
+        why = reasons.get(answer.status, f"the API server answered {answer.status}")
+        return _unavailable(f"the secret {self._name} in namespace {self._api.namespace} {what}: {why}")
+
+
+def _field(key: str) -> str:
+    return _UNFIT.sub("_", key)
+
+
+def _text(value: bytes) -> str:
+    return b64encode(value).decode()
+
+
+def _unavailable(message: str, kind: type[MeshdError] = MeshdError) -> MeshdError:
+    hint = "meshd does not log in without its state. Mend this, then restart it."
+    return kind(f"Kubernetes state: {message}", code="unavailable", hint=hint)

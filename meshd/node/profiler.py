@@ -1,0 +1,108 @@
+"""Where this process spends its time and its memory, as profiles that common tools draw."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from types import FrameType
+
+from meshd.wire.pprof import Frame, Kind, Stack, encode_profile
+
+INTERVAL_S = 0.01
+"""Between two looks: a hundred a second, as other profilers look."""
+
+MAX_DEPTH = 200
+"""Places of a stack that are kept, the innermost ones."""
+
+
+class CpuProfile:
+    """Charges the CPU time that every thread uses to the place it is at. ``start``, later ``finish``.
+
+    Packet threads, which never run Python, show at the one place they were started from.
+    """
+
+    def __init__(self) -> None:
+        self._used: Counter[Stack] = Counter()
+        self._looks: Counter[Stack] = Counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="profiler", daemon=True)
+        self._begun = self._wall = 0.0
+
+    def start(self) -> None:
+        self._begun, self._wall = time.monotonic(), time.time()
+        self._thread.start()
+
+    def finish(self) -> bytes:
+        """The profile; it ends here."""
+        self._stop.set()
+        self._thread.join()
+        samples = [(stack, (self._looks[stack], used)) for stack, used in self._used.items()]
+        cpu = Kind("cpu", "nanoseconds")
+        return encode_profile(
+            (Kind("samples", "count"), cpu),
+            samples,
+            wall=self._wall,
+            duration_s=time.monotonic() - self._begun,
+            period=(cpu, int(INTERVAL_S * 1e9)),
+        )
+
+    def _work(self) -> None:
+        before = self._clocks()
+        while not self._stop.wait(INTERVAL_S):
+            now = self._clocks()
+            frames = sys._current_frames()
+            for ident, used in now.items():
+                spent = used - before.get(ident, used)
+                if spent > 0 and ident in frames:
+                    stack = _stack(frames[ident])
+                    self._used[stack] += spent
+                    self._looks[stack] += 1
+            before = now
+
+    def _clocks(self) -> dict[int, int]:
+        """CPU nanoseconds of every thread but this one."""
+        clocks = {}
+        for thread in threading.enumerate():
+            if thread.ident is not None and thread is not self._thread:
+                try:
+                    clocks[thread.ident] = time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident))
+                except OSError:
+                    continue  # it has ended meanwhile
+        return clocks
+
+
+def _stack(frame: FrameType | None) -> Stack:
+    found: list[Frame] = []
+    while frame is not None and len(found) < MAX_DEPTH:
+        code = frame.f_code
+        found.append(Frame(code.co_qualname, code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def heap_profile() -> bytes:
+    """The objects that are alive, by type: how many, and their own bytes. No contents.
+
+    Containers and instances only: texts and numbers are what they hold. Objects that were exempt from collection when
+    the daemon began are found through those that refer to them.
+    """
+    counts: Counter[type] = Counter()
+    sizes: dict[type, int] = defaultdict(int)
+    waiting: list[object] = [sys.modules, *gc.get_objects()]
+    seen = {id(waiting), id(counts), id(sizes)}
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        kind = type(thing)
+        counts[kind] += 1
+        sizes[kind] += sys.getsizeof(thing, 0)
+        waiting.extend(referent for referent in gc.get_referents(thing) if gc.is_tracked(referent))
+    samples = [
+        ((Frame(f"{kind.__module__}.{kind.__qualname__}"),), (count, sizes[kind])) for kind, count in counts.items()
+    ]
+    return encode_profile((Kind("inuse_objects", "count"), Kind("inuse_space", "bytes")), samples, wall=time.time())

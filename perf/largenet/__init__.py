@@ -1,0 +1,1 @@
+"""What a network of many peers costs a running daemon."""

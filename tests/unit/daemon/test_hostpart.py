@@ -1,0 +1,35 @@
+"""Which interface is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.daemon import hostpart
+from meshd.daemon.flags import Flags
+from meshd.daemon.hostpart import open_host
+
+
+def test_tun_list_is_tried_in_order_and_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DM-02, flag:--tun."""
+    tried = []
+
+    def open_tun(part: Any, name: str, *_: Any) -> None:
+        tried.append(name)
+        if name != "good0":
+            raise MeshdError(f"{name} is busy")
+
+    monkeypatch.setattr(hostpart, "_open_tun", open_tun)
+    open_host(Flags(tun="bad0,good0,never0"), None).close()  # type: ignore[arg-type]
+    assert tried == ["bad0", "good0"]
+    with pytest.raises(MeshdError, match="cannot open a tunnel interface: bad0: bad0 is busy; bad1: bad1 is busy"):
+        open_host(Flags(tun="bad0,bad1"), None)  # type: ignore[arg-type]
+
+
+def test_tun_list_that_ends_in_userspace_networking_always_works() -> None:
+    """DM-02: names that are none, and TAP, are no reason to stop."""
+    part = open_host(Flags(tun="a/b,tap:x,userspace-networking"), None)  # type: ignore[arg-type]
+    assert (part.tun, part.router, part.tun_fds) == (None, None, [])
+    part.close()

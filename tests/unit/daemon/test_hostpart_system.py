@@ -1,0 +1,47 @@
+"""The part of a node that touches the host, as far as it can be tried without touching it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.daemon.flags import parse_flags
+from meshd.daemon.hostpart import HostPart, open_host
+
+
+class NoEvents:
+    def network_changed(self) -> None: ...
+
+    def routing_lost(self) -> None: ...
+
+    def interface_lost(self) -> None: ...
+
+    def settings_changed(self) -> None: ...
+
+
+def test_operator_is_looked_up_by_name_or_number() -> None:
+    """PP-13: each time, since users come and go; a name that nobody has is nobody's."""
+    host = HostPart()
+    assert host.uid_of(pwd.getpwuid(os.getuid()).pw_name) == os.getuid()
+    assert host.uid_of("4242") == 4242
+    for nobody in ("no-such-user-here", "", "-1", "١"):
+        assert host.uid_of(nobody) is None
+
+
+def test_tunnel_interface_on_another_system_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RT-15: nothing is tried that would not work, and the way out is told."""
+    monkeypatch.setattr(sys, "platform", "freebsd14")
+    with pytest.raises(MeshdError, match="tunnel interfaces are not supported on freebsd14") as caught:
+        open_host(parse_flags(["--tun=tun0"]), NoEvents())
+    assert "--tun=userspace-networking" in str(caught.value)
+    assert open_host(parse_flags(["--tun=tun0,userspace-networking"]), NoEvents()).router is None
+
+
+def test_host_without_interface_has_no_addresses_to_offer() -> None:
+    """PF-04: in userspace mode nothing of the host is let in by a default route."""
+    host = HostPart()
+    assert (host.attached(), host.own_addresses()) == ([], [])

@@ -1,0 +1,132 @@
+"""The files for packagers, as far as they can be tried without installing them."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshd.cli.commands.wait_command import COMMAND as WAIT
+from meshd.daemon.flags import parse_flags
+
+PACKAGING = Path(__file__).parents[3] / "scripts" / "packaging"
+UNITS = ("meshd.service", "meshd-wait-online.service", "meshd-online.target")
+
+
+class _Unit(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def unit(name: str) -> configparser.RawConfigParser:
+    parser = _Unit(strict=False, delimiters=("=",), comment_prefixes=("#",), interpolation=None)
+    parser.read_string((PACKAGING / name).read_text())
+    return parser
+
+
+def test_unit_starts_and_cleans_up_with_flags_that_the_daemon_has() -> None:
+    """SD-02, SD-05, file:/etc/default/meshd, file:/run/meshd/meshd.sock."""
+    service = unit("meshd.service")["Service"]
+    text = (PACKAGING / "meshd.service").read_text()
+    program, *arguments = service["ExecStart"].replace("${PORT}", "41641").replace(" $FLAGS", "").split()
+    flags = parse_flags(arguments, {})
+    assert program == "/usr/sbin/meshd"
+    assert (flags.statedir, flags.socket, flags.port) == ("/var/lib/meshd", "/run/meshd/meshd.sock", 41641)
+    program, *arguments = service["ExecStopPost"].split()
+    undo = parse_flags(arguments, {})
+    assert (program, undo.cleanup, undo.statedir) == ("/usr/sbin/meshd", True, flags.statedir)
+    assert service["EnvironmentFile"] == "-/etc/default/meshd"
+    assert (service["Type"], service["Restart"]) == ("notify", "on-failure")
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("meshd", "0755")
+    assert (service["StateDirectory"], service["StateDirectoryMode"]) == ("meshd", "0700")
+    assert unit("meshd.service")["Install"]["WantedBy"] == "multi-user.target"
+    after = unit("meshd.service")["Unit"]["After"]
+    for name in ("network-pre.target", "NetworkManager.service", "systemd-resolved.service"):
+        assert name in after
+    assert "Environment=PORT=41641" in text
+
+
+def test_unit_leaves_the_daemon_what_it_needs() -> None:
+    """SD-02: routes and marks, packets for captures, the TUN device, the TPM, and /etc/resolv.conf."""
+    service = unit("meshd.service")["Service"]
+    text = (PACKAGING / "meshd.service").read_text()
+    assert {"CAP_NET_ADMIN", "CAP_NET_RAW"} <= set(service["CapabilityBoundingSet"].split())
+    families = {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET"}
+    assert set(service["RestrictAddressFamilies"].split()) == families
+    assert service["ProtectSystem"] == "yes"
+    assert "DeviceAllow=/dev/net/tun rw" in text
+    assert "DeviceAllow=/dev/tpmrm0 rw" in text
+
+
+def test_settings_file_is_read_by_both_kinds_of_init(tmp_path: Path) -> None:
+    """SD-02: PORT and FLAGS."""
+    done = subprocess.run(
+        ["sh", "-c", f'. {PACKAGING}/meshd.default; echo "$PORT|$FLAGS"'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "41641|\n"
+
+
+def test_wait_online_unit_waits_with_the_command_line() -> None:
+    """SD-04: a target for services that need the mesh, and a preset."""
+    service = unit("meshd-wait-online.service")
+    program, command = service["Service"]["ExecStart"].split()
+    assert (program, service["Service"]["Type"]) == ("/usr/bin/mesh", "oneshot")
+    assert command == WAIT.name
+    assert service["Unit"]["Requires"] == service["Unit"]["After"] == "meshd.service"
+    target = unit("meshd-online.target")["Unit"]
+    assert target["Requires"] == target["After"] == "meshd-wait-online.service"
+    for line in (PACKAGING / "meshd.preset").read_text().splitlines():
+        verb, name = line.split()
+        assert verb in ("enable", "disable")
+        assert (PACKAGING / name).exists()
+
+
+def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
+    """SD-02, SD-04: where systemd's own checker is installed, it finds nothing."""
+    checker = shutil.which("systemd-analyze")
+    if checker is None:
+        return
+    for name in UNITS:
+        text = (PACKAGING / name).read_text()
+        (tmp_path / name).write_text(re.sub(r"/usr/s?bin/meshd?", "/bin/true", text))
+    done = subprocess.run(
+        [checker, "verify", *(str(tmp_path / name) for name in UNITS)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    found = [line for line in done.stderr.splitlines() if "mesh" in line]
+    assert found == []
+
+
+@pytest.mark.parametrize("function", ["start_pre", "stop_post"])
+def test_openrc_script_cleans_up_before_and_after(tmp_path: Path, function: str) -> None:
+    """SD-03."""
+    daemon, calls = tmp_path / "meshd", tmp_path / "calls"
+    daemon.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    daemon.chmod(0o755)
+    script = (PACKAGING / "meshd.openrc").read_text()
+    assert script.startswith("#!/sbin/openrc-run\n")
+    stub = f'checkpath() {{ echo "checkpath $@" >> {calls}; }}\n'
+    tried = stub + script.replace("/usr/sbin/meshd", str(daemon)) + f'{function}\necho "$command_args"\n'
+    done = subprocess.run(
+        ["sh", "-eu"],
+        input=tried,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PORT": "7", "FLAGS": "--verbose=1"},
+    )
+    arguments = done.stdout.split()
+    flags = parse_flags(arguments, {})
+    assert (flags.port, flags.verbose, flags.statedir) == (7, 1, "/var/lib/meshd")
+    done_calls = calls.read_text().splitlines()
+    undo = parse_flags(done_calls[-1].split(), {})
+    assert (undo.cleanup, undo.statedir) == (True, "/var/lib/meshd")
+    if function == "start_pre":
+        assert done_calls[0] == "checkpath --directory --mode 0755 /run/meshd"

@@ -1,0 +1,361 @@
+"""Which packet filter rules there are, made by which program, and that nothing of them stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.core.firewall import NO_DIVERT, OFF, ON, FirewallConfig
+from meshd.host.linux import iptables, nft
+from meshd.host.linux.journal import Journal
+from meshd.host.linux.netfilter import ENVIRONMENT, Netfilter, undo
+from tests.unit.host.packetfilters import PacketFilters
+
+OWN = (ip_address("100.64.0.1"), ip_address("fd7a:115c:a1e0::1"))
+PLAIN = FirewallConfig(mode=ON, own=OWN, snat=True)
+ROUTER = replace(PLAIN, forwards=True)
+CARRIER = ip_network("100.70.0.0/16")
+
+
+class World:
+    def __init__(self, directory: Path, *programs: str) -> None:
+        self.programs = PacketFilters(*programs)
+        self.root = directory / "root"
+        conf = self.root / "proc/sys/net/ipv4/conf"
+        for name, strict in (("all", "0"), ("eth0", "1"), ("mesh0", "1")):
+            (conf / name).mkdir(parents=True, exist_ok=True)
+            (conf / name / "rp_filter").write_text(strict)
+        (conf / "all/src_valid_mark").write_text("0\n")
+        (conf.parent / "ip_forward").write_text("0\n")
+        (self.root / "proc/net").mkdir()
+        self.path = directory / "journal"
+        self.journal = Journal(self.path)
+        self.filter = Netfilter("mesh0", self.journal, run=self.programs.run, have=self.programs.have, root=self.root)
+
+    def apply(self, config: FirewallConfig, *ports: int, attached: Any = ()) -> Any:
+        return self.filter.apply(config, ports or (41641,), attached)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        return dict(self.programs.tables["meshd-mesh0"])
+
+    def text(self, chain: str) -> str:
+        return str(self.table[chain])
+
+    def setting(self, path: str) -> str:
+        return (self.root / "proc/sys/net/ipv4" / path).read_text().strip()
+
+    def clean_up(self) -> None:
+        """What another process does after this one was killed."""
+        undo(Journal(self.path), self.programs.run, self.programs.have, self.root)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    return World(tmp_path)
+
+
+def test_nft_chains_of_a_plain_node_track_no_connections() -> None:
+    """RT-12: no rule costs the host's other traffic more than a look at interface and address."""
+    found = nft.chains(PLAIN, "mesh0", [41641], [], masquerade=False)
+    assert set(found) == {"input", "forward"}
+    assert "'ct'" not in str(found)
+
+
+def test_nft_spoofed_source_is_one_that_the_tunnel_owns() -> None:
+    """RT-12: providers use parts of the range too; a kernel without route look-ups spares the host's networks."""
+    rules = nft.chains(PLAIN, "mesh0", [], [CARRIER], masquerade=False)["input"].rules
+    drops = [str(rule) for rule in rules if rule[-1] == {"drop": None}]
+    assert ["fd7a:" in drop for drop in drops] == [False, True]
+    assert all("fib" in drop for drop in drops)
+    rules = nft.chains(PLAIN, "mesh0", [], [CARRIER], masquerade=False, features=frozenset())["input"].rules
+    spared = [i for i, rule in enumerate(rules) if "100.70.0.0" in str(rule) and rule[-1] == {"return": None}]
+    (dropping,) = [i for i, rule in enumerate(rules) if rule[-1] == {"drop": None}]
+    assert spared[0] < dropping
+
+
+def test_cgnat_drop_rule_is_left_out_when_control_says_so() -> None:
+    """RT-16."""
+    config = replace(PLAIN, drop_spoofed=False)
+    assert "100.64.0.0" not in str(nft.chains(config, "mesh0", [], [], masquerade=False)["input"])
+    rules = iptables.chains(config, "mesh0", [], 4, [], masquerade=False)["meshd-in-mesh0"]
+    assert not any(rule.endswith("DROP") for rule in rules)
+
+
+def test_nft_stateful_filtering_drops_what_nobody_asked_for() -> None:
+    """RT-05, RT-12."""
+    rules = nft.chains(replace(ROUTER, stateful=True), "mesh0", [], [], masquerade=True)["forward"].rules
+    assert [r[-1] for r in rules if "established" in str(r)] == [{"drop": None}]
+    assert "established" not in str(nft.chains(ROUTER, "mesh0", [], [], masquerade=True)["forward"])
+
+
+def test_iptables_chains_of_both_versions() -> None:
+    """RT-12."""
+    v4 = iptables.chains(replace(ROUTER, stateful=True), "mesh0", [41641], 4, [CARRIER], masquerade=True)
+    assert v4["meshd-in-mesh0"] == [
+        '-i "mesh0" -j ACCEPT',
+        "-p udp -m udp --dport 41641 -j ACCEPT",
+        "-i lo -s 100.64.0.1 -j ACCEPT",
+        '! -i "mesh0" -s 100.115.92.0/23 -j RETURN',
+        '! -i "mesh0" -s 100.70.0.0/16 -j RETURN',
+        '! -i "mesh0" -s 100.64.0.0/10 -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN',
+        '! -i "mesh0" -s 100.64.0.0/10 -j DROP',
+    ]
+    assert v4["meshd-fwd-mesh0"] == [
+        '-i "mesh0" -j MARK --set-mark 0x40000/0xff0000',
+        "-m mark --mark 0x40000/0xff0000 -j ACCEPT",
+        '-o "mesh0" -s 100.64.0.0/10 -j DROP',
+        '-o "mesh0" -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP',
+        '-o "mesh0" -j ACCEPT',
+    ]
+    assert v4["meshd-post-mesh0"] == ["-m mark --mark 0x40000/0xff0000 -j MASQUERADE"]
+    v6 = iptables.chains(ROUTER, "mesh0", [], 6, [], masquerade=False)
+    assert set(v6) == {"meshd-in-mesh0", "meshd-fwd-mesh0"}
+    assert "100." not in str(v6)
+
+
+def test_netfilter_masquerades_for_routers_only(world: World) -> None:
+    """RT-05: NoSNAT."""
+    world.apply(PLAIN)
+    assert set(world.table) == {"input", "forward"}
+    world.apply(ROUTER)
+    assert "masquerade" in world.text("postrouting")
+    world.apply(replace(ROUTER, snat=False))
+    assert "postrouting" not in world.table
+    (world.root / "proc/sys/net/ipv4/ip_forward").write_text("1")
+    world.apply(PLAIN)
+    assert "postrouting" in world.table, "containers behind this host are reached by their published ports"
+
+
+def test_netfilter_same_configuration_changes_nothing(world: World) -> None:
+    world.apply(ROUTER)
+    before = world.programs.generation
+    assert not world.apply(ROUTER).restored
+    assert world.programs.generation == before
+
+
+def test_netfilter_another_port_is_opened(world: World) -> None:
+    """RT-16."""
+    world.apply(PLAIN, 41641)
+    world.apply(PLAIN, 41700)
+    assert "41700" in world.text("input")
+    assert "41641" not in world.text("input")
+
+
+def test_netfilter_off_removes_everything(world: World) -> None:
+    """RT-12."""
+    for config in (replace(ROUTER, exit_node=True), replace(ROUTER, kind="iptables", exit_node=True)):
+        world.apply(config)
+        assert world.path.exists()
+        assert world.setting("conf/all/src_valid_mark") == "1"
+        world.apply(FirewallConfig(mode=OFF))
+        assert world.programs.tables == {}
+        assert "meshd" not in str(world.programs.kept)
+        assert world.setting("conf/all/src_valid_mark") == "0"
+        assert not world.path.exists()
+
+
+@pytest.mark.parametrize("kind", ["nftables", "iptables"])
+def test_netfilter_of_a_killed_process_is_undone(world: World, kind: str) -> None:
+    """RT-12."""
+    world.apply(replace(ROUTER, kind=kind, exit_node=True))
+    assert "meshd" in str(world.programs.tables) + str(world.programs.kept)
+    world.clean_up()
+    assert "meshd" not in str(world.programs.tables) + str(world.programs.kept)
+    assert world.setting("conf/all/src_valid_mark") == "0"
+    assert not world.path.exists()
+
+
+def test_netfilter_setting_that_an_administrator_made_stays(world: World) -> None:
+    (world.root / "proc/sys/net/ipv4/conf/all/src_valid_mark").write_text("1")
+    world.apply(replace(PLAIN, exit_node=True))
+    world.apply(FirewallConfig())
+    assert world.setting("conf/all/src_valid_mark") == "1"
+
+
+def test_netfilter_what_cannot_be_removed_stays_in_the_journal(world: World) -> None:
+    world.apply(ROUTER)
+    world.programs.refuse["nft"] = "Operation not permitted"
+    world.clean_up()
+    assert world.path.exists()
+    del world.programs.refuse["nft"]
+    world.clean_up()
+    assert not world.path.exists()
+    assert world.programs.tables == {}
+
+
+def test_netfilter_answers_are_marked_while_an_exit_node_is_in_use(world: World) -> None:
+    """RT-16, EX-09."""
+    assert not world.apply(PLAIN).answers_marked
+    assert world.apply(replace(PLAIN, exit_node=True)).answers_marked
+    assert "prerouting" in world.table
+    assert world.setting("conf/all/src_valid_mark") == "1"
+    (world.root / "proc/sys/net/ipv4/conf/eth0/rp_filter").write_text("2")
+    assert not world.apply(replace(PLAIN, exit_node=True)).answers_marked
+    assert "prerouting" not in world.table, "no strict check: nothing to mark, nothing to track"
+    assert world.setting("conf/all/src_valid_mark") == "0"
+
+
+@pytest.mark.parametrize("kind", ["nftables", "iptables"])
+def test_netfilter_nodivert_makes_chains_that_nothing_leads_to(world: World, kind: str) -> None:
+    """RT-12."""
+    world.apply(replace(ROUTER, kind=kind))
+    world.apply(replace(ROUTER, kind=kind, mode=NO_DIVERT))
+    if kind == "nftables":
+        assert {chain["hook"] for chain in world.table.values()} == {None}
+        world.programs.tables["meshd-mesh0"]["administrator's"] = {"hook": "input", "rules": ["jump input"]}
+        world.apply(replace(ROUTER, kind=kind, mode=NO_DIVERT), 5)
+    else:
+        kept = world.programs.of("iptables")["filter"]
+        assert kept["INPUT"] == []
+        kept["INPUT"].append("-j meshd-in-mesh0")
+        world.apply(replace(ROUTER, kind=kind, mode=NO_DIVERT), 5)
+        assert kept["meshd-in-mesh0"]
+        assert world.programs.of("iptables")["filter"]["INPUT"] == ["-j meshd-in-mesh0"], "the administrator's jump"
+
+
+@pytest.mark.parametrize("kind", ["nftables", "iptables"])
+def test_netfilter_flushed_rules_are_put_back(world: World, kind: str) -> None:
+    config = replace(ROUTER, kind=kind)
+    world.apply(config)
+    before = str(world.programs.kept), set(world.programs.tables)
+    world.programs.tables.clear()
+    world.programs.kept.clear()
+    assert world.apply(config).restored
+    assert (str(world.programs.kept), set(world.programs.tables)) == before
+    assert not world.apply(config).restored
+
+
+def test_iptables_jump_that_somebody_deleted_is_put_back_on_top(world: World) -> None:
+    """RT-12."""
+    config = replace(PLAIN, kind="iptables")
+    world.apply(config)
+    world.programs.of("iptables")["filter"]["INPUT"] = ["-j docker"]
+    assert world.apply(config).restored
+    assert world.programs.of("iptables")["filter"]["INPUT"] == ["-j meshd-in-mesh0", "-j docker"]
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setenv(ENVIRONMENT, mode)
+
+
+DOCKER = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind", "programs", "foreign", "mode"),
+    [
+        ("", "", "nft iptables-restore", [], "nft"),
+        ("", "", "nft", [], "nft-noipt"),
+        ("", "", "iptables-restore", [], "ipt"),
+        ("", "", "nft iptables-restore", [DOCKER], "ipt-inuse"),
+        ("", "nftables", "nft iptables-restore", [DOCKER], "nft-forced"),
+        ("", "iptables", "nft iptables-restore", [], "ipt-forced"),
+        ("nftables", "iptables", "nft iptables-restore", [], "nft-forced"),
+        ("iptables", "", "nft iptables-restore", [], "ipt-forced"),
+        ("auto", "iptables", "nft iptables-restore", [], "nft"),
+        ("", "nftables", "iptables-restore", [], "ipt"),
+    ],
+)
+def test_netfilter_kind_follows_wishes_and_what_is_in_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: str,
+    kind: str,
+    programs: str,
+    foreign: list[Any],
+    mode: str,
+) -> None:
+    """RT-13."""
+    monkeypatch.setenv(ENVIRONMENT, environment)
+    world = World(tmp_path, *programs.split())
+    world.programs.foreign = foreign
+    outcome = world.apply(replace(PLAIN, kind=kind))
+    assert outcome.mode == mode
+    assert bool(world.programs.tables) == mode.startswith("nft")
+    assert bool(outcome.problem) == (kind == "nftables" and mode == "ipt")
+
+
+def test_netfilter_another_kind_leaves_nothing_of_the_first(world: World) -> None:
+    """RT-13."""
+    world.apply(replace(ROUTER, kind="nftables"))
+    world.apply(replace(ROUTER, kind="iptables"))
+    assert world.programs.tables == {}
+    assert "meshd-in-mesh0" in str(world.programs.kept)
+    world.apply(replace(ROUTER, kind="nftables"))
+    assert "meshd" not in str(world.programs.kept)
+    assert "meshd-mesh0" in world.programs.tables
+
+
+def test_netfilter_goes_on_with_the_older_iptables_where_it_is_in_use(tmp_path: Path) -> None:
+    """RT-13: rules of one kind do not accept what those of the other drop."""
+    world = World(tmp_path, "nft", "iptables-restore", "iptables-legacy-restore", "ip6tables-legacy-restore")
+    (world.root / "proc/net/ip_tables_names").write_text("filter\n")
+    world.programs.of("iptables-legacy")["filter"]["INPUT"].append("-p tcp -j DROP")
+    assert world.apply(replace(PLAIN, kind="iptables")).mode == "ipt-forced"
+    assert "meshd-in-mesh0" in world.programs.of("iptables-legacy")["filter"]
+    assert "iptables" not in world.programs.kept
+    world.clean_up()
+    assert "meshd" not in str(world.programs.kept)
+
+
+def test_netfilter_foreign_firewall_that_drops_forwarded_packets_is_named(world: World) -> None:
+    world.programs.foreign = [{**DOCKER, "family": "inet", "table": "fw", "name": "through"}]
+    world.programs.tables["fw"] = ["no rule for us"]
+    problem = world.apply(ROUTER).problem
+    assert "inet fw" in problem
+    assert "mesh0" in problem
+    world.programs.tables["fw"] = {'iifname "mesh0" accept': ""}
+    assert world.apply(PLAIN).problem == ""
+
+
+def test_netfilter_kernel_without_ipv6_translation_is_told_of_for_ipv6_routes(world: World) -> None:
+    """RT-12."""
+    world.programs.programs.discard("nft")
+    world.programs.refuse["ip6tables *nat"] = "Table does not exist (do you need to insmod?)"
+    config = replace(ROUTER, kind="iptables")
+    assert world.apply(config).problem == ""
+    problem = world.apply(replace(config, forwards_v6=True)).problem
+    assert "cannot translate IPv6" in problem
+    assert "meshd-post-mesh0" in world.programs.of("iptables")["nat"]
+
+
+@pytest.mark.parametrize(("word", "lost"), [("masquerade", "translate addresses"), ("fib", "")])
+def test_netfilter_nft_of_a_small_kernel_does_what_it_can(world: World, word: str, lost: str) -> None:
+    world.programs.refuse[word] = "Could not process rule: No such file or directory"
+    outcome = world.apply(ROUTER)
+    assert outcome.mode == "nft"
+    assert lost in outcome.problem
+    assert "input" in world.table
+
+
+def test_netfilter_without_any_program_says_what_to_install(tmp_path: Path) -> None:
+    world = World(tmp_path, "nothing")
+    outcome = world.apply(ROUTER)
+    assert outcome.mode == ""
+    assert "Install nftables" in outcome.problem
+    assert "--netfilter-mode=off" in outcome.problem
+
+
+def test_netfilter_without_permission_says_what_to_grant(tmp_path: Path) -> None:
+    world = World(tmp_path, "nft")
+    world.programs.refuse["nft"] = "Operation not permitted (you must be root)"
+    outcome = world.apply(ROUTER)
+    assert "CAP_NET_ADMIN" in outcome.problem
+    assert not world.path.exists()
+
+
+def test_netfilter_interfaces_side_by_side_do_not_touch_each_other(world: World, tmp_path: Path) -> None:
+    other = Netfilter(
+        "mesh1", Journal(tmp_path / "j2"), run=world.programs.run, have=world.programs.have, root=world.root
+    )
+    world.apply(ROUTER)
+    other.apply(ROUTER, [1])
+    other.close()
+    assert set(world.programs.tables) == {"meshd-mesh0"}
+    assert nft.table_name('a"b;c') == "meshd-a_b_c"

@@ -1,0 +1,246 @@
+"""The backend: logins, networks and ends; what is told to control, and what is stored first."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from meshd.base.addr import AddrPort
+from meshd.base.errors import MeshdError
+from meshd.core.mapchange import MapChange
+from meshd.core.state import State
+from meshd.wire.control import NetInfo
+from tests.unit.node.backendworld import KEY, Fixture, log_in, netmap, run
+
+
+def test_backend_login_url_that_is_old_is_asked_for_anew() -> None:
+    """LK-02: a link ends after a week; an hour earlier it is no good any more."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": "https://c"}})
+        made.control.report(auth_url="https://c/a")
+        made.clock.advance(7 * 86400 - 3600)
+        made.backend.login_interactive()
+        assert made.control.calls[-1].startswith("login ")
+
+    run(test)
+
+
+def test_backend_page_of_the_server_is_shown_and_is_no_login() -> None:
+    """LK-04: PopBrowserURL of a map message; the next login asks for a link of its own."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": "https://c"}})
+        made.backend.browse("https://c/page")
+        assert [n["BrowseToURL"] for n in made.told if "BrowseToURL" in n] == ["https://c/page"]
+        assert made.backend.auth_url == ""
+        made.backend.login_interactive()
+        assert made.control.calls[-1].startswith("login ")
+
+    run(test)
+
+
+def test_backend_network_change_reaches_control_filter_and_routes() -> None:
+    """SM-06: what control is told is which addresses there are, and whether one is new."""
+
+    async def test(made: Fixture) -> None:
+        one, two = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+        made.backend.host_addresses = frozenset({one})
+        made.backend.begin()
+        made.backend.network_changed(frozenset({one}))
+        assert made.control.calls[-1] == "network ['192.0.2.1'] False"
+        assert "network" not in made.reconciler.calls
+        log_in(made)
+        made.backend.network_changed(frozenset({one, two}))
+        assert made.control.calls[-1] == "network ['192.0.2.1', '192.0.2.2'] True"
+        made.backend.network_changed(frozenset())
+        assert made.control.calls[-1] == "network [] False"
+        assert made.reconciler.calls.count("network") == 2
+
+    run(test)
+
+
+def test_backend_edit_is_stored_before_it_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PP-04: what cannot be stored does not happen."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        stored: list[str] = []
+        update = made.store.update
+
+        def noting(changes: Any) -> None:
+            stored.append(made.control.calls[-1])
+            update(changes)
+
+        monkeypatch.setattr(made.store, "update", noting)
+        made.backend.edit_prefs({"Hostname": "one", "HostnameSet": True})
+        assert stored
+        assert "hostinfo one" not in stored
+        assert made.control.calls[-1] == "hostinfo one"
+
+        def full(_: Any) -> None:
+            raise MeshdError("disk full")
+
+        monkeypatch.setattr(made.store, "update", full)
+        told = len(made.told)
+        with pytest.raises(MeshdError, match="disk full"):
+            made.backend.edit_prefs({"Hostname": "two", "HostnameSet": True})
+        assert (made.backend.prefs.hostname, made.control.calls[-1], len(made.told)) == ("one", "hostinfo one", told)
+        monkeypatch.undo()
+
+    run(test)
+
+
+def test_backend_profile_name_of_another_is_refused() -> None:
+    """PP-05."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"ProfileName": "home", "ProfileNameSet": True})
+        made.backend.new_profile()
+        with pytest.raises(MeshdError, match='^profile name "home" already in use$'):
+            made.backend.edit_prefs({"ProfileName": "home", "ProfileNameSet": True})
+
+    run(test)
+
+
+def test_backend_network_that_wants_records_is_not_joined() -> None:
+    """SM-11: meshd keeps no records of connections, so it stays out, says so and is silent until asked again."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        wants = {"cap_map": {"https://tailscale.com/cap/data-plane-audit-logs": ()}}
+        log_in(made, **wants)
+        assert made.backend.state is State.STOPPED
+        assert (made.backend.prefs.want_running, made.backend.netmap) == (False, None)
+        assert "apply" not in made.reconciler.calls
+        assert made.control.paused
+        [error] = [n["ErrMessage"] for n in made.told if "ErrMessage" in n]
+        assert error.startswith("tailnet requires logging to be enabled")
+        assert made.backend.health.is_broken("local-log-config-error")
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert not made.control.paused
+        assert not made.backend.health.is_broken("local-log-config-error")
+        assert made.control.calls[-1].startswith("login")
+        made.control.report(in_map_poll=True, netmap=netmap(KEY, **wants), change=MapChange(full=True))
+        assert made.backend.state is State.STOPPED
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        made.control.report(in_map_poll=True, netmap=netmap(KEY), change=MapChange(full=True))
+        assert made.backend.state is State.RUNNING
+        made.control.report(in_map_poll=True, netmap=netmap(KEY, **wants), change=MapChange(self_changed=True))
+        assert made.backend.state is State.STOPPED
+        assert made.reconciler.calls[-1] == "stop"
+
+    run(test)
+
+
+def test_backend_push_token_is_told_to_control_when_it_changes() -> None:
+    """PP-12."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        for _ in range(2):
+            made.backend.set_push_token("t")
+        assert made.control.calls.count("hostinfo ") == 1
+        made.backend.start({})
+        assert made.control.options["hostinfo"].push_device_token == "t"
+
+    run(test)
+
+
+def test_backend_egg_is_told_and_not_stored() -> None:
+    """PP-14: once it hatched there is one service more; preferences know nothing of it."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        before = made.backend.prefs
+        for _ in range(2):
+            made.backend.edit_prefs({"EggSet": True})
+        assert made.backend.prefs == before
+        assert made.control.calls.count("hostinfo ") == 1
+        made.backend.start({})
+        [service] = made.control.options["hostinfo"].services
+        assert (service.proto, service.port) == ("egg", 1)
+
+    run(test)
+
+
+def test_backend_close_may_be_called_again_and_ends_what_late_reports_could_do() -> None:
+    """LK-11, SM-13, SM-16: an ephemeral node logs out first; afterwards nothing reaches anybody."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        control, told = made.control, len(made.told)
+        await made.backend.close()
+        assert control.calls[-2:] == ["logout", "shutdown"]
+        await made.backend.close()
+        control.report(login_finished=True, netmap=netmap(KEY), change=MapChange(full=True))
+        assert control.calls.count("shutdown") == 1
+        assert len(made.told) == told
+
+    run(test)
+
+
+def test_backend_key_may_be_ended_sooner() -> None:
+    """LK-08: control decides; without a login there is nothing to end."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        with pytest.raises(MeshdError, match="not running"):
+            await made.backend.expire_key(5.0)
+        log_in(made)
+        await made.backend.expire_key(5.0)
+        assert made.control.calls[-1] == "expire 5.0"
+
+    run(test)
+
+
+def test_backend_node_key_is_known_from_the_first_login_to_the_logout() -> None:
+    """LK-15."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert made.backend.node_private is None
+        log_in(made)
+        assert made.backend.node_private == KEY
+        await made.backend.logout()
+        assert made.backend.node_private is None
+
+    run(test)
+
+
+def test_backend_endpoints_and_relay_reach_control_also_a_later_one() -> None:
+    """SM-08, NM-11: what was found before there was a control client is not lost."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.set_endpoints([(AddrPort.parse("192.0.2.1:1"), 1)])
+        made.backend.set_net_info(NetInfo(preferred_derp=1))
+        made.backend.begin()
+        assert made.control.calls[:2] == ["endpoints", "netinfo"]
+        made.backend.set_endpoints([])
+        assert made.control.calls[-1] == "endpoints"
+
+    run(test)
+
+
+def test_backend_first_sign_of_life_makes_it_running() -> None:
+    """SM-08: a handshake or a relay connection; until then the node is starting."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.decide()
+        assert made.backend.state is State.STARTING
+        made.live = True
+        made.backend.relays_changed()
+        assert made.backend.state is State.RUNNING
+
+    run(test)

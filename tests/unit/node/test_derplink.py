@@ -1,0 +1,110 @@
+"""How a relay link takes frames from the data plane; connecting is in test_magicsock.py and test_derper.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from meshd.base.clock import Clock
+from meshd.base.keys import NodePrivate
+from meshd.core.derpclient import DerpClient
+from meshd.core.relaymap import RelayRegion
+from meshd.io.systemclock import SystemClock
+from meshd.node.derplink import WRITE_BYTES, WRITES_PER_TURN, RelayLink
+from meshd.wire import derp
+
+FRAME = derp.encode_send_packet(bytes(32), b"\x04" + bytes(1300))
+
+
+class Owner:
+    """A data plane with frames, as many pieces as the test says."""
+
+    prefer_v6 = False
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = deque(FRAME + number.to_bytes(4, "big") for number in range(pieces))
+        self.limits: list[int] = []
+
+    def link_take(self, region: int, limit: int = 0) -> bytes:
+        self.limits.append(limit)
+        return self.pieces.popleft() if self.pieces else b""
+
+    def link_changed_state(self, region: int, is_open: bool) -> None: ...
+
+
+class Connection:
+    """In place of the TLS protocol; refuses more after ``room`` writes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.written: list[bytes] = []
+
+    @property
+    def paused(self) -> bool:
+        return len(self.written) >= self.room
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None: ...
+
+
+def linked(owner: Owner, connection: Connection, loop: asyncio.AbstractEventLoop) -> RelayLink:
+    key, clock = NodePrivate.generate(), SystemClock()
+    stand_in: Any = owner
+    region = RelayRegion(id=1, code="x", name="X", nodes=())
+    link = RelayLink(loop, clock, region, key, stand_in, random=bytes, mark=False)
+    client = DerpClient(key, host="x", random=bytes, server_key=NodePrivate.generate().public().raw)
+    start(client, clock)
+    link._client, link._protocol = client, connection  # type: ignore[assignment]
+    return link
+
+
+def start(client: DerpClient, clock: Clock) -> None:
+    client.start(clock.monotonic())
+    client.drain()
+    client.data_to_send()
+
+
+def test_relay_link_takes_pieces_in_turns_until_there_are_none() -> None:
+    async def main() -> None:
+        owner, connection = Owner(WRITES_PER_TURN + 2), Connection(1000)
+        link = linked(owner, connection, asyncio.get_running_loop())
+        wanted = list(owner.pieces)
+        link.flush()
+        assert connection.written == wanted[:WRITES_PER_TURN]
+        await asyncio.sleep(0)
+        assert connection.written == wanted
+        assert set(owner.limits) == {WRITE_BYTES}
+        link.close()
+
+    asyncio.run(main())
+
+
+def test_relay_link_leaves_frames_where_they_are_while_the_connection_is_full() -> None:
+    async def main() -> None:
+        owner, connection = Owner(5), Connection(2)
+        link = linked(owner, connection, asyncio.get_running_loop())
+        link.flush()
+        link.flush()
+        assert (len(connection.written), len(owner.pieces)) == (2, 3)
+        connection.room = 1000
+        link._writable()
+        await asyncio.sleep(0)
+        assert (len(connection.written), len(owner.pieces)) == (5, 0)
+        link.close()
+
+    asyncio.run(main())
+
+
+def test_relay_link_that_lost_its_connection_takes_nothing() -> None:
+    async def main() -> None:
+        owner, connection = Owner(WRITES_PER_TURN + 2), Connection(1000)
+        link = linked(owner, connection, asyncio.get_running_loop())
+        link.flush()
+        link.close()
+        await asyncio.sleep(0)
+        assert len(owner.pieces) == 2
+
+    asyncio.run(main())

@@ -1,0 +1,55 @@
+"""Profiles of this very process."""
+
+from __future__ import annotations
+
+import threading
+
+from meshd.node.profiler import CpuProfile, heap_profile
+from tests.unit.wire.test_pprof import read
+
+
+def test_cpu_profile_names_who_works_and_not_who_waits() -> None:
+    """api:pprof, DB: time is charged to the place that used it; a thread that sleeps costs nothing."""
+    stop, profile = threading.Event(), CpuProfile()
+
+    def busy_place() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    def quiet_place() -> None:
+        stop.wait()
+
+    threads = [threading.Thread(target=target) for target in (busy_place, quiet_place)]
+    for thread in threads:
+        thread.start()
+    profile.start()
+    while sum(used for stack, used in list(profile._used.items()) if "busy_place" in str(stack)) < 100_000_000:
+        stop.wait(0.01)
+    stop.set()
+    got = read(profile.finish())
+    for thread in threads:
+        thread.join()
+    assert got["kinds"] == [("samples", "count"), ("cpu", "nanoseconds")]
+    cost = {}
+    for stack, (_, used) in got["samples"].items():
+        for word in ("busy_place", "quiet_place"):
+            if any(word in function for function, _, _ in stack):
+                cost[word] = cost.get(word, 0) + used
+    assert cost["busy_place"] >= 100_000_000
+    assert cost.get("quiet_place", 0) < cost["busy_place"] / 10
+
+
+def test_heap_profile_counts_objects_by_type() -> None:
+    """api:pprof: types and sizes, never contents."""
+
+    class Planted:
+        def __init__(self) -> None:
+            self.secret = "privkey:planted"
+
+    kept = [Planted() for _ in range(1000)]
+    got = read(heap_profile())
+    found = {stack[0][0]: values for stack, values in got["samples"].items()}
+    (name,) = (name for name in found if name.endswith("Planted"))
+    assert found[name][0] == len(kept)
+    assert found[name][1] >= 16 * len(kept)
+    assert not any("privkey" in text for text in got["texts"])

@@ -1,0 +1,216 @@
+"""What a watcher of the node is told, by the bits of its mask."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from meshd.core.state import State
+from meshd.node.service import NodeService
+from meshd.wire.control import ClientVersion
+from tests.unit.node.backendworld import KEY, Fixture, log_in
+
+ENGINE, STATE, PREFS, NETMAP, NO_KEYS, FILES, HEALTH = 1, 2, 4, 8, 16, 64, 128
+
+
+def service(made: Fixture) -> NodeService:
+    peer = SimpleNamespace(rx_bytes=10, tx_bytes=20, last_handshake=5.0)
+    engine: Any = SimpleNamespace(used_peers=lambda: [KEY.public()], peer_status=lambda key: peer, counters=dict)
+    paths: Any = SimpleNamespace(
+        live_relays=1, home_relay=0, endpoints=[], relay_code=lambda region: "", status=lambda key: None
+    )
+    host: Any = SimpleNamespace()
+    resolver: Any = SimpleNamespace()
+    return NodeService(
+        made.backend,
+        engine,
+        paths,
+        made.clock,
+        tun=True,
+        counters=dict,
+        host=host,
+        resolver=resolver,
+        stop=lambda: None,
+    )
+
+
+def run(test: Callable[[Fixture, NodeService], Awaitable[None]]) -> None:
+    async def body() -> None:
+        made = Fixture()
+        made.backend.begin()
+        await test(made, service(made))
+        await made.backend.close()
+
+    asyncio.run(body())
+
+
+def waiting(watcher: Any) -> list[dict[str, Any]]:
+    return list(watcher._queue)
+
+
+def test_watch_initial_message_has_what_the_mask_asks_for() -> None:
+    """NB-01, NB-02, watch:InitialDriveShares, watch:InitialOutgoingFiles: a session id of 16 hex digits; health alone
+    says nothing, nor do files this node never gets."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        for mask in (0, ENGINE, NO_KEYS, FILES, HEALTH):
+            assert waiting(node.watch(mask)) == []
+        (first,) = waiting(node.watch(STATE))
+        assert set(first) == {"SessionID", "State"}
+        assert re.fullmatch("[0-9a-f]{16}", first["SessionID"])
+        assert waiting(node.watch(STATE))[0]["SessionID"] != first["SessionID"]
+        (first,) = waiting(node.watch(STATE | PREFS | NETMAP | HEALTH))
+        assert set(first) == {"SessionID", "State", "Prefs", "NetMap", "SelfChange", "Health"}
+        assert first["NetMap"]["SelfNode"]["ID"] == 1
+        assert set(waiting(node.watch(PREFS | HEALTH))[0]) == {"Prefs", "Health"}
+
+    run(test)
+
+
+def test_watch_pending_login_url_is_in_the_initial_message() -> None:
+    """NB-02, NB-03, watch:InitialState: and is not told again to a reader who has it."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        made.backend.edit_prefs({"ControlURL": "http://control.test", "ControlURLSet": True})
+        made.control.report(auth_url="http://control.test/a", can_continue=False)
+        assert made.backend.state is State.NEEDS_LOGIN
+        watcher = node.watch(STATE)
+        assert waiting(watcher)[0]["BrowseToURL"] == "http://control.test/a"
+        made.backend.bus.send({"BrowseToURL": "http://control.test/a"})
+        assert len(waiting(watcher)) == 1
+
+    run(test)
+
+
+def test_watch_notifications_carry_no_private_keys() -> None:
+    """INV-3, NB-05, NB-06, watch:NoPrivateKeys, notify:Prefs: neither preferences nor network map, with the
+    bit that asks for that and without it."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        watchers = [node.watch(PREFS | NETMAP), node.watch(PREFS | NETMAP | NO_KEYS)]
+        made.backend.edit_prefs({"Hostname": "x", "HostnameSet": True})
+        for watcher in watchers:
+            told = waiting(watcher)
+            assert len(told) >= 2
+            assert KEY.raw.hex() not in str(told)
+            assert "PrivateKey" not in told[0]["NetMap"]
+
+    run(test)
+
+
+def test_watch_engine_statistics_while_somebody_wants_them() -> None:
+    """SM-08, NB-04, watch:WatchEngineUpdates."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        watcher = node.watch(ENGINE)
+        timer = node._engine_timer
+        assert timer is not None
+        timer.cancel()
+        node._tell_engine()
+        (told,) = waiting(watcher)
+        assert told["Engine"]["RBytes"] == 10
+        assert told["Engine"]["NumLive"] == 1
+        (live,) = told["Engine"]["LivePeers"].values()
+        assert live == {
+            "NodeKey": KEY.public().text(), "TxBytes": 20, "RxBytes": 10, "LastHandshake": "1970-01-01T00:00:05Z"
+        }  # fmt: skip
+        assert set(told["Engine"]) == {"RBytes", "WBytes", "NumLive", "LiveDERPs", "LivePeers"}
+        timer = node._engine_timer
+        assert timer is not None
+        timer.cancel()
+        await watcher.aclose()
+        node._tell_engine()
+        assert node._engine_timer is None
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "bit", "fields"),
+    [
+        ("WatchEngineUpdates", 1, set()),  # nothing at first, statistics later
+        ("InitialState", 1 << 1, {"SessionID", "State"}),
+        ("InitialPrefs", 1 << 2, {"Prefs"}),
+        ("InitialNetMap", 1 << 3, {"NetMap", "SelfChange"}),
+        ("NoPrivateKeys", 1 << 4, set()),  # there never are any
+        ("InitialHealthState", 1 << 7, set()),  # beside another beginning only
+        ("InitialSuggestedExitNode", 1 << 10, {"SuggestedExitNode"}),
+        ("InitialClientVersion", 1 << 11, {"ClientVersion"}),
+        ("InitialStatus", 1 << 14, {"InitialStatus"}),
+        ("SysPolicyChanges", 1 << 17, {"Policy"}),
+    ],
+)
+def test_watch_bit_alone_asks_for_its_fields(name: str, bit: int, fields: set[str]) -> None:
+    """NB-01, NB-02: a bit brings what is its own and nothing else; the engine's statistics come as time goes on."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        node._suggested = "n2"
+        made.backend.client_version = ClientVersion(running_latest=True)
+        watcher = node.watch(bit)
+        assert set().union(*waiting(watcher)) == fields
+        beside = set().union(*waiting(node.watch(bit | STATE)))
+        assert beside == fields | {"SessionID", "State"} | ({"Health"} if name == "InitialHealthState" else set())
+        if name == "WatchEngineUpdates":
+            assert node._engine_timer is not None
+            node._engine_timer.cancel()
+            node._tell_engine()
+            assert [set(told) for told in waiting(watcher)] == [{"Engine"}]
+        if node._engine_timer is not None:
+            node._engine_timer.cancel()
+
+    run(test)
+
+
+def test_watch_netmap_has_the_fields_that_clients_read() -> None:
+    """NM-04, NB-06, watch:InitialNetMap: what the official command prints as network map, with policy and lock."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        (told,) = waiting(node.watch(NETMAP))
+        expected = {
+            "SelfNode", "AllCaps", "NodeKey", "MachineKey", "Peers", "DNS", "PacketFilter", "PacketFilterRules",
+            "SSHPolicy", "CollectServices", "DERPMap", "DisplayMessages", "TKAEnabled", "TKAHead", "Domain",
+            "DomainAuditLogID", "UserProfiles",
+        }  # fmt: skip
+        assert expected <= set(told["NetMap"])
+        assert told["NetMap"]["TKAEnabled"] is False
+        assert told["NetMap"]["TKAHead"] == "A" * 52
+
+    run(test)
+
+
+def test_watch_netmap_comes_in_the_first_message_only() -> None:
+    """watch:NoNetMap, notify:NetMap: later changes are told piece by piece, with the bit and without it."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        watchers = [node.watch(NETMAP), node.watch(NETMAP | 1 << 13)]
+        log_in(made)
+        made.backend.edit_prefs({"Hostname": "x", "HostnameSet": True})
+        for watcher in watchers:
+            first, *later = waiting(watcher)
+            assert "NetMap" in first
+            assert later
+            assert not any("NetMap" in told for told in later)
+
+    run(test)
+
+
+def test_watch_bit_of_tunnel_states_is_accepted() -> None:
+    """watch:PeerWireGuardState: nothing is told, and nothing breaks."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        assert waiting(node.watch(1 << 18)) == []
+        assert set(waiting(node.watch(1 << 18 | STATE))[0]) == {"SessionID", "State"}
+
+    run(test)
