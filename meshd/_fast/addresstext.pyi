@@ -6,13 +6,23 @@ the long way, which also says what is wrong. Network maps hold tens of thousands
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
-from typing import final
+from typing import Any, TypeVar, final
+
+_EndpointT = TypeVar("_EndpointT", bound=tuple[Any, int])
 
 def host_of(text: str, /) -> IPv4Address | IPv6Address | None:
     """The address of ``1.2.3.4/32`` or ``1::2/128``. IPv4-mapped stays IPv6."""
 
+def node_prefixes(texts: tuple[str, ...], kind4: type, kind6: type, /) -> tuple[Any, ...] | None:
+    """One ``kind4`` or ``kind6`` for each text, with ``network_address`` set, when each is a /32 of 100.64.0.0/10 or a
+    /128 of fd7a:115c:a1e0::/48 and none has a low half of ::53 or is 100.100.100.100, which stand for services."""
+
 def endpoint_of(text: str, /) -> tuple[IPv4Address | IPv6Address, int] | None:
     """Address and port of ``1.2.3.4:5`` or ``[1::2]:5``. IPv4-mapped becomes IPv4."""
+
+def endpoints_of(texts: tuple[str, ...], kind: type[_EndpointT], /) -> tuple[_EndpointT, ...] | None:
+    """A ``kind`` of address and port for each text, when each can be sent to: a port, and an address that is neither
+    unspecified nor multicast."""
 
 def key_of(text: str, prefix: str, /) -> bytes | None:
     """The 32 bytes of ``prefix:<64 hex digits>``."""

@@ -27,6 +27,11 @@ cdef enum:
     MAX_PORT = 65535
     UTC_LENGTH = 20                 # 2006-01-02T15:04:05Z
     DAY_S = 86400
+    CGNAT_NET = 0x64400000          # 100.64.0.0/10
+    CGNAT_MASK = 0xffc00000
+    SERVICE4 = 0x64646464           # 100.100.100.100
+
+cdef uint64_t ULA = 0xfd7a115ca1e00000U     # fd7a:115c:a1e0::/48; the service address is ::53 in it
 
 cdef int[13] LONG_MONTHS = [0, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1]
 cdef tuple NOTHING = ()
@@ -37,6 +42,11 @@ cdef object V6 = None
 cdef inline object new(object kind):
     """An instance without __init__, which would check again what is known."""
     return (<new_t> (<PyTypeObject*> kind).tp_new)(kind, NOTHING, NULL)
+
+
+cdef inline object bare(object kind):
+    """An instance of a class that has a __new__ in Python, without calling that either."""
+    return (<new_t> (<PyTypeObject*> object).tp_new)(kind, NOTHING, NULL)
 
 
 cdef void load_classes() except *:
@@ -126,9 +136,47 @@ def host_of(str text not None, /):
     return address_of(raw, n, False)
 
 
+def node_prefixes(tuple texts not None, kind4 not None, kind6 not None, /):
+    """The prefixes of usual node addresses."""
+    cdef Py_ssize_t i
+    cdef list out = []
+    for i in range(len(texts)):
+        address = host_of(texts[i])
+        if address is None:
+            return None
+        number = address._ip
+        if type(address) is V4:
+            if <uint32_t> number & CGNAT_MASK != CGNAT_NET or number == SERVICE4:
+                return None
+            prefix = bare(kind4)
+        else:
+            if number >> 80 != ULA >> 16 or <uint64_t> (number & 0xffffffffffffffff) == 0x53:
+                return None
+            prefix = bare(kind6)
+        prefix.network_address = address
+        out.append(prefix)
+    return tuple(out)
+
+
 def endpoint_of(str text not None, /):
     """Address and port."""
     return endpoint(text)
+
+
+def endpoints_of(tuple texts not None, kind not None, /):
+    """Addresses and ports that can be sent to."""
+    cdef Py_ssize_t i
+    cdef list out = []
+    for i in range(len(texts)):
+        pair = endpoint(texts[i])
+        if pair is None or not (<tuple> pair)[1]:
+            return None
+        address = (<tuple> pair)[0]
+        number = address._ip
+        if not number or (number >> 28 == 0xe if type(address) is V4 else number >> 120 == 0xff):
+            return None
+        out.append((<new_t> (<PyTypeObject*> tuple).tp_new)(kind, (pair,), NULL))
+    return tuple(out)
 
 
 cdef object endpoint(object text):

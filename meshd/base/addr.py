@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
 
-from meshd._fast.addresstext import endpoint_of, host_of
+from meshd._fast.addresstext import endpoint_of, endpoints_of, host_of, node_prefixes
 from meshd._fast.ipprefix import format_address, parse_address
 
 IPAddress = IPv4Address | IPv6Address
@@ -117,6 +117,12 @@ def host_prefix(address: IPAddress) -> IPPrefix:
     return prefix6
 
 
+def usual_node_prefixes(texts: tuple[str, ...]) -> tuple[IPPrefix, ...] | None:
+    """The prefixes of a node's addresses, when all are single ones of the ranges that nodes have, and none is a
+    service's; None otherwise, which needs a closer look."""
+    return node_prefixes(texts, _Host4, _Host6)
+
+
 def unpack_ip(packed: bytes) -> IPAddress:
     """The address of 4 or 16 bytes; ::ffff:a.b.c.d becomes IPv4."""
     if len(packed) == 4:
@@ -153,6 +159,11 @@ class AddrPort(NamedTuple):
         elif ":" in host:
             raise ValueError(f"{text!r} lacks brackets around the IPv6 address")
         return cls(parse_ip(host), int(port))
+
+    @classmethod
+    def usual(cls, texts: tuple[str, ...]) -> tuple[AddrPort, ...] | None:
+        """All of them, when each can be sent to (a port; neither unspecified nor multicast); else None."""
+        return endpoints_of(texts, cls)
 
     @classmethod
     def unpack(cls, packed: bytes, port: int) -> AddrPort:

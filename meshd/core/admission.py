@@ -205,17 +205,18 @@ class Admission:
             self._waiting[waited].discard(node_id)
             if not self._waiting[waited]:
                 del self._waiting[waited]
-        self._release(node_id)
         node = self._candidates.get(node_id)
         if node is None or node.key.is_zero:
+            self._release(node_id)
             return
         wanted = _wanted(node)
         rivals: list[int] = []
         for resource in wanted:
             owner = self._owner(resource)
-            if owner is None:
+            if owner is None or owner == node_id:
                 continue
             if owner < node_id:
+                self._release(node_id)
                 self._waiting.setdefault(resource, set()).add(node_id)
                 self._waits_for[node_id] = resource
                 return
@@ -223,8 +224,13 @@ class Admission:
         for owner in rivals:
             self._release(owner)
             self._dirty.add(owner)
+        held = self._held.get(node_id, ())
+        for resource in held:
+            if resource not in wanted:
+                self._free(resource)
         for resource in wanted:
-            self._take(resource, node_id)
+            if resource not in held:
+                self._take(resource, node_id)
         self._held[node_id] = wanted
 
     # -- publication ---------------------------------------------------------------------------------------
@@ -283,6 +289,14 @@ class Admission:
         return node
 
     def _note_refusal(self, node_id: int, node: Node | None, published: Node | None) -> None:
+        if (
+            published is not None
+            and node is not None
+            and len(published.allowed_ips) == len(node.allowed_ips)
+            and node_id not in self._notes
+            and node_id not in self._refused
+        ):
+            return  # let in as it is, now and before
         refusal = self._malformed.get(node_id)
         if node is not None:
             reason = None

@@ -28,6 +28,7 @@ from meshd.core.controleffects import (
     Report,
     SendRegister,
     SendUpdate,
+    join_reports,
 )
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
@@ -109,9 +110,9 @@ class ControlSession:
     # -- machine contract ----------------------------------------------------------------------------------
 
     def drain(self) -> list[Effect]:
-        """Effects in order, each handed out once."""
+        """Effects in order, each handed out once. Reports of nothing but peers that follow one another are one."""
         effects, self._outbox = self._outbox, []
-        return effects
+        return effects if len(effects) < 2 else join_reports(effects)
 
     def next_timer(self) -> float | None:
         return min(self._timers.values(), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from meshd.core.node import Node
@@ -51,6 +52,11 @@ class MapChange:
         return not (self.peers_changed or self.beyond_peers)
 
     @property
+    def only_peers(self) -> bool:
+        """Some peers are different, and nothing else."""
+        return self.peers_changed and not self.beyond_peers
+
+    @property
     def beyond_peers(self) -> bool:
         """Something is different, or the map is new as a whole, and not only some peers of it."""
         return (
@@ -65,3 +71,37 @@ class MapChange:
             or self.lock_changed
             or self.settings_changed
         )
+
+
+def joined(changes: Iterable[MapChange]) -> MapChange:
+    """Several changes that are `MapChange.only_peers`, in the order in which they came, as one."""
+    before: dict[int, Node | None] = {}
+    after: dict[int, Node | None] = {}
+    whole: set[int] = set()  # ids of which more than the ways to reach them changed
+
+    def note(old: Node | None, new: Node | None, node_id: int) -> None:
+        before.setdefault(node_id, old)
+        after[node_id] = new
+
+    for change in changes:
+        for node in change.removed:
+            note(node, None, node.id)
+            whole.add(node.id)
+        for node in change.added:
+            note(None, node, node.id)
+            whole.add(node.id)
+        for old, new in change.changed:
+            note(old, new, new.id)
+            whole.add(new.id)
+        for old, new in change.patched:
+            note(old, new, new.id)
+    result = MapChange()
+    for node_id in sorted(before):
+        first, last = before[node_id], after[node_id]
+        if first is None and last is not None:
+            result.added.append(last)
+        elif first is not None and last is None:
+            result.removed.append(first)
+        elif first is not None and last is not None:
+            (result.changed if node_id in whole else result.patched).append((first, last))
+    return result

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from meshd.base.errors import WireError
 from meshd.base.gotime import parse_time
@@ -40,9 +40,6 @@ NO_TRUSTED_CLOCK_BEFORE = 1673373066.0  # 2023-01-10: a clock behind this was ne
 MAX_SLEEP = 300.0  # s; the server may ask for a pause, not for silence
 MAX_USER_PROFILES = 100_000
 MAX_FILTER_NAMES = 1024  # a tailnet has one or two
-
-_PATH_FIELDS = frozenset({"endpoints", "home_derp", "disco_key", "online", "last_seen", "cap", "key_expiry"})
-_all_but_path = attrgetter(*(name for name in Node.__struct_fields__ if name not in _PATH_FIELDS))
 
 
 SLICE = 256  # nodes that `prepare` looks at in one go: a few milliseconds
@@ -266,7 +263,7 @@ class MapSession:
         old = admission.candidate(node.id)
         if old is None or old != node:
             if old is not None:
-                node = _share(old, node)
+                _share(old, node)
             admission.put(node, notes)
 
     def _update(self, admission: Admission, node_id: int, fields: dict[str, Any]) -> None:
@@ -297,6 +294,9 @@ class MapSession:
                 (change.patched if _only_path(old, new) else change.changed).append((old, new))
 
     def _filter(self, response: MapResponse, netmap: Netmap, change: MapChange) -> None:
+        said = response.packet_filter is not None or bool(response.packet_filters)
+        if not (said or self._first or self._unsigned or netmap.invalid_filter):
+            return
         if self._first:
             self._filters = NamedFilters()
         if self._filters.apply(response.packet_filter, response.packet_filters) or self._first:
@@ -328,18 +328,18 @@ class MapSession:
                 self._messages = ControlMessages()
             self._messages.apply(response.health, response.display_messages)
             change.health_changed = _set(netmap, "messages", self._messages.current())
-        self._profiles(response.user_profiles, netmap, change)
+        if response.user_profiles or first:
+            self._profiles(response.user_profiles, netmap, change)
         lock = response.tka_info
         if lock is not None or first:
             head, disabled = (lock.head, lock.disabled) if lock is not None else ("", False)
             change.lock_changed = _set(netmap, "lock_head", "" if disabled else head)
             change.lock_changed |= _set(netmap, "lock_disabled", disabled)
-        for name, value in (
-            ("domain", response.domain),
-            ("data_plane_audit_log_id", response.domain_data_plane_audit_log_id),
-        ):
-            if value or first:
-                change.settings_changed |= _set(netmap, name, value)
+        if response.domain or first:
+            change.settings_changed |= _set(netmap, "domain", response.domain)
+        audit = response.domain_data_plane_audit_log_id
+        if audit or first:
+            change.settings_changed |= _set(netmap, "data_plane_audit_log_id", audit)
         if response.collect_services is not None or first:
             change.settings_changed |= _set(netmap, "collect_services", bool(response.collect_services))
         if response.default_auto_update is not None:
@@ -375,15 +375,31 @@ def _set(netmap: Netmap, name: str, value: object) -> bool:
 
 
 def _only_path(old: Node, new: Node) -> bool:
-    same: bool = old.key == new.key and _all_but_path(old) == _all_but_path(new)
-    return same
+    if old.key != new.key:
+        return False
+    moved = msgspec.structs.replace(
+        old,
+        endpoints=new.endpoints,
+        home_derp=new.home_derp,
+        disco_key=new.disco_key,
+        online=new.online,
+        last_seen=new.last_seen,
+        cap=new.cap,
+        key_expiry=new.key_expiry,
+    )
+    return moved == new
 
 
-def _share(old: Node, new: Node) -> Node:
-    """``new`` with the address tuples of ``old`` where they are equal, so that identity says "unchanged"."""
-    addresses = old.addresses if old.addresses == new.addresses else new.addresses
-    allowed = old.allowed_ips if old.allowed_ips == new.allowed_ips else new.allowed_ips
-    return msgspec.structs.replace(new, addresses=addresses, allowed_ips=allowed)
+def _share(old: Node, new: Node) -> None:
+    """Give a node that nobody has seen yet the address tuples of ``old`` where they are equal, so that identity says
+    "unchanged"."""
+    single = new.allowed_ips is new.addresses
+    if old.addresses == new.addresses:
+        force_setattr(new, "addresses", old.addresses)
+    if single and old.allowed_ips is old.addresses:
+        force_setattr(new, "allowed_ips", new.addresses)
+    elif old.allowed_ips == new.allowed_ips:
+        force_setattr(new, "allowed_ips", old.allowed_ips)
 
 
 def _is_stale(node: Node, fields: Mapping[str, Any]) -> bool:

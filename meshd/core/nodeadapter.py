@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from meshd._fast.addresstext import host_of
-from meshd.base.addr import AddrPort, IPAddress, IPPrefix, host_prefix, parse_ip, parse_prefix
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix, host_prefix, parse_ip, parse_prefix, usual_node_prefixes
 from meshd.base.errors import WireError
 from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
@@ -164,6 +164,9 @@ def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, .
     if len(texts) > MAX_ENDPOINTS:
         notes.append(f"it has {len(texts)} endpoints, the first {MAX_ENDPOINTS} are used")
         texts = texts[:MAX_ENDPOINTS]
+    usual = AddrPort.usual(tuple(texts))
+    if usual is not None:
+        return usual
     found = []
     for text in texts:
         try:
@@ -193,6 +196,9 @@ def parse_disco(text: str) -> DiscoPublic | None:
 def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
     if len(texts) > MAX_ADDRESSES:
         raise Unacceptable(f"it has {len(texts)} addresses")
+    usual = usual_node_prefixes(tuple(texts))
+    if usual is not None:
+        return usual
     prefixes = []
     for text in texts:
         host = host_of(text)
@@ -205,7 +211,7 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
         if number in _RESERVED:
             raise Unacceptable(f"its address {address} is reserved")
         if number >> _SHIFT[version] == _NODE_RANGE[version]:
-            continue  # the usual case, in one comparison
+            continue
         if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
             raise Unacceptable(f"its address {address} belongs to no node")
     return tuple(prefixes)

@@ -40,6 +40,7 @@ log = get_logger(__name__)
 REGISTER_TIMEOUT = 60.0  # s; a follow-up, which waits for a person, has no limit
 REQUEST_TIMEOUT = 30.0  # s that a local program's request may take
 LOGOUT_TIMEOUT = 10.0  # s that a logout waits for the server
+MESSAGES_A_TURN = 64  # of those that came at once; a few milliseconds
 
 
 class ControlClient:
@@ -299,22 +300,27 @@ class ControlClient:
     async def _map(self, number: int, request: MapRequest) -> None:
         try:
             stream = controlcalls.map_stream(await self._link.connection(), request)
-            async for raw in stream:
-                message = self._strip.apply(raw)
-                if log.isEnabledFor(logging.DEBUG):
-                    log.debug("map_message", extra=kv(brings=_brings(message)))
-                for _ in self._session.map.prepare(message):
-                    await asyncio.sleep(0)  # a map of thousands must not hold up everything else
-                now, wall = self._clock.monotonic(), self._clock.wall()
-                change = self._session.map_message(number, message, now, wall)
-                self._driver.turn()
-                if change is None:
-                    await stream.aclose()  # type: ignore[attr-defined]
-                    return
-                self._one_off(change)
-                if self._hold:
-                    hold, self._hold = self._hold, 0.0
-                    await asyncio.sleep(hold)
+            async for messages in stream:
+                for place, raw in enumerate(messages, 1):
+                    message = self._strip.apply(raw)
+                    if log.isEnabledFor(logging.DEBUG):
+                        log.debug("map_message", extra=kv(brings=_brings(message)))
+                    for _ in self._session.map.prepare(message):
+                        await asyncio.sleep(0)  # a map of thousands must not hold up everything else
+                    now, wall = self._clock.monotonic(), self._clock.wall()
+                    change = self._session.map_message(number, message, now, wall)
+                    # What came at once is told at once, but for what the next message depends on.
+                    if change is None or change.sleep_seconds or place == len(messages) or not place % MESSAGES_A_TURN:
+                        self._driver.turn()
+                    if change is None:
+                        await stream.aclose()  # type: ignore[attr-defined]
+                        return
+                    self._one_off(change)
+                    if self._hold:
+                        hold, self._hold = self._hold, 0.0
+                        await asyncio.sleep(hold)
+                    elif not place % MESSAGES_A_TURN:
+                        await asyncio.sleep(0)
         except MeshdError as error:
             self._session.map_failed(number, error, self._clock.monotonic())
             self._driver.turn()

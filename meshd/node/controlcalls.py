@@ -75,16 +75,28 @@ async def register(client: H2Client, request: RegisterRequest) -> RegisterRespon
         exchange.cancel()
 
 
-async def map_stream(client: H2Client, request: MapRequest) -> AsyncIterator[MapResponse]:
-    """POST /machine/map as a long poll; yields decoded messages until MeshdError says why it ended."""
+async def map_stream(client: H2Client, request: MapRequest) -> AsyncIterator[list[MapResponse]]:
+    """POST /machine/map as a long poll; yields decoded messages, as many as came at once, until MeshdError says why it
+    ended. A message that cannot be decoded ends it after those before it were yielded."""
     headers = [("content-type", "application/json"), ("ts-lb", request.node_key)]
     exchange = _open(client, "/machine/map", headers, encode(request))
     try:
         await _accept(exchange, "the network map")
         frames = MapFrameReader(zstd=request.compress == "zstd")
         while data := await exchange.read():
-            for message in frames.feed(data):
-                yield _KEEP_ALIVE if message == KEEP_ALIVE_JSON else decode(MapResponse, message)
+            messages: list[MapResponse] = []
+            failure: WireError | None = None
+            try:
+                messages.extend(
+                    _KEEP_ALIVE if message == KEEP_ALIVE_JSON else decode(MapResponse, message)
+                    for message in frames.feed(data)
+                )
+            except WireError as error:
+                failure = error
+            if messages:
+                yield messages
+            if failure is not None:
+                raise failure
         raise MeshdError("the coordination server ended the map stream", code="control-closed")
     except WireError as error:
         raise unreadable("map", error) from None

@@ -89,8 +89,10 @@ class Reconciler:
         self._plan = RoutePlan(self._routes)
         self._routes_stand = False  # the router has all of the plan
         self._present: dict[int, NodePublic] = {}
+        self._holder: dict[NodePublic, int] = {}  # who had the key last: two peers may swap theirs
         self._basis: tuple[object, ...] = ()
         self._own_ips: tuple[IPAddress, ...] = ()
+        self._self_node: Node | None = None
         self._private: NodePrivate | None = None
         self._filter_planner = FilterPlanner()
         self._filter_program: FilterProgram | None = None
@@ -99,9 +101,10 @@ class Reconciler:
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
         """Apply a netmap. With ``change`` only what it names is looked at, unless something that concerns
         every peer is different from last time."""
-        basis = (*_basis(prefs, private), tuple(netmap.self_node.ips))
+        own_ips = self._own_ips if netmap.self_node is self._self_node else netmap.self_node.ips
+        basis = (*_basis(prefs, private), own_ips)
         everything = change is None or change.full or basis != self._basis or not self.running
-        self._basis, self._own_ips = basis, netmap.self_node.ips
+        self._basis, self._own_ips, self._self_node = basis, own_ips, netmap.self_node
         if everything:
             self._set_key(private)
             self.running = True
@@ -193,8 +196,6 @@ class Reconciler:
         if node.expired or not reachable:
             self._drop(node.id)
             return
-        if known is not None and known != node.key:
-            self._drop_key(known)
         accepted = accepted_prefixes(
             node.addresses,
             node.allowed_ips,
@@ -202,6 +203,7 @@ class Reconciler:
             exit_node=bool(prefs.exit_node_id) and node.stable_id == prefs.exit_node_id,
         )
         self._present[node.id] = node.key
+        self._holder[node.key] = node.id
         self._routes.set_peer(node.id, accepted)
         self._engine.update_peer(
             PeerConfig(
@@ -213,6 +215,8 @@ class Reconciler:
             )
         )
         self._magicsock.update_peer(_path_peer(node))
+        if known is not None and known != node.key:
+            self._drop_key(known, node.id)  # its routes have moved to the new key by now
 
     def _patch(self, old: Node, node: Node, prefs: Prefs) -> None:
         """Only the ways to reach a peer changed, or what is known of its life."""
@@ -229,9 +233,12 @@ class Reconciler:
         key = self._present.pop(node_id, None)
         if key is not None:
             self._routes.set_peer(node_id, ())
-            self._drop_key(key)
+            self._drop_key(key, node_id)
 
-    def _drop_key(self, key: NodePublic) -> None:
+    def _drop_key(self, key: NodePublic, node_id: int) -> None:
+        if self._holder.get(key) != node_id:
+            return  # another peer has taken it over in the same message
+        del self._holder[key]
         self._engine.remove_peer(key)
         self._magicsock.remove_peer(key)
 

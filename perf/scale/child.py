@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+
+import uvloop
 
 from meshd.feature.localapi.jsontext import status_response
 from perf.scale import frames
@@ -100,7 +101,7 @@ def main() -> None:
     if sys.argv[1] == "plane":
         result: dict[str, Any] = plane_bytes_per_peer(int(sys.argv[2]))
     else:
-        result = asyncio.run(measure(int(sys.argv[1])))
+        result = uvloop.run(measure(int(sys.argv[1])))  # the loop that the daemon runs on
     json.dump(result, sys.stdout)
 
 

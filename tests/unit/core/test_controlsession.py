@@ -636,3 +636,21 @@ def test_session_server_that_does_not_know_us_ends_the_recalled_map(answer: Regi
     bench.session.register_answered(request.number, answer, bench.now)
     (status,) = bench.statuses()
     assert (status.recalled, status.netmap) == (False, None)
+
+
+def test_session_messages_that_come_at_once_are_one_report() -> None:
+    bench = Bench()
+    stream = bench.joined()
+    bench.statuses()
+    bench.say(stream, PeersChanged=[node(2), node(3)])
+    bench.say(stream, PeersChangedPatch=[{"NodeID": 2, "DERPRegion": 4}])
+    bench.say(stream, Domain="example.org")
+    bench.say(stream, PeersChangedPatch=[{"NodeID": 3, "DERPRegion": 4}])
+    bench.say(stream, PeersRemoved=[3])
+    first, second, third = (status.change for status in bench.statuses())
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert [(one.id, one.home_derp) for one in first.added] == [(2, 4), (3, 0)]
+    assert second.settings_changed
+    assert [one.id for one in third.removed] == [3]

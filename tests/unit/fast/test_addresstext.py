@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd._fast.addresstext import TextForms, endpoint_of, host_of, key_of, utc_of
+from meshd.base.addr import AddrPort, host_prefix, usual_node_prefixes
 from meshd.base.errors import WireError
 from meshd.base.gotime import format_time
 from meshd.wire.control import Node, decode
@@ -124,3 +125,43 @@ def test_node_unusual_text_is_taken_and_wrong_text_is_named() -> None:
 def test_textforms_unknown_form_is_refused() -> None:
     with pytest.raises(ValueError, match="no form"):
         TextForms([("value", "colour", None)])
+
+
+HOSTS = st.lists(
+    st.one_of(
+        st.ip_addresses(network="100.64.0.0/10").map(lambda ip: f"{ip}/32"),
+        st.ip_addresses(network="fd7a:115c:a1e0::/48").map(lambda ip: f"{ip}/128"),
+        st.ip_addresses().map(lambda ip: f"{ip}/{ip.max_prefixlen}"),
+        st.sampled_from(["100.100.100.100/32", "fd7a:115c:a1e0::53/128", "100.64.0.0/31", "::ffff:100.64.0.1/128"]),
+        PREFIXES,
+    ),
+    max_size=3,
+)
+
+
+@given(HOSTS)
+def test_usual_node_prefixes_are_those_of_nodes_and_of_no_service(texts: list[str]) -> None:
+    found = usual_node_prefixes(tuple(texts))
+    nodes = [ip_network("100.64.0.0/10"), ip_network("fd7a:115c:a1e0::/48")]
+    services = ("100.100.100.100/32", "fd7a:115c:a1e0::53/128")
+    if found is None:
+        hosts = [host_of(text) for text in texts]
+        assert any(
+            host is None or not any(host in net for net in nodes) or host.packed[-8:] in SERVICES for host in hosts
+        )
+    else:
+        assert found == tuple(host_prefix(ip_network(text).network_address) for text in texts)
+        assert all(any(prefix.subnet_of(net) for net in nodes if net.version == prefix.version) for prefix in found)
+        assert not any(str(prefix) in services for prefix in found)
+
+
+SERVICES = (bytes([100, 100, 100, 100]), bytes(7) + b"\x53")
+
+
+@given(st.lists(ENDPOINTS, max_size=3))
+def test_usual_endpoints_can_all_be_sent_to(texts: list[str]) -> None:
+    found = AddrPort.usual(tuple(texts))
+    one_by_one = [endpoint_of(text) for text in texts]
+    fit = [e is not None and e[1] and not e[0].is_multicast and not e[0].is_unspecified for e in one_by_one]
+    assert found == (tuple(one_by_one) if all(fit) else None)
+    assert found is None or all(type(one) is AddrPort for one in found)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd._fast.filter import ACCEPT, Filter, FlowTable
@@ -199,6 +200,25 @@ def test_reconciler_rotated_key_replaces_the_peer() -> None:
     world.put(new)
     world.apply(MapChange(changed=[(old, new)]))
     assert set(world.engine.peers) == set(world.paths.peers) == {new.key}
+
+
+def test_reconciler_peers_that_swap_their_keys_both_stay() -> None:
+    world = World()
+    one, two = node(2), node(3)
+    for peer in (one, two):
+        world.put(peer)
+    world.apply()
+    swapped = msgspec.structs.replace(one, key=two.key), msgspec.structs.replace(two, key=one.key)
+    for peer in swapped:
+        world.put(peer)
+    world.apply(MapChange(changed=[(one, swapped[0]), (two, swapped[1])]))
+    assert {key: config.allowed_ips for key, config in world.engine.peers.items()} == {
+        two.key: one.addresses,
+        one.key: two.addresses,
+    }
+    assert set(world.paths.peers) == {one.key, two.key}
+    world.apply(MapChange(removed=[swapped[0]]))
+    assert set(world.engine.peers) == set(world.paths.peers) == {one.key}
 
 
 def test_reconciler_own_new_key_is_shown_at_once_to_peers_we_talk_with() -> None:
