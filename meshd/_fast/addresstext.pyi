@@ -1,11 +1,11 @@
-"""Addresses, endpoints, keys and times from the text that control servers write.
+"""Addresses, endpoints, keys and times from the text that control servers write, and into it.
 
 Each function knows the usual form and gives None for everything else, wrong or merely unusual: the caller then takes
 the long way, which also says what is wrong. Network maps hold tens of thousands of such texts.
 """
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar, final
 
 _EndpointT = TypeVar("_EndpointT", bound=tuple[Any, int])
@@ -16,6 +16,9 @@ def host_of(text: str, /) -> IPv4Address | IPv6Address | None:
 def node_prefixes(texts: tuple[str, ...], kind4: type, kind6: type, /) -> tuple[Any, ...] | None:
     """One ``kind4`` or ``kind6`` for each text, with ``network_address`` set, when each is a /32 of 100.64.0.0/10 or a
     /128 of fd7a:115c:a1e0::/48 and none has a low half of ::53 or is 100.100.100.100, which stand for services."""
+
+def host_texts(prefixes: tuple[IPv4Network | IPv6Network, ...], /) -> list[str]:
+    """The network address of each, as ``str`` writes it."""
 
 def endpoint_of(text: str, /) -> tuple[IPv4Address | IPv6Address, int] | None:
     """Address and port of ``1.2.3.4:5`` or ``[1::2]:5``. IPv4-mapped becomes IPv4."""
@@ -29,6 +32,12 @@ def key_of(text: str, prefix: str, /) -> bytes | None:
 
 def utc_of(text: str, /) -> float | None:
     """Unix seconds of ``2006-01-02T15:04:05Z``, from 1970 on."""
+
+def utc_text(wall: float, /) -> str | None:
+    """``2006-01-02T15:04:05Z`` of unix seconds; None before 1970, after 9999, and with a fraction."""
+
+def quoted_plain(text: str, /) -> str | None:
+    """A JSON string; None for text with anything that must or may be escaped."""
 
 @final
 class TextForms:

@@ -10,14 +10,18 @@ cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET
     int AF_INET6
     int inet_pton(int family, const char* text, void* out)
+    const char* inet_ntop(int family, const void* address, char* out, unsigned int size)
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     bint PyUnicode_IS_COMPACT_ASCII(object text)
+    object PyUnicode_FromStringAndSize(const char* text, Py_ssize_t size)
 
 cdef extern from "address.h" nogil:
     uint32_t load_be32(const uint8_t* p)
     uint64_t load_be64(const uint8_t* p)
+    void store_be32(uint8_t* p, uint32_t value)
+    void store_be64(uint8_t* p, uint64_t value)
 
 ctypedef object (*new_t)(object kind, object arguments, void* names)
 
@@ -31,6 +35,7 @@ cdef enum:
     CGNAT_MASK = 0xffc00000
     SERVICE4 = 0x64646464           # 100.100.100.100
 
+cdef double END_OF_TIMES = 253402300800.0   # the year 10000
 cdef uint64_t ULA = 0xfd7a115ca1e00000U     # fd7a:115c:a1e0::/48; the service address is ::53 in it
 
 cdef int[13] LONG_MONTHS = [0, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1]
@@ -158,6 +163,32 @@ def node_prefixes(tuple texts not None, kind4 not None, kind6 not None, /):
     return tuple(out)
 
 
+def host_texts(tuple prefixes not None, /):
+    """The addresses of prefixes."""
+    cdef char text[HOST_LIMIT]
+    cdef uint8_t raw[16]
+    cdef uint64_t hi, lo
+    cdef list out = []
+    if V4 is None:
+        load_classes()
+    for prefix in prefixes:
+        address = prefix.network_address
+        number = address._ip
+        if type(address) is V4:
+            store_be32(raw, number)
+            inet_ntop(AF_INET, raw, text, sizeof(text))
+        else:
+            hi, lo = number >> 64, number & 0xffffffffffffffff
+            if hi >> 32 == 0 or type(address) is not V6 or address._scope_id is not None:
+                out.append(str(address))    # the system writes some of these with dots
+                continue
+            store_be64(raw, hi)
+            store_be64(raw + 8, lo)
+            inet_ntop(AF_INET6, raw, text, sizeof(text))
+        out.append(text.decode("ascii"))
+    return out
+
+
 def endpoint_of(str text not None, /):
     """Address and port."""
     return endpoint(text)
@@ -267,6 +298,55 @@ cdef object utc(object text):
     days = (era_year * 365 + era_year // 4 - era_year // 100 + era_year // 400
             + (153 * (month + (9 if month <= 2 else -3)) + 2) // 5 + day - 1 - 719468)
     return <double> (days * DAY_S + hour * 3600 + minute * 60 + second)
+
+
+cdef inline void digits(char* out, int value, int n) noexcept nogil:
+    while n:
+        n -= 1
+        out[n] = <char> (c"0" + value % 10)
+        value //= 10
+
+
+def utc_text(double wall, /):
+    """The text that `utc_of` reads."""
+    cdef char out[UTC_LENGTH]
+    cdef int64_t seconds, days, era, day_of_era, year_of_era, day, year
+    cdef int clock, month
+    if not 0 <= wall < END_OF_TIMES or wall != <double> <int64_t> wall:
+        return None
+    seconds = <int64_t> wall
+    days, clock = seconds // DAY_S, <int> (seconds % DAY_S)
+    # Years are counted from March, in eras of 400, as in utc().
+    days += 719468
+    era = days // 146097
+    day_of_era = days - era * 146097
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
+    day = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = <int> ((5 * day + 2) // 153)
+    day -= (153 * month + 2) // 5
+    month += 3 if month < 10 else -9
+    year = year_of_era + era * 400 + (month <= 2)
+    memcpy(out, b"0000-00-00T00:00:00Z", UTC_LENGTH)
+    digits(out, <int> year, 4)
+    digits(out + 5, month, 2)
+    digits(out + 8, <int> day + 1, 2)
+    digits(out + 11, clock // 3600, 2)
+    digits(out + 14, clock // 60 % 60, 2)
+    digits(out + 17, clock % 60, 2)
+    return PyUnicode_FromStringAndSize(out, UTC_LENGTH)
+
+
+def quoted_plain(str text not None, /):
+    """JSON of a text in which nothing needs an escape."""
+    cdef Py_ssize_t n = 0, i
+    cdef const char* raw
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        return None
+    raw = PyUnicode_AsUTF8AndSize(text, &n)
+    for i in range(n):
+        if raw[i] < 32 or raw[i] == 127 or raw[i] == c'"' or raw[i] == c"\\":
+            return None
+    return '"' + text + '"'
 
 
 cdef class TextForms:

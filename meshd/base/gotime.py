@@ -6,7 +6,7 @@ import re
 from datetime import date
 from functools import lru_cache
 
-from meshd._fast.addresstext import utc_of
+from meshd._fast.addresstext import utc_of, utc_text
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _FORM = re.compile(
@@ -19,6 +19,9 @@ def format_time(wall: float | None) -> str:
     """RFC 3339 in UTC with up to nanoseconds; None gives the zero time."""
     if wall is None:
         return ZERO_TIME
+    usual = utc_text(wall)
+    if usual is not None:
+        return usual
     seconds = int(wall // 1)
     nanos = 0 if wall == seconds else round((wall - seconds) * 1_000_000_000)
     if nanos == 1_000_000_000:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from meshd.base.addr import format_ip
+from meshd._fast.addresstext import host_texts, quoted_plain
 from meshd.base.gotime import ZERO_TIME, format_time
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _FIELD = ",\n\t\t\t"
 def peer_text(node: Node, traffic: PeerTraffic, *, exit_node: bool) -> str:
     """``"nodekey:...": {...}``, at the depth of the members of ``Peer``."""
     host = node.hostinfo
-    ips = [format_ip(ip) for ip in node.ips]
+    ips = host_texts(node.addresses)
     key = node.key.text()
     name = node.name
     hostname = (host.hostname if host is not None else "") or node.first_label
@@ -75,7 +75,7 @@ def peer_text(node: Node, traffic: PeerTraffic, *, exit_node: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    return orjson.dumps(text).decode()
+    return quoted_plain(text) or orjson.dumps(text).decode()
 
 
 def _time(wall: float | None) -> str:

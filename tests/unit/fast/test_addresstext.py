@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd._fast.addresstext import TextForms, endpoint_of, host_of, key_of, utc_of
+from meshd._fast.addresstext import (
+    TextForms,
+    endpoint_of,
+    host_of,
+    host_texts,
+    key_of,
+    quoted_plain,
+    utc_of,
+    utc_text,
+)
 from meshd.base.addr import AddrPort, host_prefix, usual_node_prefixes
 from meshd.base.errors import WireError
 from meshd.base.gotime import format_time
@@ -165,3 +176,27 @@ def test_usual_endpoints_can_all_be_sent_to(texts: list[str]) -> None:
     fit = [e is not None and e[1] and not e[0].is_multicast and not e[0].is_unspecified for e in one_by_one]
     assert found == (tuple(one_by_one) if all(fit) else None)
     assert found is None or all(type(one) is AddrPort for one in found)
+
+
+@given(st.one_of(st.integers(-(2**31), 2**39).map(float), st.floats(allow_nan=True)))
+def test_utc_text_writes_the_whole_seconds_of_four_digit_years(wall: float) -> None:
+    text = utc_text(wall)
+    if 0 <= wall < 253402300800 and wall == wall // 1:
+        assert text == datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert text is not None
+        assert utc_of(text) == wall
+    else:
+        assert text is None
+
+
+@given(st.lists(st.one_of(st.ip_addresses(), ADDRESSES.map(ip_address)), max_size=3))
+def test_host_texts_are_those_of_ipaddress(addresses: list) -> None:
+    prefixes = tuple(host_prefix(address) for address in addresses)
+    assert host_texts(prefixes) == [str(address) for address in addresses]
+
+
+@given(st.text(max_size=20))
+def test_quoted_plain_is_json_or_none(text: str) -> None:
+    quoted = quoted_plain(text)
+    assert quoted in (None, orjson.dumps(text).decode())
+    assert quoted is not None or not text.isascii() or not text.isalnum()
