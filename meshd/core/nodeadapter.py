@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from meshd._fast.addresstext import host_of
+from meshd._fast.addresstext import host_of, host_texts
 from meshd.base.addr import AddrPort, IPAddress, IPPrefix, host_prefix, parse_ip, parse_prefix, usual_node_prefixes
 from meshd.base.errors import WireError
 from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import DiscoPublic, MachinePublic, NodePublic
 from meshd.base.ranges import CGNAT, DERP_MAGIC_IP, SERVICE_V4, SERVICE_V6, ULA
 from meshd.core.node import Node
-from meshd.wire.control import ZERO_MACHINE_KEY, ZERO_TIME, CapMap, PeerChange
+from meshd.wire.control import ZERO_MACHINE_KEY, ZERO_TIME, CapMap, CheckedNode, PeerChange
 from meshd.wire.control import Node as WireNode
 
 MAX_ADDRESSES = 16  # a node has one of each family; services add a few
@@ -95,7 +95,8 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
 
 def node_to_wire(node: Node, endpoints: Iterable[AddrPort]) -> WireNode:
     """The wire form that `node_from_wire` makes the same node of, with these endpoints."""
-    return WireNode(
+    addresses = host_texts(node.addresses)
+    return CheckedNode(
         id=node.id,
         stable_id=node.stable_id,
         name=node.name,
@@ -106,7 +107,7 @@ def node_to_wire(node: Node, endpoints: Iterable[AddrPort]) -> WireNode:
         key_signature=node.key_signature,
         machine=node.machine.text() if node.machine is not None else ZERO_MACHINE_KEY,
         disco_key=(node.disco_key or DiscoPublic.zero()).text(),
-        addresses=tuple(map(str, node.addresses)),
+        addresses=tuple([f"{text}/128" if ":" in text else f"{text}/32" for text in addresses]),
         allowed_ips=None if node.allowed_ips is node.addresses else tuple(map(str, node.allowed_ips)),
         endpoints=tuple(map(str, endpoints)),
         home_derp=node.home_derp,

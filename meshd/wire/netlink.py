@@ -41,6 +41,7 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _U32 = struct.Struct("=I")
+_ROUTE_V4 = struct.Struct("=BBBBBBBBI HHI HH4s HHI")  # with the attributes table, destination, interface
 
 
 class Request(NamedTuple):
@@ -50,10 +51,10 @@ class Request(NamedTuple):
     flags: int
     body: bytes
 
-    def pack(self, sequence: int) -> bytes:
-        return (
-            _HEADER.pack(_HEADER.size + len(self.body), self.kind, self.flags | NLM_F_REQUEST, sequence, 0) + self.body
-        )
+    def pack(self, sequence: int, *, only_errors: bool = False) -> bytes:
+        """``only_errors``: success is not to be acknowledged."""
+        flags = (self.flags & ~NLM_F_ACK if only_errors else self.flags) | NLM_F_REQUEST
+        return _HEADER.pack(_HEADER.size + len(self.body), self.kind, flags, sequence, 0) + self.body
 
 
 class Message(NamedTuple):
@@ -151,6 +152,10 @@ def get_addresses() -> Request:
 
 
 def _route(kind: int, flags: int, prefix: IPPrefix, table: int, interface: int | None) -> Request:
+    if interface is not None and prefix.prefixlen and prefix.version == 4:  # a map may bring thousands of these
+        fixed = (AF_INET, prefix.prefixlen, 0, 0, min(table, 252), RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST, 0)
+        to = (8, RTA_DST, prefix.network_address.packed)
+        return Request(kind, flags | NLM_F_ACK, _ROUTE_V4.pack(*fixed, 8, RTA_TABLE, table, *to, 8, RTA_OIF, interface))
     action = RTN_UNICAST if interface is not None else RTN_THROW
     scope = RT_SCOPE_LINK if interface is not None and prefix.version == 4 else RT_SCOPE_UNIVERSE
     body = _ROUTE.pack(

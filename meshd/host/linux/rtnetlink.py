@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from meshd.base.errors import MeshdError
 from meshd.wire import netlink as nl
 
-_BATCH = 128  # requests per datagram; their acknowledgements fit the receive buffer
+_BATCH = 128  # requests per datagram; the errors of all of them fit the receive buffer
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_S = 5.0
 
@@ -41,14 +41,16 @@ class RtNetlink:
 
     def _batch(self, requests: list[nl.Request]) -> list[int]:
         first = self._sequence + 1
-        self._sequence += len(requests)
-        self._socket.send(b"".join(r.pack(first + i) for i, r in enumerate(requests)))
-        results: dict[int, int] = {}
-        while len(results) < len(requests):
+        self._sequence = last = self._sequence + len(requests)
+        # The kernel does one after the other: when the last is acknowledged, all errors of the others have come.
+        packed = [request.pack(first + i, only_errors=True) for i, request in enumerate(requests[:-1])]
+        self._socket.send(b"".join([*packed, requests[-1].pack(last)]))
+        errors: dict[int, int] = {}
+        while last not in errors:
             for message in nl.messages(self._receive()):
-                if message.kind == nl.NLMSG_ERROR and first <= message.sequence < first + len(requests):
-                    results[message.sequence] = nl.error_number(message)
-        return [results[first + i] for i in range(len(requests))]
+                if message.kind == nl.NLMSG_ERROR and first <= message.sequence <= last:
+                    errors[message.sequence] = nl.error_number(message)
+        return [errors.get(first + i, 0) for i in range(len(requests))]
 
     def dump(self, request: nl.Request) -> list[nl.Message]:
         """All answers to a dump request."""

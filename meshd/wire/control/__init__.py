@@ -25,7 +25,7 @@ from meshd.wire.control.mapreq import (
     MapRequest,
 )
 from meshd.wire.control.mapresp import MapResponse
-from meshd.wire.control.node import Node, PeerChange
+from meshd.wire.control.node import CheckedNode, Node, PeerChange
 from meshd.wire.control.notice import (
     ClientVersion,
     ControlDialPlan,
@@ -63,6 +63,7 @@ __all__ = [
     "ZERO_TIME",
     "CapGrant",
     "CapMap",
+    "CheckedNode",
     "ClientVersion",
     "ControlDialPlan",
     "ControlIPCandidate",

@@ -106,6 +106,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
             check_forms(self, _FORMS)
 
 
+class CheckedNode(Node, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
+    """A `Node` that is written, made of values whose form is known to be right."""
+
+    def __post_init__(self) -> None: ...
+
+
 class PeerChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
     """A patch of one peer. None (and 0 for regions and versions) is "unchanged".
 
