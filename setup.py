@@ -1,8 +1,8 @@
 """Build of the Cython extensions in ``meshd/_fast``; everything else is in pyproject.toml.
 
-``MESHD_DEBUG=1`` builds with bounds checks, line tracing and assertions; ``MESHD_SANITIZE=1`` adds
-AddressSanitizer and UndefinedBehaviorSanitizer, ``MESHD_SANITIZE=thread`` ThreadSanitizer (load the run time with
-LD_PRELOAD). ``MESHD_AEAD_LIBRARY`` is the path of a libcrypto of BoringSSL or AWS-LC that is opened at run time.
+``MESHD_DEBUG=1`` builds with bounds checks; ``MESHD_SANITIZE=1`` adds AddressSanitizer and
+UndefinedBehaviorSanitizer, ``MESHD_SANITIZE=thread`` ThreadSanitizer (load the run time with LD_PRELOAD).
+``MESHD_AEAD_LIBRARY`` is the path of a libcrypto of BoringSSL or AWS-LC that is opened at run time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ extensions = [
         libraries=LIBRARIES.get(source.stem, []),
         extra_compile_args=compile_args,
         extra_link_args=link_args,
-        define_macros=[("CYTHON_TRACE", "1")] * DEBUG + MACROS.get(source.stem, []),
+        define_macros=MACROS.get(source.stem, []),
         depends=[str(p) for p in sorted((FAST / "c").glob("*.h"))],
     )
     for source in sorted(FAST.glob("*.pyx"))
@@ -56,13 +56,14 @@ extensions = [
 setup(
     ext_modules=cythonize(
         extensions,
+        # No line tracing: it takes the interpreter lock at the end of every function, in packet threads too, which may
+        # hold a lock of ours by then that the loop's thread waits for.
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
             "wraparound": False,
             "initializedcheck": DEBUG,
             "cdivision": True,
-            "linetrace": DEBUG,
             "embedsignature": False,
         },
         quiet=True,
