@@ -203,6 +203,8 @@ class Connection(asyncio.Protocol):
         event = await self._next_event(self._limits.header_s)
         if not isinstance(event, h11.Request):
             raise _Closed
+        if event.method == b"CONNECT":  # after a 2xx answer to it a connection is a tunnel (RFC 9110, 9.3.6)
+            raise HttpError(405, "CONNECT is for proxies")
         if not any(name in _BODY_HEADERS for name, _ in event.headers):
             self._http.next_event()  # the end of a request without body, already here
         target = event.target.decode("ascii")

@@ -241,6 +241,15 @@ def test_h1server_garbage_gets_400(serve, text: str) -> None:
     serve(scenario)
 
 
+def test_h1server_connect_is_refused(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert rig.seen == []
+
+    serve(scenario)
+
+
 def test_h1server_handler_failure_is_500_without_details(serve) -> None:
     async def scenario(rig: Rig) -> None:
         answer = await rig.ask(GET.format("/fail"))
