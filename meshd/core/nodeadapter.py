@@ -204,6 +204,8 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
     for text in texts:
         host = host_of(text)
         prefix = host_prefix(host) if host is not None else _prefix(text)
+        if prefix in prefixes:
+            continue  # said twice
         prefixes.append(prefix)
         address, version = prefix.network_address, 4 if type(host) is IPv4Address else prefix.version
         number = int(address)

@@ -47,6 +47,13 @@ def test_admission_unusable_parts_are_left_out() -> None:
     assert "not routable" in session.netmap.refused[2].reason
 
 
+def test_admission_address_said_twice_counts_once() -> None:
+    addresses = node(2)["Addresses"]
+    session = joined(node(2, Addresses=addresses + addresses))
+    assert session.netmap is not None
+    assert [str(p) for p in session.netmap.peers[2].addresses] == addresses
+
+
 def test_admission_foreign_address_in_allowed_ips_is_left_out_and_returns() -> None:
     """Nobody gets another node's address by listing it, and gets it when that node is gone."""
     session = joined(node(2), node(3, AllowedIPs=[*node(3)["Addresses"], "100.64.0.2/32", "100.64.0.1/32"]))
