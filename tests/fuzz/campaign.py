@@ -20,17 +20,17 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
-from tests.fuzz import every_target, native
+from tests.fuzz import every_target, native, planecampaign
 from tests.fuzz.lines import LineTracer
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.native import NativeCampaign
+from tests.fuzz.planecampaign import PlaneCampaign
 from tests.fuzz.shrink import shrink
-from tests.fuzz.state import State
+from tests.fuzz.state import State, place_of
 from tests.fuzz.target import TARGETS, Run, Target
 
-BATCH = 64
-"""Executions between two traced ones, once a target is no longer new."""
-EARLY_BATCH, EARLY_EXECUTIONS = 8, 10_000
+BATCHES = ((10_000, 8), (1_000_000, 64), (1 << 62, 256))
+"""Until so many executions, one in so many is traced: what is new becomes rare, and tracing is slow."""
 BATCH_LIMIT_S = 20.0
 """Processor time of one batch; parsers take microseconds, so what takes longer hangs."""
 CORPUS_LIMIT = 3000
@@ -38,12 +38,6 @@ CORPUS_LIMIT = 3000
 
 class Hang(BaseException):
     """One batch took too long. No target can catch it by accident."""
-
-
-def place_of(error: BaseException) -> str:
-    """What two inputs with the same fault have in common: the error and the last line of the traceback."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} {Path(last.filename).name}:{last.lineno}"
 
 
 def outcome(run: Run, data: bytes) -> str:
@@ -99,7 +93,7 @@ class Campaign:
         run, new, data = self.target.run, mutator.next, b""
         began = time.process_time()
         while state.executions < limit and time.process_time() - began < seconds:
-            batch = BATCH if state.executions >= EARLY_EXECUTIONS else EARLY_BATCH
+            batch = next(size for until, size in BATCHES if state.executions < until)
             batch = min(batch, limit - state.executions)
             signal.setitimer(signal.ITIMER_VIRTUAL, BATCH_LIMIT_S)
             done = 0
@@ -142,12 +136,16 @@ class Campaign:
             self.state.keep(place, data, "".join(traceback.format_exception(error)))
 
 
+def campaign_of(name: str, folder: Path, seed: int) -> Campaign | NativeCampaign | PlaneCampaign:
+    """Of a target in Python, a loop in C, or the data plane."""
+    if name == planecampaign.NAME:
+        return PlaneCampaign(folder, seed)
+    return NativeCampaign(name, folder, seed) if name in native.NAMES else Campaign(TARGETS[name], folder, seed)
+
+
 def run(names: list[str], executions: int, seed: int, folder: Path, turn_s: float) -> int:
     """All targets to their count, a turn each; the number of findings."""
-    campaigns: list[Campaign | NativeCampaign] = [
-        NativeCampaign(name, folder, seed) if name in native.NAMES else Campaign(TARGETS[name], folder, seed)
-        for name in names
-    ]
+    campaigns = [campaign_of(name, folder, seed) for name in names]
 
     def hang(number: int, frame: FrameType | None) -> None:
         raise Hang(f"a batch took more than {BATCH_LIMIT_S:.0f} s of processor time")
@@ -168,7 +166,7 @@ def run(names: list[str], executions: int, seed: int, folder: Path, turn_s: floa
 
 def main(arguments: list[str] | None = None) -> int:
     every_target.load()
-    every = sorted((*TARGETS, *native.NAMES))
+    every = sorted((*TARGETS, *native.NAMES, planecampaign.NAME))
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.campaign", description="Long runs of fuzz targets.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all, or of: {' '.join(every)}")
     parser.add_argument("--executions", type=int, default=1_000_000, help="of each target, earlier runs included")

@@ -10,13 +10,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from meshd.testing.clock import FakeClock
-from meshd.testing.loop import FakeTimeLoop
+from tests.fuzz.nulloop import NullLoop
 
+_LOG = logging.getLogger("meshd")
 PAUSE_S = 0.01
 LONG_S = 1000.0
 """Longer than any timeout of a connection."""
-OLD_S = 1e5
 
 
 class Complaints(logging.Handler):
@@ -32,45 +31,38 @@ class Complaints(logging.Handler):
             text += " " + logging.Formatter().formatException(record.exc_info)
         self.texts.append(text)
 
+    def unhandled(self, context: dict[str, Any]) -> None:
+        """Takes what a loop calls its exception handler with."""
+        self.texts.append(f"{context.get('message')} {context.get('exception')!r}")
+
 
 class Bench:
-    """A loop in simulated time; made at first use, so that importing the targets costs nothing."""
+    """Runs coroutines, each in a loop and at a time of its own."""
 
     def __init__(self) -> None:
-        self._loop: FakeTimeLoop | None = None
         self._complaints = Complaints()
 
     def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine, then let time pass until everything it began is over."""
-        if self._loop is None or self._loop.time() > OLD_S:
-            self._renew()
-        assert self._loop is not None
-        self._complaints.texts.clear()
-        self._loop.run_until_complete(self._whole(work))
-        left = [repr(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
-        for task in asyncio.all_tasks(self._loop):
+        complaints = self._complaints
+        if complaints not in _LOG.handlers:
+            _LOG.addHandler(complaints)
+        complaints.texts.clear()
+        loop = NullLoop(complaints.unhandled)
+        loop.run_until_complete(_whole(loop, work))
+        left = [repr(task.get_coro()) for task in loop.pending()]
+        for task in loop.pending():
             task.cancel()
-        assert not self._complaints.texts, list(self._complaints.texts)
+        loop.forget_tasks()
+        assert not complaints.texts, list(complaints.texts)
         assert not left, left
 
-    def _renew(self) -> None:
-        """A new loop at time 0: after years of simulated time a float cannot tell short delays apart."""
-        log = logging.getLogger("meshd")
-        if self._loop is not None:
-            self._loop.close()
-            log.removeHandler(self._complaints)
-        self._loop = FakeTimeLoop(FakeClock())
-        self._loop.set_exception_handler(self._unhandled)
-        log.addHandler(self._complaints)
 
-    async def _whole(self, work: Callable[[], Awaitable[None]]) -> None:
-        await work()
-        await asyncio.sleep(PAUSE_S)
-        if len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(LONG_S)
-
-    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._complaints.texts.append(f"{context.get('message')} {context.get('exception')!r}")
+async def _whole(loop: NullLoop, work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+    await asyncio.sleep(PAUSE_S)
+    if len(loop.pending()) > 1:
+        await asyncio.sleep(LONG_S)
 
 
 BENCH = Bench()

@@ -3,7 +3,7 @@
 The attacker is a peer. It holds the keys of a valid session, so what it sends is opened and its content met. After
 every batch the books must balance: each thing that went in came out, became an event, or was counted as dropped.
 
-    python tests/fuzz/fuzz_plane.py [executions] [seed]
+    python -m tests.fuzz.campaign --executions N plane
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import select
 import socket
 import struct
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -382,19 +381,3 @@ def run(executions: int, seed: int) -> PlaneFuzzer:
     finally:
         fuzzer.close()
     return fuzzer
-
-
-def main() -> None:
-    executions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    started = time.monotonic()
-    done = 0
-    while done < executions:
-        fuzzer = run(min(50_000, executions - done), seed)
-        done += fuzzer.executions
-        seed += 1
-        print(done, f"{time.monotonic() - started:.0f} s", dict(fuzzer.plane.counters()), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -191,7 +191,32 @@ def fuzz_derp_frames(data: bytes) -> None:
     in_two(lambda: derp.FrameReader(limit=1 << 16), data)
 
 
-@target()
+def _relayed() -> list[bytes]:
+    """What a relay sends: messages of all kinds, alone and in bundles."""
+
+    def frame(kind: int, body: bytes) -> bytes:
+        return bytes([kind]) + len(body).to_bytes(4, "big") + body
+
+    def received(packet: bytes, source: int = 1) -> bytes:
+        return frame(5, bytes([source]) * 32 + packet)
+
+    message = b"\4\0\0\0" + bytes(range(44))
+    bundles = [bytes((derpframes.BUNDLE_TYPE, 0, 0, size)) + message * 3 for size in (0, 1, 47, 48, 49, 255)]
+    frames = [
+        received(message),
+        received(message, 2),
+        received("TS💬 disco".encode() + bytes(40)),
+        received(b"\1\0\0\0" + bytes(144)),
+        received(b""),
+        frame(6, b""),
+        frame(8, b"\1" * 32 + b"\1"),
+        frame(0x99, b"new"),
+        *map(received, bundles),
+    ]
+    return [*frames, b"".join(frames[:3]), b"".join(frames[-6:-2]), frames[5] * 3 + frames[-3] + frames[0][:20]]
+
+
+@target(seeds=_relayed)
 def fuzz_derp_split(data: bytes) -> None:
     found, wanted = derpframes.split_frames(data), derptwin.split_frames(data)
     assert list(found.transport) == wanted.transport

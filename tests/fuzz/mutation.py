@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
 from random import Random
+from types import ModuleType
+
+from perf.micro.native import load
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+|\s+|.', re.DOTALL)
 _ROUNDS = (1, 1, 1, 1, 2, 2, 3, 6)
@@ -48,6 +53,11 @@ _NOISE = [
 ]
 
 
+@lru_cache(maxsize=1)
+def _native() -> ModuleType:
+    return load(Path(__file__).parents[1] / "native" / "mutate.pyx")
+
+
 class Seed:
     """A known input, in pieces too when it is a text."""
 
@@ -60,14 +70,18 @@ class Seed:
 
 
 class Mutator:
-    """Makes inputs of at most ``limit`` bytes from seeds that are added one after the other."""
+    """Makes inputs of at most ``limit`` bytes from seeds that are added one after the other.
+
+    ``next()`` is the next input; half of the time it is made of one of the newest seeds.
+    """
 
     def __init__(self, random: Random, *, text: bool, limit: int, dictionary: Iterable[bytes] = ()) -> None:
         self.seeds: list[Seed] = []
         self._bits = random.getrandbits
         self._text = text
         self._limit = limit
-        self._dictionary = [*dictionary, *_EDGES]
+        self._bytes = _native().ByteMutator(random.getrandbits(64), limit, [*dictionary, *_EDGES])
+        self.next: Callable[[], bytes] = self._next_text if text else self._bytes.next
         self._strings = [value for value in _VALUES if value[:1] == b'"']
         self._known = set(_VALUES)
         self._values = list(_VALUES)
@@ -75,6 +89,7 @@ class Mutator:
     def add(self, data: bytes) -> None:
         seed = Seed(data[: self._limit], text=self._text)
         self.seeds.append(seed)
+        self._bytes.add(seed.data)
         for at in seed.places:
             piece = seed.pieces[at]
             if piece not in self._known and len(piece) < 100 and len(self._known) < 4000:
@@ -83,45 +98,15 @@ class Mutator:
                 if piece[:1] == b'"':
                     self._strings.append(piece)
 
-    def next(self) -> bytes:
+    def _next_text(self) -> bytes:
         seeds, r = self.seeds, self._bits(64)
-        # Half of the time one of the newest: what they reach was hardly tried yet.
         count = len(seeds)
         at = (r >> 16) % count if r & 1 or count < 16 else count - 1 - (r >> 16) % 8
         seed = seeds[at]
         if seed.places and r & 6:
             return self._tokens(seed)
-        return self._bytes(seed.data)
-
-    def _bytes(self, data: bytes) -> bytes:
-        bits, out = self._bits, bytearray(data)
-        for _ in range(_ROUNDS[bits(3)]):
-            r = bits(64)
-            kind, n, value = r & 15, len(out), r >> 48
-            at = (r >> 8 & 0xFFFFFF) % (n + 1)
-            if kind < 5:
-                if at < n:
-                    out[at] = value & 255
-            elif kind < 7:
-                if at < n:
-                    out[at] ^= 1 << (value & 7)
-            elif kind < 10:
-                edge = self._dictionary[value % len(self._dictionary)]
-                out[at : at + len(edge)] = edge
-            elif kind == 10:
-                out[at:at] = self._dictionary[value % len(self._dictionary)]
-            elif kind == 11:
-                del out[at : at + 1 + (value & 15)]
-            elif kind == 12:
-                del out[at:]
-            elif kind == 13:
-                out[at:at] = out[at : at + 1 + (value & 63)]
-            elif kind == 14:
-                other = self.seeds[value % len(self.seeds)].data
-                out[at:] = other[(r >> 32 & 0xFFFF) % (len(other) + 1) :]
-            else:
-                out += value.to_bytes(2, "big")
-        return bytes(out) if len(out) <= self._limit else bytes(out[: self._limit])
+        changed: bytes = self._bytes.change(seed.data)
+        return changed
 
     def _tokens(self, seed: Seed) -> bytes:
         bits, pieces, places = self._bits, list(seed.pieces), seed.places

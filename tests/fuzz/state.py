@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
 SAME_PLACE_LIMIT = 3
 """Findings kept that have the same fault."""
+
+
+def place_of(error: BaseException) -> str:
+    """What two inputs with the same fault have in common: the error and the last line of the traceback."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} {Path(last.filename).name}:{last.lineno}"
 
 
 class State:

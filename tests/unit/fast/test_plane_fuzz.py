@@ -1,10 +1,14 @@
-"""A short turn of the data plane's fuzzer; `tests/fuzz/fuzz_plane.py` runs for as long as one likes."""
+"""A short turn of the data plane's fuzzer; `python -m tests.fuzz.campaign plane` runs for as long as one likes."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from tests.fuzz.fuzz_plane import MARKER, run
+from tests.fuzz import campaign
+from tests.fuzz.fuzz_plane import MARKER, Imbalance, PlaneFuzzer, run
 from tests.unit.fast.planepair import pair
 
 
@@ -14,6 +18,20 @@ def test_plane_hostile_traffic_is_accounted_for(seed: int) -> None:
     fuzzer = run(6000, seed)
     assert fuzzer.received > 100
     assert fuzzer.delivered > 100
+
+
+def test_plane_campaign_keeps_the_seed_of_a_finding_and_goes_on(tmp_path: Path, monkeypatch) -> None:
+    def turn(self: PlaneFuzzer) -> None:
+        self.executions += 100
+        if self.seed == 1:
+            raise Imbalance("planted")
+
+    monkeypatch.setattr(PlaneFuzzer, "turn", turn)
+    assert campaign.run(["plane"], 500, 1, tmp_path, 60.0) == 1
+    [kept] = (tmp_path / "plane" / "findings").glob("*.bin")
+    assert kept.read_bytes() == b"1"
+    state = json.loads((tmp_path / "plane" / "state.json").read_text())
+    assert (state["executions"], [*state["findings"].values()]) == (501, [1])
 
 
 def test_plane_empty_datagram_is_counted() -> None:
