@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from meshd.daemon.memory import set_up_memory
 from meshd.feature.localapi.jsontext import status_response
 from perf.scale import frames
 from perf.scale.memory import plane_bytes_per_peer, pss_bytes
@@ -55,6 +56,7 @@ async def status(node: WholeNode) -> dict[str, float]:
 
 
 async def measure(size: int) -> dict[str, Any]:
+    set_up_memory()
     node = WholeNode()
     await node.feed(frames.frame({**_greeting(), "Peers": [frames.peer(0)]}))  # code paths and modules are warm
     node.session.begin_stream()
