@@ -11,7 +11,7 @@ from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.io.http.h1client import fetch
 from meshd.io.streams import SocketStream
-from meshd.node.peertext import peer_api
+from meshd.node.peerfields import peer_api
 
 TIMEOUT_S = 10.0
 

@@ -6,20 +6,23 @@ thousands of peers is asked for by scripts and monitors, and nothing else happen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from meshd._fast.addresstext import host_texts, quoted_plain
 from meshd.base.gotime import ZERO_TIME, format_time
+from meshd.node.peerfields import last_fields, peer_api, rare_fields
 
 if TYPE_CHECKING:
     from meshd.core.node import Node
     from meshd.node.status import PeerTraffic
-    from meshd.wire.control import Hostinfo
 
+JSON = dict[str, Any]
 _FIELD = ",\n\t\t\t"
+_INDENT = re.compile("^ +", re.MULTILINE)
 
 
 def peer_text(node: Node, traffic: PeerTraffic, *, exit_node: bool) -> str:
@@ -39,9 +42,7 @@ def peer_text(node: Node, traffic: PeerTraffic, *, exit_node: bool) -> str:
         optional += f'{_FIELD}"Tags": {_list(map(_quoted, node.tags))}'
     if node.primary_routes:
         optional += f'{_FIELD}"PrimaryRoutes": {_list([f"{chr(34)}{p}{chr(34)}" for p in node.primary_routes])}'
-    end = f'{_FIELD}"KeyExpiry": "{format_time(node.key_expiry)}"' if node.key_expiry is not None else ""
-    if node.expired:
-        end += f'{_FIELD}"Expired": true'
+    rare, last = _members(rare_fields(node)), _members(last_fields(node))
     return f"""\t\t"{key}": {{
 \t\t\t"ID": {_quoted(node.stable_id)},
 \t\t\t"NodeID": {node.id},
@@ -67,11 +68,20 @@ def peer_text(node: Node, traffic: PeerTraffic, *, exit_node: bool) -> str:
 \t\t\t"Active": {_bool(traffic.active)},
 \t\t\t"PeerAPIURL": {_peer_api(node, ips)},
 \t\t\t"TaildropTarget": 0,
-\t\t\t"NoFileSharingReason": "",
+\t\t\t"NoFileSharingReason": ""{rare},
 \t\t\t"InNetworkMap": true,
 \t\t\t"InMagicSock": {_bool(traffic.in_magicsock)},
-\t\t\t"InEngine": {_bool(traffic.in_engine)}{end}
+\t\t\t"InEngine": {_bool(traffic.in_engine)}{last}
 \t\t}}"""
+
+
+def _members(fields: JSON) -> str:
+    return "".join([f'{_FIELD}"{name}": {_indented(value)}' for name, value in fields.items()]) if fields else ""
+
+
+def _indented(value: object) -> str:
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return _INDENT.sub(lambda found: "\t" * (len(found[0]) // 2), text).replace("\n", "\n\t\t\t")
 
 
 def _quoted(text: str) -> str:
@@ -89,20 +99,6 @@ def _bool(value: bool | None) -> str:
 def _list(items: Iterable[str]) -> str:
     joined = ",\n\t\t\t\t".join(items)
     return f"[\n\t\t\t\t{joined}\n\t\t\t]" if joined else "[]"
-
-
-def peer_api(host: Hostinfo | None, ips: Iterable[str]) -> list[str] | None:
-    """Where the peer's own API is, at each of its addresses; None when it has none."""
-    ports = {s.proto: s.port for s in host.services} if host is not None else None
-    if not ports:
-        return None
-    urls = []
-    for ip in ips:
-        six = ":" in ip
-        port = ports.get("peerapi6" if six else "peerapi4")
-        if port:
-            urls.append(f"http://[{ip}]:{port}" if six else f"http://{ip}:{port}")
-    return urls or None
 
 
 def _peer_api(node: Node, ips: list[str]) -> str:

@@ -14,7 +14,8 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.state import State
 from meshd.node.nodejson import user_json
-from meshd.node.peertext import peer_api, peer_text
+from meshd.node.peerfields import capabilities, expiry_fields, last_fields, peer_api, rare_fields
+from meshd.node.peertext import peer_text
 from meshd.wire.control import ClientVersion
 
 JSON = dict[str, Any]
@@ -167,33 +168,29 @@ def _exit_node(snapshot: Snapshot) -> JSON | None:
 def _self(snapshot: Snapshot) -> JSON:
     netmap = snapshot.netmap
     node = netmap.self_node if netmap is not None else None
-    shown = _base(node, PeerTraffic(relay=snapshot.own_relay if node else ""), exit_node=False)
+    rare: JSON = {}
+    if node is not None and node.cap_map:
+        rare = {"Capabilities": [_CAPABILITIES_NOTE, *sorted(node.cap_map)], "CapMap": capabilities(node)}
+    shown = _base(node, PeerTraffic(relay=snapshot.own_relay if node else ""), exit_node=False, rare=rare)
     shown["Addrs"] = snapshot.own_endpoints or None
     shown["Online"] = snapshot.in_map_poll
     if node is None:
         return shown | {"HostName": snapshot.host_name}
     shown["InNetworkMap"] = True
-    if node.cap_map:
-        shown["Capabilities"] = [_CAPABILITIES_NOTE, *sorted(node.cap_map)]
-        shown["CapMap"] = {name: values or [] for name, values in sorted(node.cap_map.items())}
-    return shown
+    return shown | expiry_fields(node)
 
 
 def peer_json(snapshot: Snapshot, node: Node) -> JSON:
     """One peer."""
     traffic = snapshot.traffic(node)
-    shown = _base(node, traffic, exit_node=node.stable_id == snapshot.prefs.exit_node_id)
+    shown = _base(node, traffic, exit_node=node.stable_id == snapshot.prefs.exit_node_id, rare=rare_fields(node))
     shown["InNetworkMap"] = True
     shown["InMagicSock"] = traffic.in_magicsock
     shown["InEngine"] = traffic.in_engine
-    if node.cap_map:
-        shown["CapMap"] = {name: values or [] for name, values in sorted(node.cap_map.items())}
-    if node.expired:
-        shown["Expired"] = True
-    return shown
+    return shown | last_fields(node)
 
 
-def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
+def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool, rare: JSON) -> JSON:
     host = node.hostinfo if node else None
     ips = _ips(node) if node else None
     shown: JSON = {
@@ -235,10 +232,9 @@ def _base(node: Node | None, traffic: PeerTraffic, *, exit_node: bool) -> JSON:
         "PeerAPIURL": peer_api(host, ips or ()),
         "TaildropTarget": 0,
         "NoFileSharingReason": "",
+        **rare,
         "InNetworkMap": False,
         "InMagicSock": False,
         "InEngine": False,
     }
-    if node and node.key_expiry is not None:
-        shown["KeyExpiry"] = format_time(node.key_expiry)
     return shown

@@ -19,7 +19,7 @@ from meshd.core.state import State
 from meshd.feature.localapi import jsontext
 from meshd.feature.localapi.jsontext import indented, status_response
 from meshd.node.status import PeerTraffic, Snapshot, status_json, status_parts
-from meshd.wire.control import Hostinfo, Service, UserProfile
+from meshd.wire.control import Hostinfo, Location, Service, UserProfile
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 TIMES = st.one_of(st.none(), st.floats(-1e9, 5e9), st.integers(0, 2**32).map(float))
@@ -29,7 +29,23 @@ ROUTES = st.sampled_from(["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00::/8", "10.1.2
 SERVICES = st.lists(
     st.builds(Service, proto=st.sampled_from(["peerapi4", "peerapi6", "tcp"]), port=st.integers(0, 65535)), max_size=3
 ).map(tuple)
-HOSTS = st.one_of(st.none(), st.builds(Hostinfo, os=TEXTS, hostname=TEXTS, services=SERVICES))
+PLACES = st.one_of(st.none(), st.builds(Location, country=TEXTS, city=TEXTS, priority=st.integers(0, 9)))
+HOSTS = st.one_of(
+    st.none(),
+    st.builds(
+        Hostinfo,
+        os=TEXTS,
+        hostname=TEXTS,
+        services=SERVICES,
+        ssh_host_keys=st.lists(TEXTS, max_size=2).map(tuple),
+        sharee_node=st.booleans(),
+        location=PLACES,
+    ),
+)
+VALUES = st.recursive(
+    st.one_of(TEXTS, st.integers(-9, 9), st.none()), lambda v: st.dictionaries(TEXTS, v), max_leaves=3
+)
+CAPS = st.dictionaries(TEXTS, st.one_of(st.none(), st.lists(VALUES, max_size=2)), max_size=3)
 TRAFFIC = st.builds(
     PeerTraffic,
     st.integers(0, 2**63),
@@ -67,6 +83,7 @@ def nodes(draw: st.DrawFn) -> dict[str, Any]:
         "key_expiry": draw(TIMES),
         "online": draw(st.sampled_from([None, True, False])),
         "expired": draw(st.booleans()),
+        "cap_map": draw(CAPS),
     }
 
 
