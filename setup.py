@@ -66,6 +66,7 @@ setup(
             "cdivision": True,
             "embedsignature": False,
         },
+        build_dir="build/debug" if DEBUG else None,  # C files of one kind are not taken for the other's
         quiet=True,
         nthreads=JOBS,
     )

@@ -20,14 +20,14 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
-from tests.fuzz import every_target, native, planecampaign
+from tests.fuzz import every_target, native
 from tests.fuzz.lines import LineTracer
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.native import NativeCampaign
-from tests.fuzz.planecampaign import PlaneCampaign
 from tests.fuzz.shrink import shrink
 from tests.fuzz.state import State, place_of
 from tests.fuzz.target import TARGETS, Run, Target
+from tests.fuzz.wholes import WHOLES, WholeCampaign
 
 BATCHES = ((10_000, 8), (1_000_000, 64), (1 << 62, 256))
 """Until so many executions, one in so many is traced: what is new becomes rare, and tracing is slow."""
@@ -136,10 +136,10 @@ class Campaign:
             self.state.keep(place, data, "".join(traceback.format_exception(error)))
 
 
-def campaign_of(name: str, folder: Path, seed: int) -> Campaign | NativeCampaign | PlaneCampaign:
-    """Of a target in Python, a loop in C, or the data plane."""
-    if name == planecampaign.NAME:
-        return PlaneCampaign(folder, seed)
+def campaign_of(name: str, folder: Path, seed: int) -> Campaign | NativeCampaign | WholeCampaign:
+    """Of a target in Python, a loop in C, or a whole part of a node."""
+    if name in WHOLES:
+        return WholeCampaign(name, folder, seed)
     return NativeCampaign(name, folder, seed) if name in native.NAMES else Campaign(TARGETS[name], folder, seed)
 
 
@@ -166,7 +166,7 @@ def run(names: list[str], executions: int, seed: int, folder: Path, turn_s: floa
 
 def main(arguments: list[str] | None = None) -> int:
     every_target.load()
-    every = sorted((*TARGETS, *native.NAMES, planecampaign.NAME))
+    every = sorted((*TARGETS, *native.NAMES, *WHOLES))
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.campaign", description="Long runs of fuzz targets.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all, or of: {' '.join(every)}")
     parser.add_argument("--executions", type=int, default=1_000_000, help="of each target, earlier runs included")

@@ -20,7 +20,7 @@ def test_plane_hostile_traffic_is_accounted_for(seed: int) -> None:
     assert fuzzer.delivered > 100
 
 
-def test_plane_campaign_keeps_the_seed_of_a_finding_and_goes_on(tmp_path: Path, monkeypatch) -> None:
+def test_campaign_of_planes_keeps_the_seed_of_a_finding_and_goes_on(tmp_path: Path, monkeypatch) -> None:
     def turn(self: PlaneFuzzer) -> None:
         self.executions += 100
         if self.seed == 1:
