@@ -8,6 +8,7 @@ every batch the books must balance: each thing that went in came out, became an 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -128,6 +129,8 @@ class PlaneFuzzer:
                 self.plane.set_path(self.peer, LOOPBACK, self.attacker.getsockname()[1], 0.0, RELAY)
             case 9 | 10:
                 self.plane.set_bundles(self.peer, random.random() < 0.7)
+            case 11:
+                self.plane.set_masquerade(self.peer, random.choice(((), ((B4, A4), (B6, A6)), ((B4, SERVICE),))))
             case 6 if random.random() < 0.3:
                 self.settle(None)
                 self.plane.clear_sessions(self.peer)
@@ -217,7 +220,8 @@ class PlaneFuzzer:
         for _ in range(BATCH):
             packet = hostile.packet(inward=True)[:65535]
             if self.random.random() < 0.5:
-                plane.send_packet(self.peer, packet or b"\0")
+                with contextlib.suppress(ValueError):  # no IP packet, and there are addresses to replace in it
+                    plane.send_packet(self.peer, packet or b"\0")
             elif len(packet) >= 20:
                 plane.deliver(packet)
         records = [r for r in (hostile.record() for _ in range(8)) if 10 < len(r) <= 10 + 65535]

@@ -120,6 +120,7 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "control_message": _control_messages,
     "filter": _packets,
     "json_names": lambda: [*map_messages(), *map(bytes.lower, map_messages()), b"[" * 80],
+    "masquerade": _packets,
     "packet": _packets,
     "prefix_map": _short(60, 200),
     "ranges": _short(60, 40),

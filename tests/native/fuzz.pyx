@@ -31,6 +31,7 @@ from meshd._fast.ipprefix cimport (
 )
 from meshd._fast.jsonnames cimport NameTable, inspect_c, name_table_t
 from meshd._fast.lpm cimport lpm_free_c, lpm_get_c, lpm_insert_c, lpm_lookup_c, lpm_new_c, lpm_remove_c, lpm_t
+from meshd._fast.masquerade cimport masquerade_in_c, masquerade_out_c, masquerade_t
 from meshd._fast.packet cimport FAST_OK, fold_c, packet_info_t, parse_c, pseudo_sum_c, sum_c
 from meshd._fast.ruleset cimport filter_t
 from meshd._fast.segment cimport (
@@ -235,6 +236,65 @@ cdef int filter(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
     return 0
 
 
+cdef inline uint16_t same_sum(uint16_t folded) noexcept nogil:
+    """Zero is written in two ways."""
+    return 0 if folded == 0xffff else folded
+
+
+cdef uint16_t transport_sum(const packet_info_t* info, const uint8_t* data) noexcept nogil:
+    cdef uint32_t n = info.total_bytes - info.l4_offset
+    cdef uint64_t pseudo = pseudo_sum_c(info.version, info.src, info.dst, info.proto, n)
+    return same_sum(fold_c(sum_c(data + info.l4_offset, n, pseudo)))
+
+
+cdef int masquerade(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
+    """Other addresses and the checksums over them, whose verdict stays the same; no other byte changes."""
+    cdef masquerade_t pairs
+    cdef packet_info_t info
+    cdef uint8_t* packet
+    cdef uint16_t header = 0, transport = 0
+    cdef uint32_t check = 0, i, size
+    cdef int partial = data[0] & 1 if n else 0, broken = 0
+    if parse_c(data, n, &info) != FAST_OK:
+        return 0
+    if info.proto == 6:
+        check = info.l4_offset + 16
+    elif info.proto == 17:
+        check = info.l4_offset + 6
+    elif info.proto == 58 and info.version == 6:
+        check = info.l4_offset + 2
+    memset(&pairs, 0, sizeof(pairs))
+    pairs.v4 = pairs.v6 = 1
+    size = 4 if info.version == 4 else 16
+    # The source is ours, and what the peer knows us by is the destination: both ways have something to do.
+    memcpy(&pairs.own4[0] if size == 4 else &pairs.own6[0], info.src, size)
+    memcpy(&pairs.shown4[0] if size == 4 else &pairs.shown6[0], info.dst, size)
+    packet = <uint8_t*> malloc(n)
+    memcpy(packet, data, n)
+    parse_c(packet, n, &info)
+    if size == 4:
+        header = same_sum(fold_c(sum_c(packet, info.l4_offset, 0)))
+    transport = transport_sum(&info, packet)
+    c.deep += memcmp(info.src, info.dst, size) != 0
+    masquerade_out_c(&pairs, packet, &info, partial)
+    if memcmp(info.src, info.dst, size) != 0:
+        broken = 1
+    masquerade_in_c(&pairs, packet, &info)
+    if memcmp(info.dst, &pairs.own4[0] if size == 4 else &pairs.own6[0], size) != 0:
+        broken = 2
+    if size == 4 and info.proto != 255 and header != same_sum(fold_c(sum_c(packet, info.l4_offset, 0))):
+        broken = 3
+    if check and not partial and check + 2 <= info.total_bytes and (
+            info.proto != 17 or data[check] or data[check + 1]) and transport != transport_sum(&info, packet):
+        broken = 4
+    for i in range(<uint32_t> n):
+        if packet[i] != data[i] and not (info.src <= packet + i < info.src + 2 * size) and (
+                i - check > 1 or not check) and not (size == 4 and 10 <= i < 12):
+            broken = 5
+    free(packet)
+    return broken
+
+
 cdef int json_names(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
     cdef int found = inspect_c(c.names, data, n)
     c.deep += found != 0
@@ -434,6 +494,8 @@ cdef target_t target_of(str name) except NULL:
         return json_names
     if name == "control_message":
         return control_message
+    if name == "masquerade":
+        return masquerade
     if name == "ranges":
         return ranges
     if name == "prefix_map":
