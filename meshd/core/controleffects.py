@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, field
 
 import msgspec
 
 from meshd.base.keys import DiscoPublic
 from meshd.core.controlstatus import ControlStatus
-from meshd.core.mapchange import joined
 from meshd.wire.control import Hostinfo, MapRequest, NetInfo, RegisterRequest
 
 
@@ -79,36 +76,4 @@ class HoldMap:
     seconds: float
 
 
-_all_but_change = attrgetter(*(one.name for one in fields(ControlStatus) if one.name != "change"))
-
 Effect = HoldMap | SendRegister | OpenMap | SendUpdate | Cancel | Report
-
-
-def join_reports(effects: Iterable[Effect]) -> list[Effect]:
-    """The effects with one report in place of several in a row that tell of changed peers and of nothing else."""
-    result: list[Effect] = []
-    run: list[Report] = []
-    for effect in effects:
-        report = effect if isinstance(effect, Report) and _only_peers(effect) else None
-        if run and (report is None or _all_but_change(report.status) != _all_but_change(run[-1].status)):
-            result.append(_one(run))
-            run = []
-        if report is None:
-            result.append(effect)
-        else:
-            run.append(report)
-    if run:
-        result.append(_one(run))
-    return result
-
-
-def _only_peers(report: Report) -> bool:
-    change = report.status.change
-    return change is not None and change.only_peers
-
-
-def _one(run: list[Report]) -> Report:
-    if len(run) == 1:
-        return run[0]
-    changes = [report.status.change for report in run if report.status.change is not None]
-    return Report(replace(run[-1].status, change=joined(changes)))

@@ -28,10 +28,9 @@ from meshd.core.controleffects import (
     Report,
     SendRegister,
     SendUpdate,
-    join_reports,
 )
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
-from meshd.core.mapchange import MapChange
+from meshd.core.mapchange import MapChange, joined
 from meshd.core.maprequests import stream_request, update_request
 from meshd.core.mapsession import CLOCK_TOLERANCE, MapSession
 from meshd.core.registration import LOGOUT_EXPIRY, Registration, Verdict, retry_delay
@@ -101,6 +100,8 @@ class ControlSession:
         self._key_expired = False
         self._recalled = False  # the netmap is from an earlier process, and nothing contradicts it so far
         self._outbox: list[Effect] = []
+        self._news: list[MapChange] = []  # of peers only: what comes between two looks at the outbox is one report
+        self._news_at = 0.0, 0.0
 
     @property
     def persist(self) -> Persist:
@@ -110,9 +111,10 @@ class ControlSession:
     # -- machine contract ----------------------------------------------------------------------------------
 
     def drain(self) -> list[Effect]:
-        """Effects in order, each handed out once. Reports of nothing but peers that follow one another are one."""
+        """Effects in order, each handed out once."""
+        self._tell_news()
         effects, self._outbox = self._outbox, []
-        return effects if len(effects) < 2 else join_reports(effects)
+        return effects
 
     def next_timer(self) -> float | None:
         return min(self._timers.values(), default=None)
@@ -346,7 +348,10 @@ class ControlSession:
             self._recalled = False
             self._backoff["map"].reset()
             self.in_map_poll = True
-        if not change.is_empty:
+        if change.only_peers:
+            self._news.append(change)
+            self._news_at = now, wall
+        elif not change.is_empty:
             self._arm_expiry(now, wall)
             self._report(change=change, persist=self._note_stable_id())
         elif self.map.clock_offset != offset:
@@ -473,6 +478,12 @@ class ControlSession:
             self.update_lane = Lane.OFF
             self._told = 0
 
+    def _tell_news(self) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            self._arm_expiry(*self._news_at)
+            self._report(change=news[0] if len(news) == 1 else joined(news))
+
     def _report(
         self,
         *,
@@ -483,6 +494,7 @@ class ControlSession:
         persist: Persist | None = None,
         change: MapChange | None = None,
     ) -> None:
+        self._tell_news()
         self._outbox.append(
             Report(
                 ControlStatus(
