@@ -15,7 +15,8 @@ def host_of(text: str, /) -> IPv4Address | IPv6Address | None:
 
 def node_prefixes(texts: tuple[str, ...], kind4: type, kind6: type, /) -> tuple[Any, ...] | None:
     """One ``kind4`` or ``kind6`` for each text, with ``network_address`` set, when each is a /32 of 100.64.0.0/10 or a
-    /128 of fd7a:115c:a1e0::/48 and none has a low half of ::53 or is 100.100.100.100, which stand for services."""
+    /128 of fd7a:115c:a1e0::/48, none stands there twice, and none has a low half of ::53 or is 100.100.100.100, which
+    stand for services."""
 
 def host_texts(prefixes: tuple[IPv4Network | IPv6Network, ...], /) -> list[str]:
     """The network address of each, as ``str`` writes it."""

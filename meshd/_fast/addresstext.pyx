@@ -143,13 +143,17 @@ def host_of(str text not None, /):
 
 def node_prefixes(tuple texts not None, kind4 not None, kind6 not None, /):
     """The prefixes of usual node addresses."""
-    cdef Py_ssize_t i
-    cdef list out = []
+    cdef Py_ssize_t i, k
+    cdef list out = [], numbers = []
     for i in range(len(texts)):
         address = host_of(texts[i])
         if address is None:
             return None
         number = address._ip
+        for k in range(i):
+            if numbers[k] == number:
+                return None
+        numbers.append(number)
         if type(address) is V4:
             if <uint32_t> number & CGNAT_MASK != CGNAT_NET or number == SERVICE4:
                 return None

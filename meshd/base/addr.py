@@ -119,7 +119,7 @@ def host_prefix(address: IPAddress) -> IPPrefix:
 
 def usual_node_prefixes(texts: tuple[str, ...]) -> tuple[IPPrefix, ...] | None:
     """The prefixes of a node's addresses, when all are single ones of the ranges that nodes have, and none is a
-    service's; None otherwise, which needs a closer look."""
+    service's or stands there twice; None otherwise, which needs a closer look."""
     return node_prefixes(texts, _Host4, _Host6)
 
 
