@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Callable
 from html import escape
 
@@ -98,7 +97,7 @@ class CoordPages:
             if len(initiation) != INITIATION_SIZE:
                 raise WireError(f"the handshake has {len(initiation)} bytes")
             reply, machine_key, version, noise = self._responder.respond(initiation)
-        except (binascii.Error, WireError) as error:
+        except ValueError as error:
             log.info("handshake_refused", extra=kv(addr=request.peer_ip, reason=str(error)))
             return Response(400, b"invalid handshake\n")
         if version < MIN_VERSION:

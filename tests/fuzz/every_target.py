@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("fuzz_wire", "fuzz_text", "fuzz_stream", "fuzz_host", "fuzz_core", "fuzz_fast")
+MODULES = ("fuzz_wire", "fuzz_text", "fuzz_stream", "fuzz_host", "fuzz_core", "fuzz_fast", "fuzz_coord")
 
 
 def load() -> None:

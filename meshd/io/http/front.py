@@ -151,6 +151,11 @@ class FrontConnection(asyncio.Protocol):
                     if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
                         self._refuse(http, 431, b"request headers too large\n")
                         return
+                    if (
+                        event.method == b"CONNECT"
+                    ):  # after a 2xx answer to it a connection is a tunnel (RFC 9110, 9.3.6)
+                        self._refuse(http, 405, b"CONNECT is for proxies\n")
+                        return
                     if http.they_are_waiting_for_100_continue:
                         self._refuse(http, 417, b"send the request without Expect\n")
                         return
@@ -238,7 +243,9 @@ class FrontConnection(asyncio.Protocol):
 
     def _refuse(self, http: h11.Connection, status: int, text: bytes) -> None:
         if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(http, Response(status, text, headers=(("Connection", "close"),)), head=False)
+            asked = self._request if http.our_state is h11.SEND_RESPONSE else None
+            head = asked is not None and asked.method == b"HEAD"
+            self._send(http, Response(status, text, headers=(("Connection", "close"),)), head=head)
         self._close()
 
     def _arm(self, delay_s: float) -> None:

@@ -47,6 +47,9 @@ async def alive(coord):
         (b"POST /verify HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"GET /ts2021 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"405"),
         (b"POST /ts2021 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"400"),
+        (b"CONNECT /health HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
+        (b"POST /verify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"417"),
+        (b"HEAD /verify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"417"),
         (b"GET /register/<script> HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"404"),
         (b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"404"),
     ],
@@ -61,7 +64,7 @@ def test_hostile_http_is_refused_with_a_status(run_coord, data, status):
     run_coord(scenario)
 
 
-@pytest.mark.parametrize("handshake", [b"", b"!!!", b"AAAA", b"A" * 136, b"AHEB" + b"A" * 132, b"A" * 10000])
+@pytest.mark.parametrize("handshake", [b"", b"!!!", b"\x87", b"AAAA", b"A" * 136, b"AHEB" + b"A" * 132, b"A" * 10000])
 def test_hostile_handshake_is_refused(run_coord, handshake):
     async def scenario(coord):
         answer = await raw(
