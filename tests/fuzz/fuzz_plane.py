@@ -51,6 +51,19 @@ class Imbalance(AssertionError):
     """Something went in and nobody knows what became of it."""
 
 
+class _Patience:
+    """So many seconds of running; a process that was suspended meanwhile has as many left as before."""
+
+    def __init__(self) -> None:
+        self._left, self._seen = STALL_S, time.monotonic()
+
+    def is_over(self) -> bool:
+        now = time.monotonic()
+        self._left -= min(now - self._seen, 1.0)
+        self._seen = now
+        return self._left < 0
+
+
 class PlaneFuzzer:
     """Plane "b" under attack by its peer "a", whose socket and keys are in our hands."""
 
@@ -250,7 +263,7 @@ class PlaneFuzzer:
 
     def settle(self, mark: Any) -> None:
         """Take everything out of the plane until the marker is seen, or nothing is left."""
-        deadline = time.monotonic() + STALL_S
+        patience = _Patience()
         if mark is not None:
             mark()
         again = time.monotonic() + 1.0
@@ -264,7 +277,7 @@ class PlaneFuzzer:
                 if time.monotonic() > again and mark is not None:  # its event found the ring full
                     mark()
                     again += 1.0
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise Imbalance(f"seed {self.seed}: the plane stalls, {self.plane.counters()}")
 
     def take_events(self) -> int:
@@ -358,13 +371,13 @@ class PlaneFuzzer:
 
     def expect(self, before: Counter[str], count: int, balanced: Callable[[Counter[str]], bool]) -> None:
         """A thread books its batch when it ends, a moment after the marker came out."""
-        deadline = time.monotonic() + STALL_S
+        patience = _Patience()
         while True:
             change = self.balance()
             change.subtract(before)
             if balanced(change):
                 return
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise Imbalance(f"seed {self.seed}: {count} went in, this came of it: {+change}")
             time.sleep(0.001)
 
