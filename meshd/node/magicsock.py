@@ -501,6 +501,7 @@ class MagicSock:
         self._paths.close()
         self._links.close()
         self._pings.close()
+        self._plane.set_udp((), ())  # its threads run on, and the numbers of closed sockets are given to others
         self.sockets.close()
 
     # -- effects of paths (PathOwner) ----------------------------------------------------------------

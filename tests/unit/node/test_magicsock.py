@@ -464,6 +464,19 @@ def test_magicsock_wrong_pin_is_refused(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_close_takes_the_sockets_from_the_plane_before_it_closes_them():
+    """Its threads would send to whoever got the descriptor next."""
+
+    async def main():
+        host, seen = PathHost(1), []
+        host.plane.set_udp = lambda v4, v6: seen.append((v4, v6, host.sockets.v4.fileno() >= 0))
+        host.close()
+        assert seen == [((), (), True)]
+        assert host.sockets.v4.fileno() == -1
+
+    asyncio.run(main())
+
+
 def test_magicsock_rebind_keeps_the_mesh(tmp_path):
     async def scenario(mesh):
         await mesh.relay(900)
