@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from meshd.node.profiler import CpuProfile, heap_profile
@@ -37,6 +38,15 @@ def test_cpu_profile_names_who_works_and_not_who_waits() -> None:
                 cost[word] = cost.get(word, 0) + used
     assert cost["busy_place"] >= 100_000_000
     assert cost.get("quiet_place", 0) < cost["busy_place"] / 10
+
+
+def test_cpu_profile_leaves_the_interpreter_as_it_was() -> None:
+    before = sys.getswitchinterval()
+    profile = CpuProfile()
+    profile.start()
+    assert sys.getswitchinterval() < before
+    profile.finish()
+    assert sys.getswitchinterval() == before
 
 
 def test_heap_profile_counts_objects_by_type() -> None:
