@@ -26,6 +26,7 @@ log = get_logger(__name__)
 REGISTER_LIMIT = 1024 * 1024  # bytes of an answer to register
 UPDATE_LIMIT = 64 * 1024 * 1024  # some servers answer an update with a whole map, which is thrown away
 UPDATE_TIMEOUT = 60.0  # s
+TOGETHER_BYTES = 256 * 1024  # of JSON: messages of one read beyond this are not held back for one another
 ERROR_LIMIT = 64 * 1024  # bytes read of an error answer
 ERROR_SHOWN = 200  # characters of it that are shown
 
@@ -85,12 +86,15 @@ async def map_stream(client: H2Client, request: MapRequest) -> AsyncIterator[lis
         frames = MapFrameReader(zstd=request.compress == "zstd")
         while data := await exchange.read():
             messages: list[MapResponse] = []
+            size = 0
             failure: WireError | None = None
             try:
-                messages.extend(
-                    _KEEP_ALIVE if message == KEEP_ALIVE_JSON else decode(MapResponse, message)
-                    for message in frames.feed(data)
-                )
+                for message in frames.messages(data):
+                    messages.append(_KEEP_ALIVE if message == KEEP_ALIVE_JSON else decode(MapResponse, message))
+                    size += len(message)
+                    if size > TOGETHER_BYTES:
+                        yield messages
+                        messages, size = [], 0
             except WireError as error:
                 failure = error
             if messages:

@@ -6,6 +6,7 @@ alone. The frames of other encoders may lack the content size, and a message may
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from meshd.base.errors import WireError
@@ -40,21 +41,24 @@ class MapFrameReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """JSON texts of all messages completed by `data`."""
+        return list(self.messages(data))
+
+    def messages(self, data: bytes) -> Iterator[bytes]:
+        """Like `feed`, but each message is decompressed when it is its turn: together they may be very large."""
         buffer = self._buffer
         if not buffer and len(data) > 4 and int.from_bytes(data[:4], "little") == len(data) - 4 <= self._limit:
-            return [decompress(data[4:], self._limit) if self._zstd else data[4:]]  # one whole message, the usual case
+            yield self._text(data[4:])  # one whole message, the usual case
+            return
         buffer += data
-        messages: list[bytes] = []
-        start = 0
-        while len(buffer) - start >= 4:
-            length = int.from_bytes(buffer[start : start + 4], "little")
+        while len(buffer) >= 4:
+            length = int.from_bytes(buffer[:4], "little")
             if not 0 < length <= self._limit:
                 raise WireError(f"map message length {length} is out of range", expected=f"1..{self._limit}")
-            if len(buffer) - start - 4 < length:
+            if len(buffer) - 4 < length:
                 break
-            body = bytes(memoryview(buffer)[start + 4 : start + 4 + length])
-            messages.append(decompress(body, self._limit) if self._zstd else body)
-            start += 4 + length
-        if start:
-            del buffer[:start]
-        return messages
+            body = bytes(memoryview(buffer)[4 : 4 + length])
+            del buffer[: 4 + length]
+            yield self._text(body)
+
+    def _text(self, body: bytes) -> bytes:
+        return decompress(body, self._limit) if self._zstd else body

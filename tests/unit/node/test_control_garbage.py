@@ -180,6 +180,23 @@ def test_control_client_unusable_map_is_dropped_whole(raw: bytes, words: str) ->
     run(main)
 
 
+def test_control_client_messages_before_a_bad_one_of_the_same_read_count() -> None:
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.joined()
+            control.push(_framed({"Domain": "other.test"}) + _framed({"PeersChanged": [PEER]}) + _framed({"Node": 5}))
+            error = await node.error()
+            assert "unreadable map" in str(error)
+            assert node.client.netmap is not None
+            assert node.client.netmap.domain == "other.test"
+            assert list(node.client.netmap.peers) == [2]
+            await node.client.shutdown()
+
+    run(main)
+
+
 def test_control_client_hostile_peers_are_refused_with_a_reason() -> None:
     """A peer with our key, with our address, unmasked, without key, with a bad id; the others get in."""
 

@@ -33,6 +33,15 @@ def test_map_frame_length_out_of_range_rejected(header):
         MapFrameReader(zstd=False).feed(bytes.fromhex(header))
 
 
+def test_map_frame_messages_are_opened_one_at_a_time():
+    """What follows a good message in the same read, a bomb for instance, is not touched before it was dealt with."""
+    reader = MapFrameReader(zstd=True)
+    messages = reader.messages(encode_map_frame(KEEP_ALIVE_JSON, zstd=True) + b"\x02\x00\x00\x00{}")
+    assert next(messages) == KEEP_ALIVE_JSON
+    with pytest.raises(WireError):
+        next(messages)
+
+
 def test_zstd_without_content_size_accepted():
     chunker = zstandard.ZstdCompressor(write_content_size=False).compressobj()
     data = chunker.compress(b"a" * 1000) + chunker.flush()
