@@ -14,10 +14,12 @@ from random import Random
 from typing import Any
 
 from meshd._fast.derpframes import split_frames
+from meshd.base.addr import AddrPort
 from meshd.core.cookie import CookieJar
 from meshd.core.derpclient import PacketsReceived, PeerGone
 from meshd.core.dnscompile import ResolverConfig
 from meshd.core.handshake import Counterpart, Identity, create_initiation
+from meshd.io.udp import UdpSockets
 from meshd.node import dataplane as ev
 from meshd.node.dnsresolver import NodeResolver
 from meshd.node.dnsservice import DnsService
@@ -39,6 +41,13 @@ _OWN, _SERVICE = ip_address("100.64.0.1"), ip_address("100.100.100.100")
 _NO_OFFLOAD = bytes(10)
 
 
+class _Mute(UdpSockets):
+    """Answers go to whatever address was claimed; other programs of this machine shall not get them."""
+
+    def send(self, data: bytes, to: AddrPort) -> int:
+        return 0
+
+
 class EngineFuzzer:
     """Node a and its peer b, which turns against it."""
 
@@ -54,6 +63,8 @@ class EngineFuzzer:
 
     async def _begin(self) -> None:
         victim, peer = self.victim, self.peer = PathHost(1), PathHost(2)
+        for host in (victim, peer):
+            host.sockets = host.magic.sockets = _Mute(host.sockets.v4, None)
         victim.know(peer, home=0)
         peer.know(victim, home=0)
         self.key = peer.key.raw

@@ -79,6 +79,9 @@ class PlaneFuzzer:
         self.attacker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.attacker.bind(("127.0.0.1", 0))
         self.attacker.setblocking(False)
+        # Each hears the other alone: what other programs of this machine send to strange ports is not in the books.
+        self.attacker.connect(("127.0.0.1", self.node.port))
+        self.node.udp.connect(self.attacker.getsockname())
         for descriptor in (self.attacker.fileno(), self.node.udp.fileno()):
             udpio.set_buffers(descriptor, 7 << 20)
         self.cipher = Cipher()
