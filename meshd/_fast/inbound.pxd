@@ -25,6 +25,7 @@ cdef struct inbound_t:
     uint64_t packets
     uint64_t bytes
     uint32_t data
+    uint16_t ident              # of the next packet that is translated to IPv4
 
 cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcept nogil
 cdef void inbound_close_c(inbound_t* inb) noexcept nogil

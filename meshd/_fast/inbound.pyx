@@ -64,6 +64,11 @@ from meshd._fast.planestate cimport (
     IN_UNKNOWN,
     IN_SOURCE,
     IN_TRUNCATED,
+    IN_VIA_EVICTED,
+    IN_VIA_NO_FLOW,
+    IN_VIA_NO_IPV4,
+    IN_VIA_NO_PORT,
+    IN_VIA_REFUSED,
     TUN_WRITES,
     count_c,
     count_drop_c,
@@ -91,7 +96,22 @@ from meshd._fast.sourcelimit cimport (
     source_limit_new_c,
 )
 from meshd._fast.tunio cimport tun_write_c
+from meshd._fast.translate cimport IP6_MIN_MTU
 from meshd._fast.udpio cimport udp_address_bytes_c
+from meshd._fast.viaflow cimport via_tick_c
+from meshd._fast.viain cimport (
+    VIA_IN_DONE,
+    VIA_IN_NO_FLOW,
+    VIA_IN_NO_IPV4,
+    VIA_IN_NO_PORT,
+    VIA_IN_OTHER,
+    VIA_IN_REFUSED,
+    via_clash_c,
+    via_in_c,
+    via_in_result_t,
+    via_in_t,
+)
+from meshd._fast.viaroutes cimport via_t
 
 cdef enum:
     DENIED_PER_SECOND = 10      # refused connections that are worth an answer
@@ -112,6 +132,7 @@ cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcep
     inb.plane = plane
     inb.worker = worker
     inb.peer = -1
+    inb.ident = <uint16_t> (worker << 11)     # far from those of other threads
     inb.gro = gro_new_c()
     inb.sources = source_limit_new_c()
     if inb.gro == NULL or inb.sources == NULL:
@@ -285,11 +306,43 @@ cdef inline bint _may_tell(inbound_t* inb, peer_t* slot) noexcept nogil:
     return fast_add64(&slot.told, 1) < TOLD_PER_SECOND
 
 
+cdef const uint8_t* _translated(inbound_t* inb, const via_t* via, int32_t peer, peer_t* slot, const uint8_t* packet,
+                                const packet_info_t* info, uint32_t* n) noexcept nogil:
+    """The packet as the host gets it on a node with via routes; NULL when it was dropped."""
+    cdef uint32_t tick = via_tick_c(inb.now), why = IN_VIA_NO_PORT
+    cdef via_in_result_t result = VIA_IN_OTHER
+    cdef via_in_t out
+    if info.version == 4:
+        if via_clash_c(via, info, tick):
+            result = VIA_IN_NO_PORT
+    else:
+        result = via_in_c(via, <uint8_t*> packet, info, fast_peek32(&slot.ipv4), peer,
+                          max(inb.plane.mtu, <uint32_t> IP6_MIN_MTU), inb.ident, tick, &out)
+    if result == VIA_IN_OTHER:
+        return packet
+    if result == VIA_IN_DONE:
+        inb.ident += 1
+        if out.evicted:
+            count_c(inb.plane, inb.worker, IN_VIA_EVICTED, out.evicted)
+        n[0] = out.bytes
+        return out.packet
+    if result == VIA_IN_NO_IPV4:
+        why = IN_VIA_NO_IPV4
+    elif result == VIA_IN_REFUSED:
+        why = IN_VIA_REFUSED
+    elif result == VIA_IN_NO_FLOW:
+        why = IN_VIA_NO_FLOW
+    count_drop_c(inb.plane, inb.worker, slot, why, 1)
+    return NULL
+
+
 cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* packet, uint32_t padded) noexcept nogil:
     """An authenticated packet: source, filter, destination."""
     cdef plane_t* plane = inb.plane
     cdef packet_info_t info
     cdef const masquerade_t* masquerade = <const masquerade_t*> fast_loadp(&slot.masquerade)
+    cdef const via_t* via
+    cdef uint32_t n
     cdef bint jailed
     cdef int verdict
     if parse_c(packet, padded, &info) != FAST_OK:
@@ -318,8 +371,14 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
                 and (info.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN):
             _denied(inb, peer, packet, info.total_bytes)
         return
-    if not inbound_deliver_c(inb, packet, info.total_bytes):
-        event_c(plane, inb.worker, EV_LOCAL, peer, 0, packet, info.total_bytes)
+    n = info.total_bytes
+    via = <const via_t*> fast_loadp(&plane.via)
+    if via != NULL:
+        packet = _translated(inb, via, peer, slot, packet, &info, &n)
+        if packet == NULL:
+            return
+    if not inbound_deliver_c(inb, packet, n):
+        event_c(plane, inb.worker, EV_LOCAL, peer, 0, packet, n)
 
 
 cdef void _promote(inbound_t* inb, peer_t* slot, session_t* session) noexcept nogil:

@@ -36,8 +36,12 @@ cdef struct outbound_t:
     const aead_backend_t* aead
     void* aead_context
     uint64_t now
-    uint8_t* input              # TUN_READ_BYTES
+    uint8_t* input              # TUN_READ_BYTES, with room for longer headers before
     uint8_t* arena
+    uint8_t* scratch            # VIA_HEADROOM and a piece of a super packet
+    uint8_t* part               # a fragment
+    uint64_t told_since         # start of the second in which `told` senders learned what fits
+    uint32_t told
     uint32_t used
     uint32_t run_count
     run_t runs[64]

@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memset
 
 from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, default_backend_c, transport_seal_c
 from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64, fast_store32
+from meshd._fast.coalesce cimport iovec
 from meshd._fast.filter cimport FILTER_ACCEPT, filter_out_c
 from meshd._fast.lpm cimport lpm_lookup_c
 from meshd._fast.masquerade cimport masquerade_out_c, masquerade_t
@@ -31,6 +32,8 @@ from meshd._fast.planestate cimport (
     OUT_STAGED_LIMIT,
     OUT_TOO_BIG,
     OUT_UNREACHABLE,
+    OUT_VIA_REFUSED,
+    OUT_VIA_TOO_BIG,
     UDP_WRITES,
     count_c,
     count_drop_c,
@@ -60,8 +63,24 @@ from meshd._fast.session cimport (
     session_t,
     session_usable_c,
 )
-from meshd._fast.tunio cimport TUN_READ_BYTES
+from meshd._fast.translate cimport IP6_MIN_MTU
+from meshd._fast.tunio cimport TUN_READ_BYTES, tun_write_c
 from meshd._fast.udpio cimport AF_INET, UDP_GSO, UDP_MAX_BYTES, UDP_MAX_SEGMENTS, sockaddr, udp_send_c
+from meshd._fast.viaflow cimport via_tick_c
+from meshd._fast.viaout cimport (
+    VIA_OUT_CUT,
+    VIA_OUT_PARTS,
+    VIA_OUT_PLAIN,
+    VIA_OUT_TOO_BIG,
+    VIA_OUT_WHOLE,
+    VIA_TOO_BIG_BYTES,
+    via_out_c,
+    via_out_result_t,
+    via_out_t,
+    via_part_c,
+    via_too_big_c,
+)
+from meshd._fast.viaroutes cimport VIA_HEADROOM, via_t
 
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* address, size_t n, int protection, int flags, int fd, long offset)
@@ -73,6 +92,8 @@ cdef extern from "<sys/mman.h>" nogil:
     void* MAP_FAILED
 
 cdef enum:
+    AREA = OUT_ARENA + VIA_HEADROOM + TUN_READ_BYTES + VIA_HEADROOM + 65536 + 65536
+    TOLD_PER_SECOND = 100       # senders of packets that grow too large
     STAGED_PER_SECOND = 128     # containers a peer without session may hand up; more would only be thrown away there
 
 
@@ -80,18 +101,20 @@ cdef int outbound_open_c(outbound_t* out, plane_t* plane, uint32_t worker, int p
     """0 when memory is short. Buffers cost nothing until they are used."""
     cdef void* area
     memset(out, 0, sizeof(outbound_t))
-    area = mmap(NULL, TUN_READ_BYTES + OUT_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    area = mmap(NULL, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if area == MAP_FAILED:
         return 0
     out.arena = <uint8_t*> area
-    out.input = out.arena + OUT_ARENA
+    out.input = out.arena + OUT_ARENA + VIA_HEADROOM
+    out.scratch = out.input + TUN_READ_BYTES
+    out.part = out.scratch + VIA_HEADROOM + 65536
     out.plane = plane
     out.worker = worker
     out.patient = patient
     out.aead = default_backend_c()
     out.aead_context = out.aead.ctx_new()
     if out.aead_context == NULL:
-        munmap(area, TUN_READ_BYTES + OUT_ARENA)
+        munmap(area, AREA)
         out.arena = NULL
         return 0
     return 1
@@ -100,7 +123,7 @@ cdef int outbound_open_c(outbound_t* out, plane_t* plane, uint32_t worker, int p
 cdef void outbound_close_c(outbound_t* out) noexcept nogil:
     if out.arena != NULL:
         out.aead.ctx_free(out.aead_context)
-        munmap(out.arena, TUN_READ_BYTES + OUT_ARENA)
+        munmap(out.arena, AREA)
         out.arena = NULL
 
 
@@ -289,6 +312,65 @@ cdef void _punt_service(outbound_t* out, const vnet_header_t* vnet, const uint8_
         event_c(out.plane, out.worker, EV_SERVICE, -1, 0, out.arena, length)
 
 
+cdef void _send_via(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet, uint32_t n) noexcept nogil:
+    """A translated answer, to whoever began the flow. That came in through the filter, so this is not judged again."""
+    cdef int32_t index = lpm_lookup_c(out.plane.routes, packet + 24, 6)
+    cdef peer_t* slot = peer_find_c(&out.plane.peers, index)
+    if slot == NULL:
+        count_c(out.plane, out.worker, OUT_NO_ROUTE, 1)
+    elif outbound_to_peer_c(out, index, vnet, packet, n) == OUT_NO_SESSION:
+        _stage(out, index, slot, vnet, packet, n)
+
+
+cdef void _tell_too_big(outbound_t* out, const uint8_t* packet, const packet_info_t* info,
+                        uint32_t mtu) noexcept nogil:
+    """Through the TUN to the sender, at a bounded rate."""
+    cdef uint8_t message[VNET_BYTES + VIA_TOO_BIG_BYTES]
+    cdef int header = VNET_BYTES if out.plane.vnet else 0
+    cdef iovec piece
+    count_c(out.plane, out.worker, OUT_VIA_TOO_BIG, 1)
+    if out.now - out.told_since >= SECOND:
+        out.told_since = out.now
+        out.told = 0
+    out.told += 1
+    if out.told > TOLD_PER_SECOND:
+        return
+    memset(message, 0, VNET_BYTES)
+    piece.iov_base = message
+    piece.iov_len = header + via_too_big_c(packet, info, mtu, message + header)
+    tun_write_c(out.plane.tun_fds[out.worker], &piece, 1)
+
+
+cdef bint _via(outbound_t* out, const via_t* via, const vnet_header_t* vnet, const uint8_t* packet,
+               const packet_info_t* info) noexcept nogil:
+    """1 when the packet was for a via flow, sent or not."""
+    cdef uint32_t mtu = max(out.plane.mtu, <uint32_t> IP6_MIN_MTU), tick = via_tick_c(out.now), i, n
+    cdef vnet_header_t none
+    cdef packet_info_t piece
+    cdef segment_plan_t plan
+    cdef via_out_t made
+    # It lies in this thread's buffer, with room before it.
+    cdef via_out_result_t result = via_out_c(via, vnet, <uint8_t*> packet, info, mtu, tick, &made)
+    if result == VIA_OUT_PLAIN:
+        return False
+    memset(&none, 0, sizeof(none))
+    if result == VIA_OUT_WHOLE:
+        _send_via(out, &made.vnet, made.packet, made.bytes)
+    elif result == VIA_OUT_PARTS:
+        for i in range(made.parts):
+            _send_via(out, &none, out.part, via_part_c(&made, i, out.part))
+    elif result == VIA_OUT_TOO_BIG:
+        _tell_too_big(out, packet, info, mtu)
+    elif result == VIA_OUT_CUT and plan_c(&plan, vnet, packet, info.total_bytes) == SEGMENT_OK:
+        for i in range(plan.count):
+            n = emit_c(&plan, i, out.scratch + VIA_HEADROOM)
+            if parse_c(out.scratch + VIA_HEADROOM, n, &piece) == FAST_OK:
+                _via(out, via, &none, out.scratch + VIA_HEADROOM, &piece)
+    else:
+        count_c(out.plane, out.worker, OUT_VIA_REFUSED, 1)
+    return True
+
+
 cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const uint8_t* packet,
                             uint32_t n) noexcept nogil:
     cdef plane_t* plane = out.plane
@@ -297,6 +379,7 @@ cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const ui
     cdef peer_t* slot
     cdef int32_t index
     cdef const masquerade_t* masquerade
+    cdef const via_t* via
     cdef bint jailed
     if parse_c(packet, n, &info) != FAST_OK:
         count_c(plane, out.worker, OUT_MALFORMED, 1)
@@ -304,6 +387,9 @@ cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const ui
     services = <const services_t*> fast_loadp(&plane.services)
     if services != NULL and _is_service(services, &info):
         _punt_service(out, vnet, packet, info.total_bytes)
+        return
+    via = <const via_t*> fast_loadp(&plane.via)
+    if via != NULL and info.version == 4 and _via(out, via, vnet, packet, &info):
         return
     index = lpm_lookup_c(plane.routes, info.dst, info.version)
     slot = peer_find_c(&plane.peers, index)

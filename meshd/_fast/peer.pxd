@@ -25,6 +25,7 @@ cdef struct peer_t:
     uint32_t lock                   # of the three session pointers
     uint32_t path_lock
     uint32_t bundles                # the peer takes bundles of datagrams by relay
+    uint32_t ipv4                   # its IPv4 address as in a packet, where that is needed; 0 = none
     path_t path
     void* previous                  # session_t*
     void* current

@@ -48,6 +48,8 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     OUT_RELAY_FULL
     OUT_GSO_OFF
     OUT_SEAL_ERROR
+    OUT_VIA_TOO_BIG
+    OUT_VIA_REFUSED
     IN_RUNT
     IN_UNKNOWN
     IN_SOURCE_LIMIT
@@ -59,7 +61,12 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     IN_MALFORMED
     IN_SOURCE
     IN_FILTERED
+    IN_VIA_NO_IPV4
+    IN_VIA_REFUSED
+    IN_VIA_NO_PORT
+    IN_VIA_NO_FLOW
     IN_EVENT_LIMIT
+    IN_VIA_EVICTED
     IN_DEVICE_ERROR
     IN_GRO_OFF
     IN_SOCKET_ERROR
@@ -70,7 +77,7 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     COUNTERS
 
 cdef struct worker_t:           # one per thread, written by that thread only
-    uint64_t counts[40]
+    uint64_t counts[48]
     ring_t* ring
     uint64_t pad[7]
 
@@ -108,6 +115,7 @@ cdef struct plane_t:
     void* filter                # const filter_t*, published
     void* shield                # the same without rules, for jailed peers
     void* services              # services_t*, published
+    void* via                   # const via_t*, published; NULL = this node offers no via route
     lpm_t* routes
     flow_table_t* flows
     flow_table_t* shield_flows

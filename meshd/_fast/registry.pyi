@@ -86,6 +86,15 @@ class Registry:
         the shown address are for the own one, before the filter. None ends it. ValueError for other pairs.
         """
 
+    def set_ipv4(self, peer: int, address: bytes | None) -> None:
+        """The IPv4 address that stands for the peer when it uses via addresses; without one it cannot."""
+
+    def set_via(self, prefixes: Sequence[tuple[bytes, int]], own: Sequence[bytes]) -> None:
+        """Translate for the via addresses (4via6) within these prefixes, those that this node offers as routes.
+
+        own: our addresses in the network. Flows go on as long as their address is within. Ignored without a TUN.
+        """
+
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         """Outbound packets to these (at most 8) become EV_SERVICE."""
 

@@ -63,6 +63,7 @@ from meshd._fast.session cimport (
     session_table_t,
 )
 from meshd._fast.udpio cimport udp_address_c
+from meshd._fast.via cimport Via
 
 from meshd._fast.filter import Filter as _Filter
 
@@ -412,6 +413,28 @@ cdef class Registry:
         old = self.masquerades.pop(peer, None)
         if old is not None:
             self.old_programs.append((old, self._mark()))
+
+    def set_ipv4(self, int peer, bytes address) -> None:
+        cdef peer_t* slot = self._peer(peer)
+        cdef uint32_t raw = 0
+        if address is not None:
+            if len(address) != 4:
+                raise ValueError("an IPv4 address has 4 bytes")
+            memcpy(&raw, <char*> address, 4)
+        fast_store32(&slot.ipv4, raw)
+
+    def set_via(self, prefixes not None, own) -> None:
+        cdef Via old = self.via
+        cdef Via made = Via(prefixes, own=own, flows=old.flows if old is not None else None)
+        if old is None and not made.c.count:
+            return
+        made.c.peers = self.c.routes
+        # Without a TUN nobody would forward what was translated.
+        fast_storep(&self.c.via, &made.c if made.c.count and self.c.tun_count else NULL)
+        if old is not None:
+            self.old_programs.append((old, self._mark()))
+        self.via = made
+        self._reclaim()
 
     def set_service_addresses(self, addresses not None) -> None:
         cdef services_t* services

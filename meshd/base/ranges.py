@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from meshd.base.addr import IPAddress
+from meshd.base.addr import IPAddress, IPPrefix
 
 CGNAT = IPv4Network("100.64.0.0/10")
 CHROMEOS_VM = IPv4Network("100.115.92.0/23")  # lies inside CGNAT, is never ours
@@ -18,6 +18,11 @@ DERP_MAGIC_IP = IPv4Address("127.3.3.40")  # stands for "by relay"; the port is 
 _CGNAT_BITS = int(CGNAT.network_address) >> 22
 _CHROMEOS_BITS = int(CHROMEOS_VM.network_address) >> 9
 _ULA_BITS = int(ULA.network_address) >> 80
+
+
+def is_via(prefix: IPPrefix) -> bool:
+    """Whether the route stands for IPv4 networks of sites."""
+    return isinstance(prefix, IPv6Network) and prefix.subnet_of(VIA)
 
 
 def is_tailscale_ip(address: IPAddress) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from meshd.base.addr import IPPrefix
 from meshd.cli.client import JSON
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, STRING, Flag
@@ -95,7 +96,7 @@ def advertised_routes(text: str, exit_node: bool) -> list[str] | None:
     """The routes of --advertise-routes and --advertise-exit-node, the shortest first; None for none.
 
     Raises:
-        CliError: something is not a prefix, has host bits, or is half of a default route.
+        CliError: something is not a prefix, has host bits, is half of a default route or no via route of one site.
     """
     from ipaddress import ip_network
 
@@ -109,6 +110,7 @@ def advertised_routes(text: str, exit_node: bool) -> list[str] | None:
             raise CliError(f'"{word}" is not a valid IP address or CIDR prefix')
         if str(network.network_address) != word.partition("/")[0].lower() and network != _strict(word):
             raise CliError(f"{word} has non-address bits set; expected {network}")
+        _check_via(network)
         found[str(network)] = network
     halves = [route for route in _EXIT_ROUTES if route in found]
     if len(halves) == 1:
@@ -128,6 +130,19 @@ def _strict(word: str) -> Any:
         return ip_network(word, strict=True)
     except ValueError:
         return None
+
+
+def _check_via(network: IPPrefix) -> None:
+    """CliError for a via route of more than one site, or of a site that cannot be."""
+    from meshd.base.ranges import is_via
+
+    if not is_via(network):
+        return
+    if network.prefixlen < 96:
+        raise CliError(f"{network} 4-in-6 prefix must be at least a /96")
+    site = int(network.network_address) >> 32 & 0xFFFFFFFF
+    if site > 0xFFFF:
+        raise CliError(f"route {network} contains invalid site ID {site:08x}; must be 0xffff or less")
 
 
 def without_exit_routes(routes: list[str] | None) -> list[str]:

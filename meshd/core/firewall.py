@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshd.base.addr import IPAddress
+from meshd.base.ranges import is_via
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 
@@ -43,7 +44,7 @@ def firewall_config(self_node: Node, prefs: Prefs) -> FirewallConfig:
         kind=prefs.netfilter_kind or (wished[0] if wished else ""),
         own=tuple(self_node.ips),
         forwards=bool(routes),
-        forwards_v6=any(route.version == 6 for route in routes),
+        forwards_v6=any(route.version == 6 and not is_via(route) for route in routes),
         snat=not prefs.no_snat,
         stateful=prefs.no_stateful_filtering is False,
         exit_node=prefs.wants_exit_node,

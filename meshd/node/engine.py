@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-from meshd.base.addr import AddrPort, IPAddress
+from meshd.base.addr import AddrPort, IPAddress, IPPrefix
 from meshd.base.clock import Clock
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
@@ -143,6 +143,12 @@ class Engine:
         self._shields_up = shields_up
         self._plane.set_rules(rules, local)
 
+    def set_via(self, routes: Iterable[IPPrefix], own: Iterable[IPAddress]) -> None:
+        """The via routes (4via6) for which packets of peers are translated to IPv4, and our addresses."""
+        self._plane.set_via(
+            [(route.network_address.packed, route.prefixlen) for route in routes], [address.packed for address in own]
+        )
+
     def update_peer(self, config: PeerConfig) -> None:
         """Add a peer, or change the one with this key. ValueError: the key is our own."""
         if config.node_key == self._own_public:
@@ -156,6 +162,8 @@ class Engine:
                 self._plane.set_jailed(peer.index, True)
             if config.masquerade:
                 self._masquerade(peer)
+            if config.ipv4 is not None:
+                self._plane.set_ipv4(peer.index, config.ipv4.packed)
             self._apply_keepalive(peer, 0)
             return
         old, peer.config = peer.config, config
@@ -164,6 +172,8 @@ class Engine:
             self._plane.set_jailed(peer.index, config.jailed)
         if old.masquerade != config.masquerade:
             self._masquerade(peer)
+        if old.ipv4 != config.ipv4:
+            self._plane.set_ipv4(peer.index, config.ipv4.packed if config.ipv4 is not None else None)
         if old.disco_key is not None and old.disco_key != config.disco_key and peer.tunnel is not None:
             log.debug("peer_restarted", extra=kv(peer=peer.key))
             peer.tunnel.restart(self._clock.monotonic())

@@ -22,7 +22,8 @@ class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     """A peer as the netmap wants it. ``keepalive_s`` 0 = no persistent keepalive.
 
     A changed ``disco_key`` means that the peer's process restarted and lost its sessions. ``masquerade``: pairs of
-    our own address and the one by which the peer knows us instead, at most one a family.
+    our own address and the one by which the peer knows us instead, at most one a family. ``ipv4`` stands for the peer
+    when it uses via addresses of ours.
     """
 
     node_key: NodePublic
@@ -31,6 +32,7 @@ class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     jailed: bool = False
     keepalive_s: int = 0
     masquerade: tuple[tuple[IPAddress, IPAddress], ...] = ()
+    ipv4: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)

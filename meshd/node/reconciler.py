@@ -14,6 +14,7 @@ from meshd.base.addr import IPAddress, IPPrefix
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
+from meshd.base.ranges import is_via
 from meshd.core.controlknobs import control_knobs
 from meshd.core.filterprogram import FilterPlanner, FilterProgram
 from meshd.core.mapchange import MapChange
@@ -96,6 +97,7 @@ class Reconciler:
         self._private: NodePrivate | None = None
         self._filter_planner = FilterPlanner()
         self._filter_program: FilterProgram | None = None
+        self._via: tuple[object, ...] = ()
         self.running = False
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
@@ -112,6 +114,7 @@ class Reconciler:
             self._magicsock.set_derp_map(netmap.derp_map)
         if everything or change is None or change.self_changed:
             self._routes.prefer_one_route(control_knobs(netmap)["OneCGNAT"] is True)
+            self._translate([route for route in prefs.routes() if is_via(route)], own_ips)
         if everything or change is None:
             self._all_peers(netmap, prefs)
         else:
@@ -149,6 +152,7 @@ class Reconciler:
         self._filter_planner = FilterPlanner()
         self._filter_program = FilterProgram()
         self._engine.set_filter((), ())
+        self._translate([], ())
         self._engine.set_private_key(None)
         self._magicsock.set_private_key(None)
         self._basis, self._private = (), None
@@ -158,6 +162,13 @@ class Reconciler:
         if self._host_filter is not None:
             self._host_filter.stop()
         self._dns(None, None)
+
+    def _translate(self, routes: list[IPPrefix], own_ips: tuple[IPAddress, ...]) -> None:
+        """RT-08. Peers need IPv4 addresses in the data plane then, which `_put` gives them."""
+        wanted = (*routes, *own_ips) if routes else ()
+        if wanted != self._via:
+            self._via = wanted
+            self._engine.set_via(routes, own_ips)
 
     def _set_key(self, private: NodePrivate) -> None:
         """A peer that learned of our new key before we took it has had no answer: do not wait for its next try."""
@@ -212,6 +223,7 @@ class Reconciler:
                 disco_key=node.disco_key,
                 jailed=node.is_jailed,
                 masquerade=_masquerade(node, self._own_ips),
+                ipv4=next((ip for ip in node.ips if ip.version == 4), None) if self._via else None,
             )
         )
         self._magicsock.update_peer(_path_peer(node))

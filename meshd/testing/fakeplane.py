@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meshd._fast.filter import Filter
     from meshd._fast.flow import FlowTable
     from meshd._fast.masquerade import Masquerade
+    from meshd._fast.via import Via
     from meshd.core.filterprogram import CompiledRule
 
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
@@ -97,6 +98,7 @@ class _Peer:
     path: tuple[bytes | None, int, float, int] = (None, 0, 0.0, 0)
     jailed: bool = False
     masquerade: Masquerade | None = None
+    ipv4: bytes = b""
     bundles: bool = False
     active: bool = False
     rx_bytes: int = 0
@@ -140,6 +142,7 @@ class FakePlane:
         self._watched_echo: set[int] = set()
         self._filter: Filter | None = None
         self._flows: FlowTable | None = None
+        self._via: Via | None = None
         self._counters: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -203,6 +206,14 @@ class FakePlane:
         from meshd._fast.masquerade import Masquerade
 
         self._peers[peer].masquerade = Masquerade(pairs) if pairs else None
+
+    def set_ipv4(self, peer: int, address: bytes | None) -> None:
+        self._peers[peer].ipv4 = address or b""
+
+    def set_via(self, prefixes: Sequence[tuple[bytes, int]], own: Sequence[bytes]) -> None:
+        from meshd._fast.via import Via
+
+        self._via = Via(prefixes, own=own, flows=self._via.flows if self._via else None)
 
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         self._service = set(addresses)
@@ -276,6 +287,11 @@ class FakePlane:
         if destination in self._service:
             self._event((EV_SERVICE, packet))
             return
+        if self._via and not self._userspace:
+            result, made = self._via.outbound(packet, mtu=self._mtu, now=self._clock.monotonic())
+            if result != "plain":
+                self._answer_via(result, [part for _, part in made])
+                return
         peer = self._lookup(destination)
         if peer is None:
             self._counters["out_no_route"] += 1
@@ -283,6 +299,19 @@ class FakePlane:
             self._lost(self._peers[peer], "out_filtered")
         elif not self._seal(peer, shown := self._shown(peer, packet)):
             self._event((EV_STAGED, peer, _VNET_HEADER + shown))
+
+    def _answer_via(self, result: str, packets: Sequence[bytes]) -> None:
+        if result not in ("whole", "parts"):
+            self._counters[f"out_via_{result}"] += 1
+        if result == "too_big":
+            self._deliver_packet(packets[0])
+            return
+        for packet in packets:
+            peer = self._lookup(_addresses(packet)[1])
+            if peer is None:
+                self._counters["out_no_route"] += 1
+            elif not self._seal(peer, packet):
+                self._event((EV_STAGED, peer, _VNET_HEADER + packet))
 
     def _shown(self, peer: int, packet: bytes) -> bytes:
         masquerade = self._peers[peer].masquerade
@@ -413,7 +442,19 @@ class FakePlane:
         elif self._userspace:
             self._event((EV_LOCAL, index, packet))
         else:
-            self._deliver_packet(packet)
+            self._deliver_inbound(peer, index, packet)
+
+    def _deliver_inbound(self, peer: _Peer, index: int, packet: bytes) -> None:
+        if self._via:
+            now = self._clock.monotonic()
+            if self._via.clashes(packet, now=now):
+                self._lost(peer, "in_via_no_port")
+                return
+            result, packet = self._via.inbound(packet, peer.ipv4, peer=index, mtu=self._mtu, now=now)
+            if result not in ("done", "other"):
+                self._lost(peer, f"in_via_{result}")
+                return
+        self._deliver_packet(packet)
 
     def _is_watched_echo(self, packet: bytes, protocol: int) -> bool:
         at, reply = ((packet[0] & 15) * 4, 0) if packet[0] >> 4 == 4 else (40, 129)

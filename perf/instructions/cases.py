@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshd._fast import aead
 from meshd._fast.filter import ACCEPT, DROP_RULES, Filter, FlowTable
 from meshd._fast.replay import Window
+from meshd._fast.via import Via
 from perf.micro import bench_lpm, bench_plane
 from perf.micro.harness import Case, loops
 from perf.micro.packets import SOURCE, TARGET, flow, ipv4, super_tcp, tcp, tcp_header, udp
@@ -16,7 +17,7 @@ SYN = 0x02
 
 def cases() -> list[tuple[int, Case]]:
     """How often at least, so that each packet or address gets its turn, and the case of ``perf.micro``."""
-    few = [*_aead(), *_headers(), *_filters(), *_offload()]
+    few = [*_aead(), *_headers(), *_filters(), *_offload(), _via()]
     return [*((64, case) for case in few), *((1000, case) for case in _lookups())]
 
 
@@ -85,3 +86,11 @@ def _offload() -> list[Case]:
         ("merge 48 packets", plane.merge, (flow(48, 1228), 1)),
         ("ring put and take", plane.put_take, (bytes(148),)),
     ]
+
+
+def _via() -> Case:
+    """The source port is a peer's, the destination an address of site 7 (4via6)."""
+    peer, host = bytes.fromhex("fd7a115ca1e0") + bytes(10), bytes.fromhex("fd7a115ca1e00b1a000000070a010203")
+    there = bytes((0x60, 0, 0, 0)) + (20).to_bytes(2, "big") + bytes((6, 64)) + peer + host + tcp_header(1)
+    back = ipv4(6, tcp_header(1, sport=5000, dport=4000), source=host[12:], target=bytes((100, 64, 0, 5)))
+    return ("via there and back", loops.via_there_and_back, (Via([(host[:15] + bytes(1), 120)]), there, back))

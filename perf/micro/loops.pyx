@@ -1,7 +1,8 @@
 """C loops around the functions of meshd._fast; each gives the seconds that `loops` calls took."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from meshd._fast.aead cimport Cipher
 from meshd._fast.filter cimport Filter, FlowTable, filter_in_c, filter_out_c
@@ -9,6 +10,11 @@ from meshd._fast.ipset cimport IPSet, ipset_contains_c
 from meshd._fast.lpm cimport PrefixMap, lpm_insert_c, lpm_lookup_c, lpm_reclaim_c, lpm_remove_c
 from meshd._fast.packet cimport fold_c, packet_info_t, parse_c, sum_c
 from meshd._fast.replay cimport Window, replay_accept_c
+from meshd._fast.segment cimport vnet_header_t
+from meshd._fast.via cimport Via
+from meshd._fast.viain cimport VIA_IN_DONE, via_in_c, via_in_t
+from meshd._fast.viaout cimport VIA_OUT_WHOLE, via_out_c, via_out_t
+from meshd._fast.viaroutes cimport VIA_HEADROOM
 
 cdef extern from "time.h" nogil:
     ctypedef long time_t
@@ -172,4 +178,28 @@ def filter_out(long loops, Filter program, FlowTable flows, Packets packets):
     for _ in range(loops):
         filter_out_c(program.c, flows.c, &packets.infos[at])
         at = at + 1 if at + 1 < packets.n else 0
+    return now() - start
+
+
+def via_there_and_back(long loops, Via via, const uint8_t[::1] there, const uint8_t[::1] back):
+    """A packet of a peer to a via address, and an answer of the host, both written anew each time."""
+    cdef uint8_t[2048] buffer
+    cdef uint8_t* packet = buffer + VIA_HEADROOM
+    cdef packet_info_t info
+    cdef vnet_header_t vnet
+    cdef via_in_t entered
+    cdef via_out_t left
+    cdef uint32_t source = 0x05004064
+    cdef double start = now()
+    cdef long i
+    memset(&vnet, 0, sizeof(vnet))
+    for i in range(loops):
+        memcpy(packet, &there[0], there.shape[0])
+        parse_c(packet, there.shape[0], &info)
+        if via_in_c(&via.c, packet, &info, source, 1, 1280, <uint16_t> i, 1, &entered) != VIA_IN_DONE:
+            raise ValueError("not translated")
+        memcpy(packet, &back[0], back.shape[0])
+        parse_c(packet, back.shape[0], &info)
+        if via_out_c(&via.c, &vnet, packet, &info, 1280, 1, &left) != VIA_OUT_WHOLE:
+            raise ValueError("not translated")
     return now() - start

@@ -1,4 +1,4 @@
-"""A host ``c`` on a network of its own behind another host of the lab."""
+"""Hosts on networks of their own behind other hosts of the lab; all those networks have the same addresses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HOST_V4, HOST_V6 = "10.20.30.40", "2001:db8:30::40"
 
 
 @contextmanager
-def extra_host(lab: Lab, behind: str) -> Iterator[None]:
-    """The host ``c`` for as long as the block runs; ``behind`` forwards for it."""
-    namespace = f"{lab.name}-c"
+def extra_host(lab: Lab, behind: str, name: str = "c") -> Iterator[None]:
+    """The host for as long as the block runs; ``behind`` forwards for it."""
+    namespace = f"{lab.name}-{name}"
     own = Path("/etc/netns", namespace)
     own.mkdir(parents=True, exist_ok=True)
     (own / "resolv.conf").write_text("# no name server in the lab\n")
@@ -27,14 +27,14 @@ def extra_host(lab: Lab, behind: str) -> Iterator[None]:
         lab.run(behind, "ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", namespace)
         for host, interface, v4, v6 in (
             (behind, "lan0", "10.20.30.1", "2001:db8:30::1"),
-            ("c", "eth0", HOST_V4, HOST_V6),
+            (name, "eth0", HOST_V4, HOST_V6),
         ):
             lab.run(host, "ip", "address", "add", f"{v4}/24", "dev", interface)
             lab.run(host, "ip", "address", "add", f"{v6}/64", "dev", interface, "nodad")
             lab.run(host, "ip", "link", "set", interface, "up")
-        lab.run("c", "ip", "link", "set", "lo", "up")
-        lab.run("c", "ip", "route", "add", "default", "via", "10.20.30.1")
-        lab.run("c", "ip", "-6", "route", "add", "default", "via", "2001:db8:30::1")
+        lab.run(name, "ip", "link", "set", "lo", "up")
+        lab.run(name, "ip", "route", "add", "default", "via", "10.20.30.1")
+        lab.run(name, "ip", "-6", "route", "add", "default", "via", "2001:db8:30::1")
         yield
     finally:
         lab.stop_all()

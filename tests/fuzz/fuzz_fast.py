@@ -21,7 +21,7 @@ from tests.reference import flow as flow_twin
 from tests.reference import jsonnames as jsonnames_twin
 from tests.reference import packet as packet_twin
 from tests.reference import segment as segment_twin
-from tests.unit.fast import offload
+from tests.unit.fast import offload, viapackets
 from tests.unit.fast.packets import A4, A6, B4, B6
 
 _FIELDS = ("version", "proto", "tcp_flags", "icmp_type", "src", "dst", "src_port", "dst_port", "total_bytes")
@@ -135,6 +135,26 @@ def fuzz_filter_program(data: bytes) -> None:
     for _ in range(2):
         assert program.check_in(made, flows) == twin.check_in(made, twin_flows)
         assert program.check_out(made, flows) == twin.check_out(made, twin_flows)
+
+
+def _conversations() -> list[bytes]:
+    return [
+        b"".join(bytes([len(packet) + 1, pause]) + packet for packet in packets if len(packet) < 255)
+        for packets in viapackets.conversations()
+        for pause in (0, 90)
+    ]
+
+
+@target(seeds=_conversations, limit=1400)
+def fuzz_via(data: bytes) -> None:
+    """Packets of a peer and of a host in turn, each behind a byte for the length and one for the pause before it."""
+    fast, slow, now = viapackets.translator(), viapackets.reference(), 0.0
+    for step in _cut(data):
+        found = packet_twin.parse(step[1:])
+        now += max(step[0] - 60, 0)
+        if not isinstance(found, str):
+            check = viapackets.check_in if found.version == 6 else viapackets.check_out
+            check(fast, slow, step[1:], now=now)
 
 
 _NAMES = [b"Node", b"Peers", b"NodeID", b"IP", b"x" * 64]

@@ -23,7 +23,7 @@ from perf.micro.native import load
 from tests.fuzz.documents import map_messages
 from tests.fuzz.hostile import Hostile
 from tests.fuzz.state import State
-from tests.unit.fast import offload
+from tests.unit.fast import offload, viapackets
 from tests.unit.fast.packets import A4, A6, B4, B6, ip, tcp, udp
 
 CHUNK = 100_000
@@ -114,6 +114,14 @@ def _control_messages() -> list[bytes]:
     return [head + b"\x00\x05\0\0" + bytes(4), other + head + b"\x00\x05\0\0", head[:16] + b"\x05\0" + bytes(6)]
 
 
+def _via_packets() -> list[bytes]:
+    """Flows that begin, their answers and errors about them, each behind a virtio-net header."""
+    plain = [packet for packets in viapackets.conversations() for packet in packets]
+    headers = [bytes(10), offload.vnet(1, start=20, offset=16), offload.vnet(1, start=20, offset=6)]
+    headers += [offload.vnet(1, 1, 54, 300, 20, 16), offload.vnet(1, 5, 42, 300, 20, 6)]
+    return [header + packet for packet in plain for header in headers if packet[0] >> 4 == 4 or header == headers[0]]
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "checksum": lambda: [bytes(0), b"\xff" * 63, b"\xff" * 200, *_short(20, 700)()],
     "coalesce": _batches,
@@ -125,8 +133,13 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "prefix_map": _short(60, 200),
     "ranges": _short(60, 40),
     "segment": _super_packets,
+    "via": _via_packets,
 }
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"filter": _filters, "json_names": _names}
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "filter": _filters,
+    "json_names": _names,
+    "via": lambda: {"via": viapackets.translator()},
+}
 NAMES = tuple(PREFIX + name for name in SEEDS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -194,6 +195,27 @@ def test_mixed_subnet_of_one_is_reached_by_the_other(mixed: Mixed) -> None:
     mixed.server.command("nodes", "approve-routes", "--identifier", number, "--routes", "")
     for target in (HOST_V4, HOST_V6):
         wait_until(lambda t=target: lost_percent(mixed.lab, a.host, t, 1, "-W", "1") == 100, 20, "it to be cut off")
+    a.mesh("set", "--accept-routes=false")
+    b.mesh("set", "--advertise-routes=")
+    mixed.reach_each_other()
+
+
+def test_mixed_via_address_of_one_is_reached_by_the_other(mixed: Mixed) -> None:
+    """RT-08: 4via6 with a genuine client, and with a genuine router, which terminates what ours translates."""
+    a, b = mixed.nodes
+    number = str(mixed.server.node(b.name)["id"])
+    site = int(ip_address("fd7a:115c:a1e0:b1a:0:7::"))
+    route, target = (ip_address(site + int(ip_address(text))) for text in (LAN_V4.partition("/")[0], HOST_V4))
+    b.mesh("set", f"--advertise-routes={route}/120")
+    wait_until(lambda: str(route) in str(mixed.server.node(b.name)), 10, "the server to know of the route")
+    mixed.server.command("nodes", "approve-routes", "--identifier", number, "--routes", f"{route}/120")
+    a.mesh("set", "--accept-routes")
+    wait_reachable(mixed.lab, a.host, str(target))
+    files = FileServer(mixed.lab, "c", SIZE)
+    assert fetched_digest(mixed.lab, a.host, str(target)) == files.digest
+    assert caller(mixed.lab, a.host, str(target)) == ""
+    start_mirror(mixed.lab, "c")
+    assert caller(mixed.lab, a.host, str(target)) == "10.20.30.1"
     a.mesh("set", "--accept-routes=false")
     b.mesh("set", "--advertise-routes=")
     mixed.reach_each_other()

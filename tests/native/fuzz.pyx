@@ -43,6 +43,20 @@ from meshd._fast.segment cimport (
     segment_plan_t,
     vnet_header_t,
 )
+from meshd._fast.via cimport Via
+from meshd._fast.viain cimport VIA_IN_DONE, via_clash_c, via_in_c, via_in_t
+from meshd._fast.viaout cimport (
+    VIA_OUT_PARTS,
+    VIA_OUT_TOO_BIG,
+    VIA_OUT_WHOLE,
+    VIA_TOO_BIG_BYTES,
+    via_out_c,
+    via_out_result_t,
+    via_out_t,
+    via_part_c,
+    via_too_big_c,
+)
+from meshd._fast.viaroutes cimport VIA_HEADROOM, via_t
 
 cdef extern from "fuzzloop.h" nogil:
     enum:
@@ -74,6 +88,8 @@ ctypedef struct context_t:
     const filter_t* twin
     flow_table_t* flows
     const name_table_t* names
+    const via_t* via
+    uint32_t tick
 
 ctypedef int (*target_t)(context_t*, const uint8_t*, size_t) noexcept nogil
 
@@ -467,6 +483,75 @@ cdef int prefix_map(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
     return broken
 
 
+cdef int translated_in(context_t* c, uint8_t* packet, size_t n, packet_info_t* info) noexcept nogil:
+    """An IPv4 packet with a good header, within the IPv6 one that it was."""
+    cdef via_in_t out
+    cdef uint32_t source = 0x05004064       # 100.64.0.5 where bytes have the usual order
+    if via_in_c(c.via, packet, info, source, 1, 1280, 7, c.tick, &out) != VIA_IN_DONE:
+        return 0
+    c.deep += 1
+    if out.packet < packet or out.packet + out.bytes > packet + info.total_bytes:
+        return 1
+    if parse_c(out.packet, out.bytes, info) != FAST_OK or info.version != 4 or info.total_bytes != out.bytes:
+        return 2
+    return 3 if fold_c(sum_c(out.packet, 20, 0)) != 0xffff else 0
+
+
+cdef int translated_out(context_t* c, const vnet_header_t* vnet, uint8_t* area, packet_info_t* info) noexcept nogil:
+    """IPv6 packets that fit the tunnel, unless it is a super packet, which can be cut then."""
+    cdef uint8_t made[1280]
+    cdef via_out_t out
+    cdef segment_plan_t plan
+    cdef uint32_t i, size, rest = 0
+    cdef via_out_result_t result = via_out_c(c.via, vnet, area + VIA_HEADROOM, info, 1280, c.tick, &out)
+    c.deep += <int> result != 0
+    if result == VIA_OUT_TOO_BIG:
+        size = via_too_big_c(area + VIA_HEADROOM, info, 1280, made)
+        return 4 if size > VIA_TOO_BIG_BYTES or parse_c(made, size, info) != FAST_OK or info.proto != 1 else 0
+    if result != VIA_OUT_WHOLE and result != VIA_OUT_PARTS:
+        return 0
+    if out.packet < area or out.bytes > info.total_bytes + VIA_HEADROOM:
+        return 5
+    if result == VIA_OUT_PARTS:
+        for i in range(out.parts):
+            size = via_part_c(&out, i, made)
+            rest += size - 48
+            if size > 1280 or parse_c(made, size, info) != FAST_OK or info.version != 6 or info.total_bytes != size:
+                return 6
+        return 7 if rest != out.bytes - 40 else 0
+    if parse_c(out.packet, out.bytes, info) != FAST_OK or info.version != 6 or info.total_bytes != out.bytes:
+        return 8
+    if plan_c(&plan, &out.vnet, out.packet, out.bytes) == SEGMENT_OK:
+        for i in range(plan.count):
+            if piece_bytes_c(&plan, i) > 1280:
+                return 9
+    return 0
+
+
+cdef int via(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
+    cdef vnet_header_t vnet
+    cdef packet_info_t info
+    cdef uint8_t* area
+    cdef size_t size
+    cdef int broken = 0
+    if n <= VNET_BYTES:
+        return 0
+    size = n - VNET_BYTES
+    memcpy(&vnet, data, VNET_BYTES)
+    # Exactly as large as it may be used: with AddressSanitizer a byte more is an error.
+    area = <uint8_t*> malloc(VIA_HEADROOM + size)
+    memcpy(area + VIA_HEADROOM, data + VNET_BYTES, size)
+    if parse_c(area + VIA_HEADROOM, size, &info) == FAST_OK:
+        c.tick += (info.src_port & 63) == 5
+        if info.version == 6:
+            broken = translated_in(c, area + VIA_HEADROOM, size, &info)
+        else:
+            via_clash_c(c.via, &info, c.tick)
+            broken = translated_out(c, &vnet, area, &info)
+    free(area)
+    return broken
+
+
 cdef int too_far(context_t* c, const uint8_t* data, size_t n) noexcept nogil:
     """Reads a byte beyond an input that begins with two equal bytes: the loop itself is under test."""
     if n >= 2 and data[0] == data[1]:
@@ -500,6 +585,8 @@ cdef target_t target_of(str name) except NULL:
         return ranges
     if name == "prefix_map":
         return prefix_map
+    if name == "via":
+        return via
     if name == "too_far":
         return too_far
     if name == "no_repeats":
@@ -524,6 +611,7 @@ cdef _run(str name, list seeds, uint64_t executions, uint64_t seed, dict parts):
     cdef Filter twin = parts.get("twin")
     cdef FlowTable flows = parts.get("flows")
     cdef NameTable names = parts.get("names")
+    cdef Via translator = parts.get("via")
     cdef uint8_t* copy
     cdef int broken = 0
     cdef uint64_t i
@@ -532,6 +620,7 @@ cdef _run(str name, list seeds, uint64_t executions, uint64_t seed, dict parts):
     c.twin = twin.c if twin is not None else NULL
     c.flows = flows.c if flows is not None else NULL
     c.names = &names.c if names is not None else NULL
+    c.via = &translator.c if translator is not None else NULL
     c.gro = gro_new_c()
     c.fuzz.seeds_n = len(seeds)
     c.fuzz.seeds = <const uint8_t**> calloc(c.fuzz.seeds_n, sizeof(void*))

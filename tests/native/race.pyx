@@ -3,12 +3,13 @@
 Every function is a C loop: Python threads call them at the same time, which Python code alone cannot do.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from meshd._fast.flow cimport FlowTable, flow_remember_c, flow_seen_c
 from meshd._fast.lpm cimport PrefixMap, lpm_insert_c, lpm_lookup_c, lpm_reclaim_c, lpm_remove_c
 from meshd._fast.packet cimport packet_info_t
+from meshd._fast.viaflow cimport ViaFlows, via_flow_t, via_key_t, viaflow_answer_c, viaflow_claim_c
 
 cdef extern from "atomic.h" nogil:
     uint32_t load_acquire_u32(const uint32_t* at)
@@ -174,3 +175,48 @@ def flow_read(Race race, FlowTable flows, uint32_t writers):
             reverse(&info)
             gone += not flow_seen_c(flows.c, &info)
     return looked, invented, gone
+
+
+cdef inline void via_key(via_key_t* key, uint64_t number) noexcept nogil:
+    """One of few: the table stays full, and ports are in demand."""
+    number = mix(number)
+    key.host = <uint32_t> (number & 0xfff)
+    key.peer = <uint32_t> (number >> 12) & 0xff
+    key.proto = 17
+    key.port = <uint16_t> ((number >> 20) & 3)
+    key.host_port = 53
+
+
+def via_write(Race race, ViaFlows flows, int rounds, uint32_t readers, uint64_t seed):
+    """Begins flows whose source is made of their ends and port."""
+    cdef via_key_t key
+    cdef via_flow_t flow
+    cdef int i
+    with nogil:
+        while load_acquire_u32(&race.ready) < readers:
+            cpu_pause()
+        for i in range(rounds):
+            via_key(&key, seed + i)
+            flow.site = <uint32_t> (i & 1)
+            flow.port = key.port
+            flow.source[0] = mix(key.host)
+            flow.source[1] = mix(key.peer) ^ key.port
+            viaflow_claim_c(flows.c, &key, &flow, <int32_t> seed, 0, <uint32_t> i >> 12)
+        add_relaxed_u32(&race.done, 1)
+
+
+def via_read(Race race, ViaFlows flows, uint32_t writers, uint64_t seed):
+    """(answers found, those that belong to no flow that was begun) until the writers are done."""
+    cdef via_key_t key
+    cdef via_flow_t flow
+    cdef uint64_t found = 0, invented = 0
+    with nogil:
+        add_relaxed_u32(&race.ready, 1)
+        while load_acquire_u32(&race.done) < writers:
+            seed += 1
+            via_key(&key, seed)
+            if viaflow_answer_c(flows.c, &key, &flow, 0, True, 0):
+                found += 1
+                invented += flow.source[0] != mix(key.host) or flow.source[1] != mix(key.peer) ^ flow.port
+                invented += flow.port > 3 or flow.site > 1
+    return found, invented

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
@@ -538,3 +538,40 @@ def test_engine_mutated_handshakes_with_valid_mac1_are_counted_and_dropped(pair)
     assert sum(counters.values()) > 550
     simulation.run(6)
     assert b.heard() == [b"x"]
+
+
+SITE = IPv6Network("fd7a:115c:a1e0:b1a:0:7:a01:200/120")
+OWN6 = IPv6Address("fd7a:115c:a1e0::1")
+
+
+def test_engine_via_route_is_translated_both_ways(simulate):
+    """RT-08: what a peer sends to the address of a site reaches the IPv4 host, and its answer the peer."""
+    simulation = simulate()
+    a, b = simulation.add(1), simulation.add(2)
+    network = IPv4Network((a.address, 32)), IPv6Network((OWN6, 128))
+    a.engine.update_peer(PeerConfig(b.key, (IPv4Network((b.address, 32)), SITE), b.disco))
+    b.engine.update_peer(PeerConfig(a.key, network, a.disco, ipv4=a.address))
+    b.engine.set_via([SITE], [b.address])
+    for one, other in ((a, b), (b, a)):
+        one.known[other.key] = other.socket.address
+        address = other.socket.address
+        one.plane.set_path(one.engine.peer_index(other.key), address.ip.packed, address.port, float("inf"), 0)
+    host, target = IPv4Network("10.1.2.3").network_address, IPv6Address("fd7a:115c:a1e0:b1a:0:7:a01:203")
+    a.plane.tun_write(encode_udp(OWN6, target, UDPDatagram(4000, 53, b"ask")))
+    simulation.run(1)
+    assert b.inbox[0][12:20] == a.address.packed + host.packed
+    assert b.heard() == [b"ask"]
+    b.plane.tun_write(encode_udp(host, a.address, UDPDatagram(53, 4000, b"answer")))
+    simulation.run(1)
+    assert a.inbox[0][8:40] == target.packed + OWN6.packed
+    assert a.heard() == [b"answer"]
+    # Without the peer's IPv4 address there is no way back, and without the route nothing is translated.
+    b.engine.update_peer(PeerConfig(a.key, network, a.disco))
+    a.plane.tun_write(encode_udp(OWN6, target, UDPDatagram(4000, 53, b"again")))
+    simulation.run(1)
+    assert b.heard() == []
+    assert b.engine.peer_drops()[a.key] == {"in_via_no_ipv4": 1}
+    b.engine.set_via([], [])
+    b.plane.tun_write(encode_udp(host, a.address, UDPDatagram(53, 4000, b"plain")))
+    simulation.run(1)
+    assert a.inbox == []  # a lets nothing in from 10.1.2.3 by this peer

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from meshd.base.addr import IPAddress, IPPrefix
+from meshd.base.ranges import is_via
 
 _LINK = "\nSee https://tailscale.com/s/ip-forwarding"
 _V4, _V6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
@@ -14,9 +15,11 @@ STRICT = "1"
 
 
 def needed_versions(routes: Iterable[IPPrefix], own: Collection[IPAddress]) -> set[int]:
-    """The IP versions that must be forwarded. The host's own addresses are reached without."""
+    """The IP versions that must be forwarded. The host's own addresses are reached without; via routes are IPv4."""
     return {
-        route.version for route in routes if route.prefixlen < route.max_prefixlen or route.network_address not in own
+        4 if is_via(route) else route.version
+        for route in routes
+        if route.prefixlen < route.max_prefixlen or route.network_address not in own
     }
 
 

@@ -273,6 +273,14 @@ def test_up_prefs_the_daemon_refuses(mesh, localapi) -> None:
     ("flag", "message"),
     [
         ("--advertise-routes=10.0.0.1/8", "10.0.0.1/8 has non-address bits set; expected 10.0.0.0/8\n"),
+        (
+            "--advertise-routes=fd7a:115c:a1e0:b1a::/64",
+            "fd7a:115c:a1e0:b1a::/64 4-in-6 prefix must be at least a /96\n",
+        ),
+        (
+            "--advertise-routes=fd7a:115c:a1e0:b1a:1:0:a00:0/104",
+            "route fd7a:115c:a1e0:b1a:1:0:a00:0/104 contains invalid site ID 00010000; must be 0xffff or less\n",
+        ),
         ("--advertise-routes=10.0.0.0", '"10.0.0.0" is not a valid IP address or CIDR prefix\n'),
         ("--advertise-routes=0.0.0.0/0", "0.0.0.0/0 advertised without ::/0, please also advertise ::/0\n"),
         ("--exit-node-allow-lan-access", "--exit-node-allow-lan-access can only be used with --exit-node\n"),

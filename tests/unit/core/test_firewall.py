@@ -37,6 +37,8 @@ def test_firewall_config_of_a_router() -> None:
     assert (got.forwards, got.forwards_v6, got.snat) == (True, False, True)
     got = config({"AdvertiseRoutes": ["10.0.0.0/8", "2001:db8::/32"], "NoSNAT": True})
     assert (got.forwards, got.forwards_v6, got.snat) == (True, True, False)
+    got = config({"AdvertiseRoutes": ["fd7a:115c:a1e0:b1a:0:7:a00:0/104"]})
+    assert (got.forwards, got.forwards_v6) == (True, False), "it stands for an IPv4 network"
 
 
 @pytest.mark.parametrize(("said", "stateful"), [(None, False), (True, False), (False, True)])

@@ -10,6 +10,7 @@ import pytest
 
 from meshd._fast.flow import FlowTable
 from meshd._fast.lpm import PrefixMap
+from meshd._fast.viaflow import ViaFlows
 from perf.micro.native import load
 
 pytestmark = pytest.mark.slow
@@ -47,3 +48,17 @@ def test_flow_table_readers_beside_writers_see_no_mixture(race: Any) -> None:
             looked, invented, gone = reader.result(60)
             assert looked > 1000
             assert (invented, gone) == (0, 0)
+
+
+def test_via_flows_readers_beside_writers_see_no_mixture(race: Any) -> None:
+    """RT-08: an answer goes to whoever began the flow, while the table overflows."""
+    flows, gate = ViaFlows(seed=5), race.Race()
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(race.via_read, gate, flows, 2, seed) for seed in (1, 500_000)]
+        writers = [pool.submit(race.via_write, gate, flows, 1_000_000, 2, seed) for seed in (1, 500_000)]
+        for writer in writers:
+            writer.result(60)
+        for reader in readers:
+            found, invented = reader.result(60)
+            assert found > 1000
+            assert invented == 0

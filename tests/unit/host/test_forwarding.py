@@ -12,6 +12,7 @@ from meshd.host.linux.forwarding import forwarding_problem, reverse_path_problem
 LINK = "\nSee https://tailscale.com/s/ip-forwarding"
 ALL_OFF = f"IP forwarding is disabled, subnet routing/exit nodes will not work.{LINK}"
 V4, V6 = ["10.0.0.0/8"], ["2001:db8::/32"]
+VIA = ["fd7a:115c:a1e0:b1a:0:7:a01:200/120"]
 
 
 def host(root: Path, v4: str = "0", v6: str | None = "0", **interfaces: str) -> Path:
@@ -38,6 +39,8 @@ def problem(root: Path, *routes: str) -> str:
         ("0", "0", ["192.168.1.2/32"], ALL_OFF),
         ("1", "1", V4 + V6, ""),
         ("1", "0", V4, ""),
+        ("1", "0", VIA, ""),
+        ("0", "1", VIA, ALL_OFF),
         ("0", "0", V4, ALL_OFF),
         ("0", "1", V6, ""),
         ("1", "0", V6, f"IPv6 forwarding is disabled, subnet routing/exit nodes may not work.{LINK}"),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd._fast.filter import ACCEPT, Filter, FlowTable
+from meshd._fast.filter import ACCEPT, DROP_NOT_LOCAL, Filter, FlowTable
 from meshd._fast.ipprefix import parse_address
 from meshd.base.addr import AddrPort, IPPrefix
 from meshd.base.errors import MeshdError
@@ -35,6 +35,7 @@ class EngineDouble:
         self.private: NodePrivate | None = None
         self.met: list[NodePublic] = []
         self.greeted: list[tuple[NodePublic, NodePrivate | None]] = []
+        self.via: list[tuple[list[str], list[str]]] = []
 
     def connected_peers(self) -> list[NodePublic]:
         return self.met
@@ -44,6 +45,9 @@ class EngineDouble:
 
     def set_private_key(self, private: NodePrivate | None) -> None:
         self.private = private
+
+    def set_via(self, routes: Any, own: Any) -> None:
+        self.via.append(([str(route) for route in routes], [str(address) for address in own]))
 
     def set_own_addresses(self, addresses: Any) -> None:
         self.addresses = tuple(addresses)
@@ -190,6 +194,36 @@ def test_reconciler_peer_that_knows_us_by_another_address_is_shown_that() -> Non
     world.put(node(2, key=key))
     world.apply()
     assert world.engine.peers[peer.key].masquerade == ()
+
+
+def test_reconciler_via_routes_are_translated_for_peers_with_their_ipv4_addresses() -> None:
+    """RT-08: of the routes that the preferences name; else peers cost nothing more."""
+    world = World()
+    peer = node(2)
+    world.put(peer)
+    world.apply()
+    assert world.engine.via == []
+    assert world.engine.peers[peer.key].ipv4 is None
+    route = "fd7a:115c:a1e0:b1a:0:7:a01:200/120"
+    offering = msgspec.structs.replace(PREFS, advertise_routes=("10.0.0.0/8", route, "2001:db8::/32"))
+    world.apply(MapChange(), offering)
+    own = [str(ip) for ip in world.netmap.self_node.ips]
+    assert world.engine.via == [([route], own)]
+    assert world.engine.peers[peer.key].ipv4 == peer.ips[0]
+    assert world.engine.filter.check_in(via_syn(peer), FlowTable()) != DROP_NOT_LOCAL
+    world.apply(MapChange(self_changed=True), offering)
+    assert len(world.engine.via) == 1
+    world.apply(MapChange())
+    assert world.engine.via[1:] == [([], own)]
+    assert world.engine.peers[peer.key].ipv4 is None
+    world.apply(MapChange(), offering)
+    world.reconciler.stop()
+    assert world.engine.via[3:] == [([], [])]
+
+
+def via_syn(peer: Node) -> bytes:
+    source = next((ip.packed for ip in peer.ips if ip.version == 6), bytes(15) + b"\1")
+    return ip(6, tcp(1, 80), source, ip_address("fd7a:115c:a1e0:b1a:0:7:a01:203").packed)
 
 
 def test_reconciler_rotated_key_replaces_the_peer() -> None:

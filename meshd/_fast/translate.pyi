@@ -1,0 +1,1 @@
+"""Translation between IPv4 and IPv6 headers, from C only; see translate.pxd."""

@@ -1,0 +1,1 @@
+"""From via addresses to IPv4 hosts, from C only; see viain.pxd."""
