@@ -21,12 +21,12 @@ from meshd.daemon.flags import Flags, HelpWanted, parse_flags
 from meshd.daemon.logsetup import report_environment, set_up_log
 from meshd.daemon.memory import keep_what_is_there, set_up_memory
 from meshd.daemon.parent import parent_pipe, watch_parent
-from meshd.node.authority import Authority
 
 if TYPE_CHECKING:
     from meshd.daemon.assembly import RunningNode
     from meshd.daemon.debugserver import DebugServer
     from meshd.feature.proxy.listener import ProxyListener
+    from meshd.node.authority import Authority
 
 log = get_logger(__name__)
 
@@ -60,6 +60,9 @@ def main() -> int:
         if problem:
             log.error("environment_file_bad", extra=kv(reason=problem))
         report_environment(os.environ)
+        find_ciphers()
+        from meshd.node.authority import Authority
+
         authority = Authority(flags.config, flags.syspolicy_file)
         if not flags.cleanup:
             authority.load()
@@ -82,14 +85,18 @@ def _ended_early(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def prepare(flags: Flags) -> None:
-    """Find the ciphers, make the state directory and undo what an earlier process left behind."""
+def find_ciphers() -> None:
+    """Before anything else is imported that needs them: a wish that cannot be met is the user's to hear."""
     try:
         import meshd._fast.aead  # noqa: F401
     except ValueError as error:
         raise MeshdError(
             str(error), code="usage", hint="Unset MESHD_AEAD and MESHD_AEAD_LIBRARY to let meshd choose."
         ) from None
+
+
+def prepare(flags: Flags) -> None:
+    """Make the state directory and undo what an earlier process left behind."""
     if flags.statedir:
         try:
             Path(flags.statedir).mkdir(mode=0o700, parents=True, exist_ok=True)
