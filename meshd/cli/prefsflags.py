@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from meshd.base.addr import IPPrefix
 from meshd.cli.client import JSON
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, STRING, Flag
+
+if TYPE_CHECKING:
+    from meshd.base.addr import IPPrefix
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
 
