@@ -148,7 +148,8 @@ def test_a_flood_of_initiations_makes_wireguard_go_ask_us_for_a_cookie(lab, tap_
     tap = tap_at(lab.us)
     tap.ask("flood", STRANGER, *GO, lab.theirs.public().raw.hex(), 12)
     time.sleep(0.5)
-    assert lab.ping(lab.us, "100.64.0.2", "-c", "50", "-i", "0.2") < 100
+    # Four attempts, one of them after the flood: on a busy machine wireguard-go itself may not get to the others.
+    assert lab.ping(lab.us, "100.64.0.2", "-c", "90", "-i", "0.2") < 100
     replies = [data for data in tap.seen(GO, kind=3) if len(data) == 64]
     assert replies, "it was never under load"
     initiations = tap.seen(US, kind=1)
@@ -161,7 +162,7 @@ def test_a_flood_of_initiations_makes_us_ask_wireguard_go_for_a_cookie(lab, tap_
     tap = tap_at(lab.go)
     tap.ask("flood", STRANGER, *US, lab.ours.public().raw.hex(), 12)
     time.sleep(0.5)
-    assert lab.ping(lab.go, "100.64.0.1", "-c", "50", "-i", "0.2") < 100
+    assert lab.ping(lab.go, "100.64.0.1", "-c", "90", "-i", "0.2") < 100
     assert _refused(lab, "cookie_asked") > 0
     initiations = tap.seen(GO, kind=1)
     assert initiations[-1][-16:] != bytes(16), "it never used a cookie"
