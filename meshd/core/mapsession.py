@@ -22,7 +22,7 @@ from meshd.core.admission import Admission
 from meshd.core.controlmessages import ControlMessages
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
-from meshd.core.node import Node
+from meshd.core.node import Node, only_path_differs
 from meshd.core.nodeadapter import Unacceptable, node_from_wire, patch_fields
 from meshd.core.unsignedpeers import admits_unsigned
 from meshd.wire.control import (
@@ -291,7 +291,7 @@ class MapSession:
             elif old is not None and new is None:
                 change.removed.append(old)
             elif old is not None and new is not None:
-                (change.patched if _only_path(old, new) else change.changed).append((old, new))
+                (change.patched if only_path_differs(old, new) else change.changed).append((old, new))
 
     def _filter(self, response: MapResponse, netmap: Netmap, change: MapChange) -> None:
         said = response.packet_filter is not None or bool(response.packet_filters)
@@ -372,22 +372,6 @@ def _set(netmap: Netmap, name: str, value: object) -> bool:
         return False
     setattr(netmap, name, value)
     return True
-
-
-def _only_path(old: Node, new: Node) -> bool:
-    if old.key != new.key:
-        return False
-    moved = msgspec.structs.replace(
-        old,
-        endpoints=new.endpoints,
-        home_derp=new.home_derp,
-        disco_key=new.disco_key,
-        online=new.online,
-        last_seen=new.last_seen,
-        cap=new.cap,
-        key_expiry=new.key_expiry,
-    )
-    return moved == new
 
 
 def _share(old: Node, new: Node) -> None:

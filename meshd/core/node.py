@@ -82,3 +82,24 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def has_cap(self, name: str) -> bool:
         """Whether the server gave the node this capability, with or without value."""
         return name in self.cap_map
+
+
+PATH_FIELDS = ("endpoints", "home_derp", "disco_key", "online", "last_seen", "key_expiry", "cap")
+"""What says how to reach a node and how it is; a patch of control can set each of them."""
+
+
+def only_path_differs(old: Node, new: Node) -> bool:
+    """Whether two states of a node are the same but for `PATH_FIELDS`."""
+    if old.key != new.key:
+        return False  # most other changes, without a copy
+    moved = msgspec.structs.replace(
+        old,
+        endpoints=new.endpoints,
+        home_derp=new.home_derp,
+        disco_key=new.disco_key,
+        online=new.online,
+        last_seen=new.last_seen,
+        key_expiry=new.key_expiry,
+        cap=new.cap,
+    )
+    return moved == new

@@ -9,7 +9,7 @@ import msgspec
 from meshd.base.gotime import format_time
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
-from meshd.core.node import Node
+from meshd.core.node import PATH_FIELDS, Node, only_path_differs
 from meshd.node.bus import PEER_CHANGES, PEER_PATCHES, NotifyBus
 from meshd.node.nodejson import node_json, user_json
 from meshd.wire.control import PeerChange, encode
@@ -57,15 +57,11 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
             bus.send(news, PEER_CHANGES, without=PEER_PATCHES)
 
 
-_PATCHED = ("endpoints", "home_derp", "disco_key", "online", "last_seen", "key_expiry", "cap")
-
-
 def patch_json(old: Node, new: Node) -> JSON | None:
     """The difference as a PeerChange; None when it says more than a patch can."""
-    same = {name: getattr(old, name) for name in _PATCHED}
-    if msgspec.structs.replace(new, **same) != old:
+    if not only_path_differs(old, new):
         return None
-    changed = {name for name in _PATCHED if getattr(old, name) != getattr(new, name)}
+    changed = {name for name in PATH_FIELDS if getattr(old, name) != getattr(new, name)}
     vanished = changed & {"home_derp", "online", "last_seen", "disco_key", "cap"}
     if any(not getattr(new, name) and getattr(new, name) is not False for name in vanished):
         return None
