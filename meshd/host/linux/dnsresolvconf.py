@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ DEBIAN_SOURCE, OPENRESOLV_SOURCE = "tun-meshd.inet", "meshd"
 _DEBIAN_FOLDERS = (Path("/run/resolvconf/interface"), Path("/etc/resolvconf/run/interface"))
 
 
-class _ResolvconfDNS:
+class _ResolvconfDNS(ABC):
     """Common to both; methods raise MeshdError."""
 
     can_split = False
@@ -41,9 +42,9 @@ class _ResolvconfDNS:
         """The file that comes out of the blend."""
         return (self._path,)
 
+    @abstractmethod
     def base(self) -> OSConfig:
         """What the other sources say."""
-        raise NotImplementedError
 
     def apply(self, config: OSConfig) -> None:
         if config.is_empty:

@@ -151,9 +151,8 @@ class FrontConnection(asyncio.Protocol):
                     if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
                         self._refuse(http, 431, b"request headers too large\n")
                         return
-                    if (
-                        event.method == b"CONNECT"
-                    ):  # after a 2xx answer to it a connection is a tunnel (RFC 9110, 9.3.6)
+                    # After a 2xx answer to it a connection would be a tunnel (RFC 9110, 9.3.6).
+                    if event.method == b"CONNECT":
                         self._refuse(http, 405, b"CONNECT is for proxies\n")
                         return
                     if http.they_are_waiting_for_100_continue:
