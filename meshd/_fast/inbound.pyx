@@ -183,8 +183,8 @@ cdef inline uint32_t _flow_hash(const uint8_t* p, uint32_t n) noexcept nogil:
 cdef inline int _queue_of(const plane_t* plane, const gro_item_t* item) noexcept nogil:
     """Flows stay on one queue, so that the kernel returns their answers on it, in their order."""
     if plane.tun_count == 1:
-        return plane.tun_fds[0]
-    return plane.tun_fds[_flow_hash(item.packet, item.bytes) % <uint32_t> plane.tun_count]
+        return plane.tuns[0].fd
+    return plane.tuns[_flow_hash(item.packet, item.bytes) % <uint32_t> plane.tun_count].fd
 
 
 cdef void _write_apart(inbound_t* inb, int fd, const gro_item_t* item) noexcept nogil:

@@ -338,7 +338,7 @@ cdef void _tell_too_big(outbound_t* out, const uint8_t* packet, const packet_inf
     memset(message, 0, VNET_BYTES)
     piece.iov_base = message
     piece.iov_len = header + via_too_big_c(packet, info, mtu, message + header)
-    tun_write_c(out.plane.tun_fds[out.worker], &piece, 1)
+    tun_write_c(out.plane.tuns[out.worker].fd, &piece, 1)
 
 
 cdef bint _via(outbound_t* out, const via_t* via, const vnet_header_t* vnet, const uint8_t* packet,

@@ -49,6 +49,7 @@ from meshd._fast.peer cimport PEER_DROPS, peer_find_c, peer_t
 from meshd._fast.planestate cimport (
     COUNTERS,
     LOOP_WORKER,
+    MAX_QUEUES,
     MAX_RECEIVERS,
     RECEIVER_WORKER,
     TUN_READS,
@@ -110,7 +111,17 @@ cdef _take_family(tuple fds, uint32_t* slots, uint32_t* count):
     fast_store32(count, <uint32_t> len(fds))
 
 
+cdef void _free_senders(outbound_t** senders) noexcept:
+    cdef uint32_t i
+    for i in range(<uint32_t> MAX_QUEUES):
+        if senders[i] != NULL:
+            outbound_close_c(senders[i])
+            free(senders[i])
+            senders[i] = NULL
+
+
 cdef class Plane(Registry):
+    cdef outbound_t* senders[8]     # of the sender threads
     cdef outbound_t out             # the loop thread's own contexts, opened when first needed
     cdef inbound_t inb
     cdef uint8_t* opened            # OPEN_AREA
@@ -125,6 +136,8 @@ cdef class Plane(Registry):
         self._take_sockets(udp4_fd, udp6_fd)
 
     def __dealloc__(self):
+        # No method of this class is there yet when the base refused what it was given.
+        _free_senders(self.senders)
         outbound_close_c(&self.out)
         inbound_close_c(&self.inb)
         free(self.opened)
@@ -139,6 +152,7 @@ cdef class Plane(Registry):
         cdef uint32_t i
         if self.threads:
             raise RuntimeError("the plane is running")
+        self._open_senders()
         fast_store32(&self.c.stopping, 0)
         for i in range(<uint32_t> self.c.tun_count):
             self._thread(f"meshd-send-{i}", self._send_loop, (i,))
@@ -146,6 +160,7 @@ cdef class Plane(Registry):
             self._thread(f"meshd-receive-{i}", self._receive_loop, (i,))
 
     def stop(self) -> None:
+        cdef uint32_t i
         threads, self.threads = self.threads, []
         if not threads:
             return
@@ -154,6 +169,9 @@ cdef class Plane(Registry):
         for thread in threads:
             thread.join()
         os.eventfd_read(self.c.stop_fd)
+        for i in range(<uint32_t> MAX_RECEIVERS):
+            self.c.receiving[i] = 0
+        _free_senders(self.senders)
         self._reclaim()
 
     def _thread(self, name, target, args):
@@ -162,15 +180,20 @@ cdef class Plane(Registry):
         self.threads.append(thread)
         thread.start()
 
+    cdef int _open_senders(self) except -1:
+        """Contexts that live as long as any thread: they are lent."""
+        cdef uint32_t i
+        for i in range(<uint32_t> self.c.tun_count):
+            self.senders[i] = <outbound_t*> malloc(sizeof(outbound_t))
+            if self.senders[i] == NULL or not outbound_open_c(self.senders[i], self.c, i, 1):
+                _free_senders(self.senders)
+                raise MemoryError
+            self.c.tuns[i].lent = NULL
+        return 0
+
     def _send_loop(self, uint32_t queue):
-        cdef outbound_t* out = <outbound_t*> malloc(sizeof(outbound_t))
-        if out == NULL or not outbound_open_c(out, self.c, queue, 1):
-            free(out)
-            raise MemoryError
         with nogil:
-            sender_run_c(out, queue)
-        outbound_close_c(out)
-        free(out)
+            sender_run_c(self.senders[queue], queue)
 
     def _receive_loop(self, uint32_t which):
         cdef inbound_t inb

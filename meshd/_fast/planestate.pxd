@@ -74,6 +74,8 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     TUN_WRITES
     UDP_WRITES
     UDP_READS
+    TUN_LENT
+    TUN_RETURNED
     COUNTERS
 
 cdef struct worker_t:           # one per thread, written by that thread only
@@ -81,13 +83,20 @@ cdef struct worker_t:           # one per thread, written by that thread only
     ring_t* ring
     uint64_t pad[7]
 
+cdef struct tun_queue_t:        # one per TUN queue and its sender thread
+    int fd
+    int wake_fd                 # tells the sender that the queue is its own again
+    void* lent                  # outbound_t*: the receiver of the same number carries the packets, until it is NULL
+    uint64_t busy_at            # when one of the two had much to do, nanoseconds
+    uint64_t pad[5]
+
 cdef struct services_t:
     uint32_t count
     uint8_t bytes[8]            # 4 or 16
     uint8_t addresses[8][16]
 
 cdef struct plane_t:
-    int tun_fds[8]
+    tun_queue_t tuns[8]
     int tun_count
     int vnet
     uint32_t mtu
@@ -102,7 +111,8 @@ cdef struct plane_t:
     uint32_t udp_adopted[8]     # and each receiver has caught up with this one
     uint32_t gro_features       # what threads that start may merge for the TUN
     int stop_fd
-    int wake_fds[8]             # tell receivers of new sockets
+    int wake_fds[8]             # tell receivers of new sockets, and of a TUN queue that is lent
+    uint32_t receiving[8]       # which of them run
     uint32_t stopping
     uint32_t denied_lock
     uint64_t denied_since       # start of the second in which `denied` were reported

@@ -49,6 +49,8 @@ COUNTER_NAMES = (
     "tun_writes",
     "udp_writes",
     "udp_reads",
+    "tun_lent",
+    "tun_returned",
 )
 assert len(COUNTER_NAMES) == COUNTERS
 assert IN_EVENT_LIMIT < PEER_DROPS  # the last that names a peer

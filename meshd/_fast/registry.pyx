@@ -100,6 +100,8 @@ cdef class Registry:
         for i in range(<uint32_t> MAX_RECEIVERS):
             plane.wake_fds[i] = -1
             plane.udp4[i] = plane.udp6[i] = <uint32_t> -1
+        for i in range(<uint32_t> MAX_QUEUES):
+            plane.tuns[i].fd = plane.tuns[i].wake_fd = -1
         plane.receivers = receivers
         plane.gro_features = GRO_TCP | GRO_UDP
         plane.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -109,7 +111,8 @@ cdef class Registry:
             raise OSError("no eventfd")
         plane.tun_count = <int> len(fds)
         for i in range(len(fds)):
-            plane.tun_fds[i] = fds[i]
+            plane.tuns[i].fd = fds[i]
+            plane.tuns[i].wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         plane.mtu = mtu
         plane.vnet = vnet_header
         plane.sessions = session_table_new_c(64)
@@ -153,6 +156,9 @@ cdef class Registry:
             relay_queue_free_c(self.relays[i])
         for i in range(<uint32_t> WORKERS):
             ring_free_c(plane.workers[i].ring)
+        for i in range(<uint32_t> MAX_QUEUES):
+            if plane.tuns[i].wake_fd >= 0:
+                os.close(plane.tuns[i].wake_fd)
         for fd in (plane.stop_fd, plane.bell.fd, *(<list> plane.wake_fds)):
             if fd >= 0:
                 os.close(fd)

@@ -1,8 +1,10 @@
 """The loops of the packet threads. Each returns when the plane's stop descriptor becomes readable."""
 
+from libc.stdint cimport uint32_t
+
 from meshd._fast.inbound cimport inbound_t
 from meshd._fast.outbound cimport outbound_t
 from meshd._fast.udpio cimport udp_reader_t
 
-cdef void sender_run_c(outbound_t* out, int queue) noexcept nogil
+cdef void sender_run_c(outbound_t* out, uint32_t queue) noexcept nogil
 cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil

@@ -22,7 +22,7 @@ from tests.unit.fast import offload
 from tests.unit.fast.packets import A4, A6, B4, B6, ipv4, udp
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, LOOPBACK, Node, allow_all, sealed
 
-WARM_UP, LIVES = 40, 120
+WARM_UP, LIVES = 40, 300
 SLACK_BYTES = 24 * LIVES  # less than the smallest block per life
 
 MAPPED_SLACK_BYTES = 4096 * LIVES  # less than a page per life

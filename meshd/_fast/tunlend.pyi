@@ -1,0 +1,1 @@
+"""Lending of TUN queues between packet threads; C API only, see tunlend.pxd."""
