@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class PublicAddress:
+class PublicAddress(msgspec.Struct, frozen=True):
     """Where clients find the server, taken from its URL."""
 
     url: str
@@ -61,8 +61,7 @@ class PublicAddress:
             return 0
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(msgspec.Struct, frozen=True):
     """Everything `serve` can be told."""
 
     state_dir: Path

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
@@ -22,8 +23,7 @@ LIFETIME_S = 15 * 60.0
 """From the last sign of the machine that waits."""
 
 
-@dataclass(slots=True)
-class PendingRegistration:
+class PendingRegistration(msgspec.Struct):
     """One machine that waits, and how its wait ends."""
 
     id: str
@@ -34,7 +34,7 @@ class PendingRegistration:
     """Unix seconds."""
     deadline: float
     """Loop time."""
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set when the machine was let in or turned away."""
     refused: str = ""
     waiters: int = 0

@@ -9,8 +9,9 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.base.gotime import format_time, parse_time
@@ -36,8 +37,7 @@ MAX_TAGS = 64
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrationRules:
+class RegistrationRules(msgspec.Struct, frozen=True):
     """What the operator has set."""
 
     url: str

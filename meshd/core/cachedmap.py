@@ -7,11 +7,11 @@ sends. Every peer has the address where it was last reached first among its endp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
 from meshd.base.addr import AddrPort
+from meshd.base.discreet import Discreet
 from meshd.base.errors import WireError
 from meshd.base.keys import DiscoPrivate, NodePublic
 from meshd.core.netmap import Netmap
@@ -36,15 +36,16 @@ class _Envelope(msgspec.Struct, frozen=True):
         return f"_Envelope({self.control!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class CachedMap:
+class CachedMap(Discreet, frozen=True):
     """A netmap to begin with. ``met``: ids of the peers there were sessions with."""
+
+    hidden = ("disco", "response")
 
     control_url: str
     user_id: int
-    disco: DiscoPrivate = field(repr=False)
+    disco: DiscoPrivate
     met: tuple[int, ...]
-    response: MapResponse = field(repr=False)
+    response: MapResponse
 
 
 class Picture:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
+from meshd.base.discreet import Discreet
 from meshd.base.keys import DiscoPublic
 from meshd.core.controlstatus import ControlStatus
 from meshd.wire.control import Hostinfo, MapRequest, NetInfo, RegisterRequest
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(msgspec.Struct, frozen=True):
     """Everything about this node that the server stores; each map request carries all of it.
 
     ``endpoints`` are ("ip:port", type) pairs, None while they are not known.
@@ -30,46 +28,46 @@ class NodeFacts:
         return msgspec.structs.replace(self.hostinfo, net_info=self.net_info)
 
 
-@dataclass(frozen=True, slots=True)
-class SendRegister:
+class SendRegister(Discreet, frozen=True):
     """POST /machine/register; answer with register_answered or register_failed."""
 
+    hidden = ("request",)
+
     number: int
-    request: RegisterRequest = field(repr=False)
+    request: RegisterRequest
 
 
-@dataclass(frozen=True, slots=True)
-class OpenMap:
+class OpenMap(Discreet, frozen=True):
     """POST /machine/map as a stream; answer with map_message for each message, then map_failed."""
 
+    hidden = ("request",)
+
     number: int
-    request: MapRequest = field(repr=False)
+    request: MapRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SendUpdate:
+class SendUpdate(Discreet, frozen=True):
     """POST /machine/map as a lite update; answer with update_done or update_failed."""
 
+    hidden = ("request",)
+
     number: int
-    request: MapRequest = field(repr=False)
+    request: MapRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """The request of this number is of no interest any more."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Tell the owner of the control client."""
 
     status: ControlStatus
 
 
-@dataclass(frozen=True, slots=True)
-class HoldMap:
+class HoldMap(msgspec.Struct, frozen=True):
     """Read nothing from the map stream of this number for so many seconds."""
 
     number: int

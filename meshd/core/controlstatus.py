@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from meshd.base.discreet import Discreet
 from meshd.base.errors import MeshdError
 from meshd.base.keys import LockPrivate, NodePrivate
 from meshd.wire.control import UserProfile
@@ -26,8 +28,7 @@ class LoginFlags(IntFlag):
     EPHEMERAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(msgspec.Struct, frozen=True):
     """Identity of the node at one coordination server. None = not made yet."""
 
     node_private: NodePrivate | None = None
@@ -38,8 +39,7 @@ class Persist:
     stable_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ControlStatus:
+class ControlStatus(Discreet, frozen=True):
     """One report. ``error`` is for the user; the client goes on by itself unless ``logged_in`` stays false.
 
     ``login_finished`` is true in exactly the one report that ends a login. ``auth_url`` is a page where a
@@ -50,6 +50,8 @@ class ControlStatus:
     server's clock.
     """
 
+    hidden = ("persist", "netmap")
+
     logged_in: bool = False
     login_finished: bool = False
     logged_out: bool = False
@@ -57,8 +59,8 @@ class ControlStatus:
     can_continue: bool = True
     auth_url: str = ""
     error: MeshdError | None = None
-    persist: Persist | None = field(default=None, repr=False)
-    netmap: Netmap | None = field(default=None, repr=False)
+    persist: Persist | None = None
+    netmap: Netmap | None = None
     change: MapChange | None = None
     recalled: bool = False
     key_expired: bool = False

@@ -6,7 +6,8 @@ Names are lower case and without dots at their ends.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.base.addr import AddrPort, IPAddress, parse_ip
 from meshd.base.errors import MeshdError
@@ -19,19 +20,17 @@ BASE_UNKNOWN = "dns-base"
 """The error of ``compile_dns`` that calls for the resolvers of the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolverConfig:
+class ResolverConfig(msgspec.Struct, frozen=True):
     """What our own resolver asks others, and whom: ``routes`` are suffixes ("" = all names) to forwarders, the longest
     suffix counts. Names below ``local_domains`` are answered by ourselves alone: those we do not know do not exist.
     ``only_ipv6``: this node has no IPv4 address in the network."""
 
-    routes: dict[str, tuple[Resolver, ...]] = field(default_factory=dict)
+    routes: dict[str, tuple[Resolver, ...]] = msgspec.field(default_factory=dict)
     local_domains: tuple[str, ...] = ()
     only_ipv6: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OSConfig:
+class OSConfig(msgspec.Struct, frozen=True):
     """What the operating system is told. With ``match_domains`` only names below these go to ``nameservers``, without
     them all names do. ``search_domains`` are tried, in order, behind short names."""
 

@@ -6,7 +6,8 @@ A pure decision from what the network says and the user wants.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.core.netmap import Netmap
@@ -24,13 +25,12 @@ _ADDRESS_TYPES = ("", "A", "AAAA")
 Resolvers = tuple[Resolver, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DNSPlan:
+class DNSPlan(msgspec.Struct, frozen=True):
     """``routes``: suffix, lower case and without dots at its ends, to resolvers; none stands for our own answer.
     ``records`` are the network's additional names. ``search`` are suffixes for short names."""
 
-    records: dict[str, tuple[IPAddress, ...]] = field(default_factory=dict)
-    routes: dict[str, Resolvers] = field(default_factory=dict)
+    records: dict[str, tuple[IPAddress, ...]] = msgspec.field(default_factory=dict)
+    routes: dict[str, Resolvers] = msgspec.field(default_factory=dict)
     defaults: Resolvers = ()
     search: tuple[str, ...] = ()
     accepted: bool = False  # the user lets the network decide

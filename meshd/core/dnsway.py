@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from meshd.wire.resolvconf import decode_resolv_conf, is_ours
 
@@ -28,8 +29,7 @@ class Way(StrEnum):
     OPENRESOLV = "openresolv"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a look at the host showed."""
 
     resolv_conf: bytes | None = None
@@ -44,8 +44,7 @@ class Facts:
     """What kind of program ``resolvconf`` is: ``debian``, ``openresolv``, or "" for none that is one of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """``problem`` is for the user: the way is the best there is, and may not work all the same."""
 
     way: Way

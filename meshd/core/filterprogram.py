@@ -7,8 +7,9 @@ dropped item by item with a reason, which never lets more in than the rest of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 from meshd._fast.filter import Filter
 from meshd._fast.ipprefix import Prefix, parse_address
@@ -88,8 +89,7 @@ class Rule(Protocol):
     def ip_proto(self) -> Sequence[int]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class FilterProgram:
+class FilterProgram(msgspec.Struct, frozen=True):
     """A filter as plain values: equal programs filter alike, so a caller can tell whether anything changed."""
 
     rules: tuple[CompiledRule, ...] = ()

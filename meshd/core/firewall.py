@@ -5,7 +5,7 @@ A pure decision; ``meshd.host.linux.netfilter`` carries it out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from meshd.base.addr import IPAddress
 from meshd.base.ranges import is_via
@@ -18,8 +18,7 @@ _CAP_KIND = "linux-netfilter?v="
 _CAP_NO_CGNAT_DROP = "disable-linux-cgnat-drop-rule"
 
 
-@dataclass(frozen=True, slots=True)
-class FirewallConfig:
+class FirewallConfig(msgspec.Struct, frozen=True):
     """``mode`` OFF leaves nothing behind. ``kind`` is "nftables", "iptables" or "" for whatever fits the host."""
 
     mode: int = OFF

@@ -8,9 +8,9 @@ authenticate, so that the caller's state is never touched by a forgery.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from meshd.base.crypto import aead_open, aead_seal, blake2s, kdf, x25519, x25519_public
+from meshd.base.discreet import Discreet
 from meshd.wire.wireguard import Initiation, Response
 
 CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
@@ -25,11 +25,12 @@ _NO_PSK = bytes(32)  # networks of this kind never set one; the step is still ta
 Random = Callable[[int], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Discreet, frozen=True):
     """Our static key pair."""
 
-    private: bytes = field(repr=False)
+    hidden = ("private",)
+
+    private: bytes
     public: bytes
 
     @classmethod
@@ -38,13 +39,14 @@ class Identity:
         return cls(private, x25519_public(private))
 
 
-@dataclass(frozen=True, slots=True)
-class Counterpart:
+class Counterpart(Discreet, frozen=True):
     """What a handshake needs to know of the other side. Costs one X25519 to make."""
 
+    hidden = ("static_shared", "psk")
+
     public: bytes
-    static_shared: bytes = field(repr=False)
-    psk: bytes = field(default=_NO_PSK, repr=False)
+    static_shared: bytes
+    psk: bytes = _NO_PSK
 
     @classmethod
     def between(cls, identity: Identity, public: bytes, psk: bytes = _NO_PSK) -> Counterpart:
@@ -52,45 +54,49 @@ class Counterpart:
         return cls(public, x25519(identity.private, public), psk)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
+class SessionKeys(Discreet, frozen=True):
     """One key pair: indices are u32, keys 32 bytes, both counters start at 0."""
+
+    hidden = ("send_key", "receive_key")
 
     local_index: int
     remote_index: int
-    send_key: bytes = field(repr=False)
-    receive_key: bytes = field(repr=False)
+    send_key: bytes
+    receive_key: bytes
     initiator: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PendingInitiation:
+class PendingInitiation(Discreet, frozen=True):
     """The initiator's state between its message and the response."""
 
+    hidden = ("ephemeral_private", "chaining_key")
+
     local_index: int
-    ephemeral_private: bytes = field(repr=False)
-    chaining_key: bytes = field(repr=False)
+    ephemeral_private: bytes
+    chaining_key: bytes
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedInitiation:
+class OpenedInitiation(Discreet, frozen=True):
     """A first message of which the sender's static key is decrypted, but nothing yet proven fresh."""
+
+    hidden = ("chaining_key",)
 
     sender_public: bytes
     message: Initiation
-    chaining_key: bytes = field(repr=False)
+    chaining_key: bytes
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedInitiation:
+class AcceptedInitiation(Discreet, frozen=True):
     """A first message that authenticated; ``timestamp`` (12 bytes) must exceed all earlier ones."""
+
+    hidden = ("chaining_key",)
 
     timestamp: bytes
     remote_index: int
     remote_ephemeral: bytes
-    chaining_key: bytes = field(repr=False)
+    chaining_key: bytes
     hash: bytes
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.addr import AddrPort
 from meshd.base.keys import NodePublic
@@ -30,8 +31,7 @@ SUSPECT_S = 3.0  # how long a source that wasted our time has to show a cookie
 Source = AddrPort | NodePublic
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A message that may cost us public-key cryptography. ``kind`` is its type, 1 or 2."""
 
     kind: int
@@ -39,8 +39,7 @@ class Admitted:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """Send this cookie reply back to where the message came from; no path changes because of it."""
 
     data: bytes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.base.version import VERSION
 from meshd.core.warnables import (
@@ -26,25 +27,23 @@ POLL_GAP_S = 10.0  # a map stream that is opened again sooner was not gone
 LOOK_AGAIN_S = 60.0
 
 
-@dataclass(slots=True)
-class RelayView:
+class RelayView(msgspec.Struct):
     """The relays as a node sees them; times are monotonic seconds."""
 
     home: int = 0
     connected: bool = False
     heard_at: float = 0.0
-    names: Mapping[int, str] = field(default_factory=dict)
-    problems: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, str] = msgspec.field(default_factory=dict)
+    problems: Mapping[int, str] = msgspec.field(default_factory=dict)
     """What relays report about themselves, by region."""
-    tls_errors: Mapping[str, str] = field(default_factory=dict)
+    tls_errors: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Why TLS to a server failed, by host name."""
     network_up: bool | None = None
     """Whether the host has an address to speak from; None when nobody looked."""
     udp4_bound: bool = True
 
 
-@dataclass(slots=True)
-class HealthView:
+class HealthView(msgspec.Struct):
     """What a node knows of itself at one moment; times are monotonic seconds."""
 
     want_running: bool = False
@@ -65,7 +64,7 @@ class HealthView:
     client_version: ClientVersion | None = None
     check_updates: bool = False
     apply_updates: bool | None = None
-    relays: RelayView = field(default_factory=RelayView)
+    relays: RelayView = msgspec.field(default_factory=RelayView)
     fake_error: str = ""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.core.node import Node
 from meshd.wire.control import ClientVersion, ControlDialPlan, PingRequest
 
 
-@dataclass(slots=True)
-class MapChange:
+class MapChange(msgspec.Struct):
     """What one message changed. With ``keep_alive`` nothing of the netmap did.
 
     ``changed`` and ``patched`` hold (old, new); ``patched`` are the ones where only the ways to reach the
@@ -20,10 +20,10 @@ class MapChange:
     keep_alive: bool = False
     full: bool = False
     self_changed: bool = False
-    added: list[Node] = field(default_factory=list)
-    changed: list[tuple[Node, Node]] = field(default_factory=list)
-    removed: list[Node] = field(default_factory=list)
-    patched: list[tuple[Node, Node]] = field(default_factory=list)
+    added: list[Node] = msgspec.field(default_factory=list)
+    changed: list[tuple[Node, Node]] = msgspec.field(default_factory=list)
+    removed: list[Node] = msgspec.field(default_factory=list)
+    patched: list[tuple[Node, Node]] = msgspec.field(default_factory=list)
     filter_changed: bool = False
     derp_changed: bool = False
     dns_changed: bool = False

@@ -10,7 +10,6 @@ Peers, per message: ``Peers`` replaces all; else removed, changed, seen, online,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -47,8 +46,7 @@ SLICE = 256  # nodes that `prepare` looks at in one go: a few milliseconds
 _ParsedPeer = tuple[WireNode, Node | str, list[str]]
 
 
-@dataclass(slots=True)
-class _Parsed:
+class _Parsed(msgspec.Struct):
     """The nodes of one message, checked before anything is changed."""
 
     own: Node | None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from meshd.base.addr import AddrPort
 from meshd.core.relaymap import RelayMap
@@ -16,8 +17,7 @@ HOME_ABSOLUTE_S = 0.010
 HOME_RATIO = 2 / 3
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """One finished check. Latencies are seconds by region number; None means "not known"."""
 
     udp: bool = False
@@ -33,13 +33,13 @@ class Report:
     pcp: bool | None = None
     captive_portal: bool | None = None
     preferred_derp: int = 0
-    region_latency: dict[int, float] = field(default_factory=dict)
-    region_v4_latency: dict[int, float] = field(default_factory=dict)
-    region_v6_latency: dict[int, float] = field(default_factory=dict)
+    region_latency: dict[int, float] = msgspec.field(default_factory=dict)
+    region_v4_latency: dict[int, float] = msgspec.field(default_factory=dict)
+    region_v6_latency: dict[int, float] = msgspec.field(default_factory=dict)
     global_v4: AddrPort | None = None
     global_v6: AddrPort | None = None
-    global_v4_counters: dict[AddrPort, int] = field(default_factory=dict)
-    global_v6_counters: dict[AddrPort, int] = field(default_factory=dict)
+    global_v4_counters: dict[AddrPort, int] = msgspec.field(default_factory=dict)
+    global_v6_counters: dict[AddrPort, int] = msgspec.field(default_factory=dict)
 
     def add_latency(self, region: int, seconds: float) -> None:
         """Keep the lowest round trip of a region."""

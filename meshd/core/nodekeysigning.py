@@ -5,7 +5,7 @@ Only its own chain is ever extended: a trusted signature came first and named th
 
 from __future__ import annotations
 
-from dataclasses import replace
+import msgspec
 
 from meshd.base.crypto import ed25519_sign
 from meshd.base.errors import WireError
@@ -38,7 +38,7 @@ def sign_by_credential(wrapped: WrappedAuthKey, node_key: NodePublic) -> bytes:
 
 def _signed(private: bytes, node_key: bytes, nested: NodeKeySignature) -> NodeKeySignature:
     bare = NodeKeySignature(ROTATION, node_key=node_key, nested=nested)
-    return replace(bare, signature=ed25519_sign(private, bare.digest()))
+    return msgspec.structs.replace(bare, signature=ed25519_sign(private, bare.digest()))
 
 
 def _shortened(private: bytes, former: NodeKeySignature) -> NodeKeySignature:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum, auto
+
+import msgspec
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.gotime import ZERO_TIME, format_time
@@ -64,7 +65,7 @@ class Registration:
         else:
             self._trial, self._old = current, self.persist.old_node_private
         if self.persist.lock_private is None:
-            self.persist = replace(self.persist, lock_private=LockPrivate.generate(self._random))
+            self.persist = msgspec.structs.replace(self.persist, lock_private=LockPrivate.generate(self._random))
 
     def request(self, hostinfo: Hostinfo, flags: LoginFlags, followup: str) -> RegisterRequest:
         """The request for the chosen key."""
@@ -137,7 +138,7 @@ class Registration:
 
     def note_stable_id(self, stable_id: str) -> Persist:
         """Keep the id that the server gave this node."""
-        self.persist = replace(self.persist, stable_id=stable_id)
+        self.persist = msgspec.structs.replace(self.persist, stable_id=stable_id)
         return self.persist
 
     def judge(self, answer: RegisterResponse) -> tuple[Verdict, MeshdError | None]:
@@ -161,7 +162,9 @@ class Registration:
         )
         if answer.auth_url:
             return Verdict.VISIT, None
-        self.persist = replace(self.persist, node_private=self._trial, old_node_private=self._old, user_profile=profile)
+        self.persist = msgspec.structs.replace(
+            self.persist, node_private=self._trial, old_node_private=self._old, user_profile=profile
+        )
         self._trial = None
         return Verdict.SUCCESS, None
 

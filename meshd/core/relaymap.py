@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+
+import msgspec
 
 DEFAULT_DERP_PORT = 443
 DEFAULT_STUN_PORT = 3478
 
 
-@dataclass(frozen=True, slots=True)
-class RelayNode:
+class RelayNode(msgspec.Struct, frozen=True):
     """One server of a region.
 
     ``ipv4`` and ``ipv6`` are addresses, the word ``none`` (do not use that family) or empty (ask DNS for
@@ -44,8 +44,7 @@ class RelayNode:
         return (self.ipv4 if family == 4 else self.ipv6) != "none"
 
 
-@dataclass(frozen=True, slots=True)
-class RelayRegion:
+class RelayRegion(msgspec.Struct, frozen=True):
     """Servers of one place, which clients treat as one relay."""
 
     id: int
@@ -59,12 +58,11 @@ class RelayRegion:
         return tuple(node for node in self.nodes if not node.stun_only)
 
 
-@dataclass(frozen=True, slots=True)
-class RelayMap:
+class RelayMap(msgspec.Struct, frozen=True):
     """All regions by number, and the factors control puts on their latency (below 1: prefer)."""
 
-    regions: Mapping[int, RelayRegion] = field(default_factory=dict)
-    home_score: Mapping[int, float] = field(default_factory=dict)
+    regions: Mapping[int, RelayRegion] = msgspec.field(default_factory=dict)
+    home_score: Mapping[int, float] = msgspec.field(default_factory=dict)
 
     def code(self, region: int) -> str:
         """The short name of a region, or its number when unknown."""

@@ -8,14 +8,14 @@ ten nodes and of ten thousand.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.addr import IPPrefix
 from meshd.core.routes import RouterConfig, RouteTable, fixed_routes, local_prefixes, router_config
 
 
-@dataclass(frozen=True, slots=True)
-class RouteChange:
+class RouteChange(msgspec.Struct, frozen=True):
     """How the host should hold some prefixes from now on; what it holds already is no harm.
 
     ``routes`` lead into the network, ``throws`` stay with the host, ``gone`` are neither.

@@ -6,8 +6,9 @@ Pure decisions; ``meshd.host`` carries them out.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+
+import msgspec
 
 from meshd.base.addr import IPAddress, IPPrefix, host_prefix
 from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_ip
@@ -20,8 +21,7 @@ _DEFAULT_V4 = IPv4Network("0.0.0.0/0")
 _DEFAULT_V6 = IPv6Network("::/0")
 
 
-@dataclass(frozen=True, slots=True)
-class RouterConfig:
+class RouterConfig(msgspec.Struct, frozen=True):
     """Everything the host should hold for us. ``throws`` are prefixes that must stay with the host."""
 
     addresses: tuple[IPPrefix, ...] = ()

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 
 class State(IntEnum):
@@ -36,8 +37,7 @@ _LABELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """All that the decision depends on.
 
     ``auth_cant_continue``: the control client waits for a person. ``live``: a peer has handshaken or a relay

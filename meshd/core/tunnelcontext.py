@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshd.core.handshake import Identity
 from meshd.core.indextable import IndexTable
@@ -27,15 +28,14 @@ class TimerKind(Enum):
     POLL = auto()  # look at the traffic of an active peer
 
 
-@dataclass(slots=True)
-class TunnelContext:
+class TunnelContext(msgspec.Struct):
     """What the tunnels of one device share."""
 
     identity: Identity
     indices: IndexTable[Tunnel]
     random: Callable[[int], bytes]
     stamp: Callable[[bytes], bytes]  # peer public -> the TAI64N stamp of the next initiation
-    drops: dict[str, int] = field(default_factory=dict)
+    drops: dict[str, int] = msgspec.field(default_factory=dict)
 
     def drop(self, reason: str, count: int = 1) -> bool:
         """Count messages that were refused; returns False for the caller to hand on."""
@@ -47,8 +47,7 @@ class TunnelContext:
         return int.from_bytes(self.random(2), "little") / 65536 * MAX_JITTER_S
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """A key pair as the slow path remembers it, without its keys."""
 
     local_index: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from meshd.core.handshake import SessionKeys
 
@@ -25,15 +26,13 @@ class Traffic(NamedTuple):
 NO_TRAFFIC = Traffic(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class SendDatagram:
+class SendDatagram(msgspec.Struct, frozen=True):
     """Send a handshake message to the peer over whatever path it has."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class InstallSession:
+class InstallSession(msgspec.Struct, frozen=True):
     """Hand a key pair to the data plane: "current" for the initiator, "next" for the responder."""
 
     keys: SessionKeys
@@ -41,38 +40,32 @@ class InstallSession:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClearSessions:
+class ClearSessions(msgspec.Struct, frozen=True):
     """Wipe every key pair of the peer."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendKeepalive:
+class SendKeepalive(msgspec.Struct, frozen=True):
     """Send an empty transport packet on the current session."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlushStaged:
+class FlushStaged(msgspec.Struct, frozen=True):
     """Send packets that waited for a session."""
 
     packets: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class AllowActive:
+class AllowActive(msgspec.Struct, frozen=True):
     """The peer fell idle and is polled no more; report its next traffic."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionEstablished:
+class SessionEstablished(msgspec.Struct, frozen=True):
     """Both sides hold a session and have shown it."""
 
     initiator: bool
     local_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeGaveUp:
+class HandshakeGaveUp(msgspec.Struct, frozen=True):
     """No answer for 90 seconds; ``dropped`` packets that waited are gone."""
 
     dropped: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.base.socketpath import DEFAULT_SOCKET
@@ -49,8 +50,7 @@ _COMMANDS = {
 """First words that other daemons take, with what to do instead."""
 
 
-@dataclass(slots=True)
-class Flags:
+class Flags(msgspec.Struct):
     """What the command line said; defaults where it said nothing."""
 
     tun: str = "mesh0"
@@ -79,7 +79,7 @@ class HelpWanted(Exception):
 
 def usage() -> str:
     lines = ["Usage: meshd [flags]", "", "Flags:"]
-    for field in fields(Flags):
+    for field in msgspec.structs.fields(Flags):
         name = field.name.replace("_", "-")
         default = "" if field.default in ("", 0, False, None) else f" (default {field.default})"
         lines.append(f"  --{name}\n        {_HELP[name]}{default}")
@@ -91,7 +91,7 @@ def parse_flags(arguments: Sequence[str], environment: Mapping[str, str] = os.en
     flags = Flags()
     flags.port = _port(environment.get("PORT") or "0", "the environment variable PORT")
     flags.verbose = _number("the environment variable TS_LOG_VERBOSITY", environment.get("TS_LOG_VERBOSITY") or "0")
-    known = {field.name.replace("_", "-"): field.name for field in fields(Flags)}
+    known = {field.name.replace("_", "-"): field.name for field in msgspec.structs.fields(Flags)}
     queue = list(arguments)
     while queue:
         argument = queue.pop(0)

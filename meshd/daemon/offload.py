@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, fields
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 
@@ -25,8 +26,7 @@ _ATTRIBUTES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Offload:
+class Offload(msgspec.Struct, frozen=True):
     """The arguments of ``Plane.set_offload``."""
 
     udp_gso: bool = True
@@ -36,11 +36,10 @@ class Offload:
     tun_udp_gro: bool = True
 
     def arguments(self) -> dict[str, bool]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return msgspec.structs.asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class OffloadChoice:
+class OffloadChoice(msgspec.Struct, frozen=True):
     offload: Offload
     reasons: tuple[str, ...]
     """What is off and why, for the log; empty when all is on."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError, WireError
@@ -32,8 +33,7 @@ DIAL_TIMEOUT = 10.0  # s for the whole of it
 _STAGES = ("control-noise", "control-noise-refused", "control-http", "tls", "control-unreachable")
 
 
-@dataclass(frozen=True, slots=True)
-class ControlAddress:
+class ControlAddress(msgspec.Struct, frozen=True):
     """Where a control URL leads. ``plain_port`` and ``tls_port`` are None where that way is not to be tried."""
 
     https: bool

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from meshd.base.addr import parse_ip
+from meshd.base.discreet import Discreet
 from meshd.base.errors import MeshdError
 from meshd.io.dial import dial_tcp
 from meshd.io.streams import SocketStream
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Discreet, frozen=True):
     """One proxy; ``authorization`` is the value of Proxy-Authorization or empty."""
+
+    hidden = ("authorization",)
 
     host: str
     port: int
-    authorization: str = field(default="", repr=False)
+    authorization: str = ""
 
 
 def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str] | None = None) -> Proxy | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
@@ -22,8 +23,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux
 log = get_logger(__name__)
 
 
-@dataclass(slots=True)
-class UdpSockets:
+class UdpSockets(msgspec.Struct):
     """Non-blocking sockets bound to their ports; a family the host lacks is None.
 
     ``more_v4`` and ``more_v6`` share the ports of the first ones, which alone are used by ``send``.

@@ -11,7 +11,6 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 
 import msgspec
 
@@ -184,27 +183,27 @@ class ControlClient:
 
     def update_hostinfo(self, hostinfo: Hostinfo) -> None:
         """A new description of this host, without ``net_info``."""
-        self._set_facts(replace(self._session.facts, hostinfo=hostinfo))
+        self._set_facts(msgspec.structs.replace(self._session.facts, hostinfo=hostinfo))
 
     def update_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None:
         """Addresses at which peers may find us, with their kinds; the order is not important."""
         pairs = tuple((str(address), int(kind)) for address, kind in endpoints)
         known = self._session.facts.endpoints
         if known is None or set(known) != set(pairs):
-            self._set_facts(replace(self._session.facts, endpoints=pairs))
+            self._set_facts(msgspec.structs.replace(self._session.facts, endpoints=pairs))
 
     def update_netinfo(self, net_info: NetInfo) -> None:
         """Result of a network check. Latencies alone are no news for the server."""
         known = self._session.facts.net_info
         if known is None or _without_latency(known) != _without_latency(net_info):
-            self._set_facts(replace(self._session.facts, net_info=net_info))
+            self._set_facts(msgspec.structs.replace(self._session.facts, net_info=net_info))
 
     def update_disco_key(self, disco_public: DiscoPublic) -> None:
-        self._set_facts(replace(self._session.facts, disco_public=disco_public))
+        self._set_facts(msgspec.structs.replace(self._session.facts, disco_public=disco_public))
 
     def set_lock_head(self, head: str) -> None:
         """Hash of the newest tailnet lock message known here."""
-        self._set_facts(replace(self._session.facts, lock_head=head))
+        self._set_facts(msgspec.structs.replace(self._session.facts, lock_head=head))
 
     def network_changed(self, addresses: frozenset[IPAddress], *, gained: bool) -> None:
         """The host has these addresses now; ``gained``: some of them are new, so it is worth trying again."""

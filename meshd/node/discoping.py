@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from itertools import count
+
+import msgspec
 
 from meshd.base.addr import AddrPort
 from meshd.base.clock import Clock
@@ -18,8 +19,7 @@ HOLD_S = 0.25
 HOLD_AGAIN_S = 10.0  # how often an answer by relay may wait for a direct one
 
 
-@dataclass(slots=True)
-class _Attempt:
+class _Attempt(msgspec.Struct):
     peer: PeerPath
     size: int
     future: asyncio.Future[PingOutcome]

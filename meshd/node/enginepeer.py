@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -35,8 +34,7 @@ class PeerConfig(msgspec.Struct, frozen=True, gc=False):
     ipv4: IPAddress | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EnginePeerStatus:
+class EnginePeerStatus(msgspec.Struct, frozen=True):
     """Counters include handshake messages; ``last_handshake`` is unix seconds or None.
 
     ``in_engine`` says that the peer has, or is working on, WireGuard state.
@@ -52,8 +50,7 @@ def _ignore(*_: Any) -> None:
     """The default of every hook: nobody wants to know."""
 
 
-@dataclass(slots=True)
-class EngineHooks:
+class EngineHooks(msgspec.Struct):
     """Whom the engine tells what it does not handle itself. Every hook runs in the event loop."""
 
     # UDP datagrams that are not WireGuard: address bytes, port, data
@@ -76,8 +73,7 @@ class EngineHooks:
     answer: Callable[[AddrPort, bytes], None] = _ignore
 
 
-@dataclass(slots=True, eq=False)
-class EnginePeer:
+class EnginePeer(msgspec.Struct, eq=False):
     """The engine's record of a peer. ``tunnel`` exists from the first use on, ``waiting`` while packets wait."""
 
     config: PeerConfig

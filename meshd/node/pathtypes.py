@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -22,8 +21,7 @@ class PathPeer(msgspec.Struct, frozen=True, gc=False):
     endpoints: tuple[AddrPort, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PathStatus:
+class PathStatus(msgspec.Struct, frozen=True):
     """``address`` is set while packets go there and nowhere else. ``last_write`` is unix seconds or None,
     ``latency_s`` the last round trip to the best address, 0 when there is none."""
 
@@ -34,8 +32,7 @@ class PathStatus:
     latency_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class PingOutcome:
+class PingOutcome(msgspec.Struct, frozen=True):
     """A pong: round trip, and the address or else the relay region it took."""
 
     latency_s: float

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.core.netreport import Report
@@ -84,7 +85,7 @@ async def _node(
         found.warnings.append(f'Node "{node.name}": its certificate is not checked')
     try:
         async with asyncio.timeout(NODE_PATIENCE_S):
-            latency = await measure(replace(region, nodes=(node,)))
+            latency = await measure(msgspec.structs.replace(region, nodes=(node,)))
     except TimeoutError:
         found.errors.append(f'Node "{node.name}" at {node.host}:{node.derp_port}: no answer in {NODE_PATIENCE_S:g} s')
     except (MeshdError, OSError) as error:

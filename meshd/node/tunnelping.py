@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.addr import IPAddress
 from meshd.base.errors import WireError
@@ -24,16 +25,14 @@ MAX_WAITING = 256  # pings under way at one time, over all peers
 _SYN, _ACK = 0x02, 0x10
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelPong:
+class TunnelPong(msgspec.Struct, frozen=True):
     """An answer; ``peerapi_port`` is 0 when the peer has none, did not say, or the ping was ICMP."""
 
     latency_s: float
     peerapi_port: int = 0
 
 
-@dataclass(slots=True)
-class _Waiter:
+class _Waiter(msgspec.Struct):
     future: asyncio.Future[TunnelPong]
     sent: float
     peer: int

@@ -11,11 +11,12 @@ import hashlib
 import os
 import ssl
 import warnings
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePublic
@@ -32,8 +33,7 @@ META_DAYS = 30
 """The key certificate is made at every start and valid this long on both sides; nobody checks it but by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class RelayTls:
+class RelayTls(msgspec.Struct, frozen=True):
     """What the listener needs, and what the map tells about it."""
 
     context: ssl.SSLContext

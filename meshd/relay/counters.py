@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class RelayCounters:
+class RelayCounters(msgspec.Struct):
     """Totals since the start of the process."""
 
     accepted: int = 0
@@ -28,4 +27,4 @@ class RelayCounters:
     """Times that reading from a client was paused for its rate limit."""
 
     def as_dict(self) -> dict[str, int]:
-        return asdict(self)
+        return msgspec.structs.asdict(self)

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import signal
 import sys
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from meshd.base.errors import MeshdError
@@ -32,8 +32,7 @@ CLOSE_GRACE_S = 0.5
 KEY_NAME = "relay.key"
 
 
-@dataclass(frozen=True, slots=True)
-class RelayOptions:
+class RelayOptions(msgspec.Struct, frozen=True):
     """What `mesh-relay` can be told."""
 
     state_dir: Path

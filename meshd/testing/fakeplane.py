@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
 
 from meshd.base.addr import IPPrefix, unpack_ip
 from meshd.base.clock import Clock
@@ -64,8 +65,7 @@ class PeerState(NamedTuple):
     current_local_index: int
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(msgspec.Struct):
     peer: int
     local_index: int
     remote_index: int
@@ -75,7 +75,7 @@ class _Session:
     initiator: bool
     send_counter: int = 0
     last_counter: int = -1
-    seen: set[int] = field(default_factory=set)
+    seen: set[int] = msgspec.field(default_factory=set)
     rekey_asked: bool = False
 
     def accept(self, counter: int) -> bool:
@@ -89,8 +89,7 @@ class _Session:
         return True
 
 
-@dataclass(slots=True)
-class _Peer:
+class _Peer(msgspec.Struct):
     key: bytes
     previous: _Session | None = None
     current: _Session | None = None
@@ -111,7 +110,7 @@ class _Peer:
     last_rx: float = 0.0
     owed_since: float = 0.0
     unanswered_since: float = 0.0
-    drops: Counter[str] = field(default_factory=Counter)
+    drops: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class FakePlane:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.testing.clock import FakeClock
@@ -25,8 +26,7 @@ class NatKind(Enum):
     SYMMETRIC = "symmetric"  # a mapping per destination, which alone may answer
 
 
-@dataclass(slots=True)
-class Link:
+class Link(msgspec.Struct):
     """What happens to datagrams on the way; applies to everything a host sends and receives."""
 
     delay_s: float = 0.005
@@ -37,16 +37,15 @@ class Link:
     up: bool = True
 
 
-@dataclass(slots=True)
-class Nat:
+class Nat(msgspec.Struct):
     """A router with one public address. Mappings die after ``timeout_s`` without an outbound datagram."""
 
     public: IPAddress
     kind: NatKind = NatKind.PORT_RESTRICTED
     timeout_s: float = 30.0
     next_port: int = 20000
-    _by_inner: dict[tuple[AddrPort, AddrPort | None], int] = field(default_factory=dict)
-    _by_port: dict[int, _Mapping] = field(default_factory=dict)
+    _by_inner: dict[tuple[AddrPort, AddrPort | None], int] = msgspec.field(default_factory=dict)
+    _by_port: dict[int, _Mapping] = msgspec.field(default_factory=dict)
 
     def outbound(self, inner: AddrPort, to: AddrPort, now: float) -> AddrPort:
         """The public source of a datagram that leaves."""
@@ -75,11 +74,10 @@ class Nat:
         return mapping.inner if source in mapping.allowed else None
 
 
-@dataclass(slots=True)
-class _Mapping:
+class _Mapping(msgspec.Struct):
     inner: AddrPort
     used: float
-    allowed: set[AddrPort] = field(default_factory=set)
+    allowed: set[AddrPort] = msgspec.field(default_factory=set)
 
 
 class Socket:

@@ -11,8 +11,9 @@ part of a body are ignored. The same packets travel by UDP and inside DERP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshd.base import crypto
 from meshd.base.addr import AddrPort, unpack_ip
@@ -37,8 +38,7 @@ _ENDPOINT_SIZE: Final = 18
 _OURS: Final = b"meshd"  # tells our message from one that may get the same number elsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """`node_key` is the sender's WireGuard key (32 bytes), or None from very old senders.
 
     `padding` zero bytes at the end make the packet as large as the path is to be tested for; it needs a
@@ -50,23 +50,20 @@ class Ping:
     padding: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True):
     """`source` is the address the ping came from, as the answering side saw it."""
 
     txid: bytes
     source: AddrPort
 
 
-@dataclass(frozen=True, slots=True)
-class CallMeMaybe:
+class CallMeMaybe(msgspec.Struct, frozen=True):
     """The sender's addresses; a request to ping them all now. Valid over DERP only."""
 
     endpoints: tuple[AddrPort, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TakesBundles:
+class TakesBundles(msgspec.Struct, frozen=True):
     """The sender takes several WireGuard messages in one relay frame (`_fast/derpframes.pyi`).
 
     `question` asks the receiver to say the same of itself. Valid over DERP only.
@@ -75,8 +72,7 @@ class TakesBundles:
     question: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """A message of a type, or a version of a type, that is not spoken here."""
 
     type: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from meshd.base.errors import WireError
 
@@ -20,8 +21,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRequest:
+class MessageRequest(msgspec.Struct, frozen=True):
     """What a payload asks for; ``form`` has the parameters of the query and, before those, of a form in the body."""
 
     method: str
@@ -33,8 +33,7 @@ class MessageRequest:
     """All of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class MessageResponse:
+class MessageResponse(msgspec.Struct, frozen=True):
     """An answer."""
 
     status: int

@@ -6,9 +6,10 @@ The data plane parses packets in `meshd._fast`; this is for the few that the nod
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+import msgspec
 
 from meshd.base.addr import IPAddress
 from meshd.base.errors import WireError
@@ -34,8 +35,7 @@ _ICMPV6_ECHO_REQUEST: Final = 128
 _ICMPV6_ECHO_REPLY: Final = 129
 
 
-@dataclass(frozen=True, slots=True)
-class IPPacket:
+class IPPacket(msgspec.Struct, frozen=True):
     """A packet taken apart. `payload` ends where the header says the packet ends."""
 
     source: IPAddress
@@ -44,8 +44,7 @@ class IPPacket:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Echo:
+class Echo(msgspec.Struct, frozen=True):
     """ICMP or ICMPv6 echo; `reply` tells an answer from a question."""
 
     reply: bool
@@ -54,8 +53,7 @@ class Echo:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UDPDatagram:
+class UDPDatagram(msgspec.Struct, frozen=True):
     """A UDP datagram inside a packet."""
 
     source_port: int

@@ -12,10 +12,12 @@ What is signed is BLAKE2s-256 of the same map without field 4.
 from __future__ import annotations
 
 from base64 import b64decode
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
 from meshd.base.crypto import blake2s
+from meshd.base.discreet import Discreet
 from meshd.base.errors import WireError
 
 DIRECT: Final = 1
@@ -28,8 +30,7 @@ MAX_SIZE: Final = 16 * 1024
 _NODE_KEY_TAG: Final = b"np"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeKeySignature:
+class NodeKeySignature(msgspec.Struct, frozen=True):
     """One signature, with the one it builds on. Empty bytes: the field is absent."""
 
     kind: int
@@ -48,7 +49,7 @@ class NodeKeySignature:
 
     def digest(self) -> bytes:
         """The 32 bytes that ``signature`` signs."""
-        return blake2s(replace(self, signature=b"").encode())
+        return blake2s(msgspec.structs.replace(self, signature=b"").encode())
 
     def _map(self) -> dict[int, Any]:
         fields: dict[int, Any] = {1: self.kind}
@@ -105,13 +106,14 @@ def _bytes(value: dict[int, Any], key: int, size: int) -> bytes:
     return data
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedAuthKey:
+class WrappedAuthKey(Discreet, frozen=True):
     """An auth key that also vouches for the node: ``credential`` delegates to ``private`` (64 bytes, Ed25519)."""
 
-    auth_key: str = field(repr=False)
+    hidden = ("auth_key", "private")
+
+    auth_key: str
     credential: NodeKeySignature
-    private: bytes = field(repr=False)
+    private: bytes
 
 
 def unwrap_auth_key(text: str) -> WrappedAuthKey | None:

@@ -7,8 +7,9 @@ in a pod, say, whose containers come and go while this file stays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import WireError
@@ -25,8 +26,7 @@ _HEAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
+class ResolvConf(msgspec.Struct, frozen=True):
     """Name servers in order, and the domains that short names are tried in; ``options`` are whole lines."""
 
     nameservers: tuple[str, ...] = ()
@@ -34,8 +34,7 @@ class ResolvConf:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class Original(msgspec.Struct, frozen=True):
     """What stood at the place of the file: a ``file``, a ``link`` to ``target`` or ``none``, with its content."""
 
     kind: str = NONE
@@ -103,7 +102,7 @@ def kept_original(data: bytes) -> Original | None:
                 kept.append(following.removeprefix(_KEPT))
             if not kept:
                 raise WireError("the original within the file is gone")
-            return replace(found, data=b"\n".join(kept))
+            return msgspec.structs.replace(found, data=b"\n".join(kept))
     return None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
+
+import msgspec
 
 from meshd.base.errors import WireError
 
@@ -29,8 +30,7 @@ class Reply(IntEnum):
     ADDRESS_TYPE_NOT_SUPPORTED = 8
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class ConnectRequest(msgspec.Struct, frozen=True):
     """Where the client wants to go: an address in text form or a name, and a port."""
 
     command: int

@@ -9,9 +9,10 @@ A reject carries the ports of the flow that it rejects; the addresses around it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from meshd.base.addr import IPAddress
 from meshd.wire.cursor import Cursor
@@ -35,23 +36,20 @@ class RejectReason(StrEnum):
     UNKNOWN_TRANSIT = "T"
 
 
-@dataclass(frozen=True, slots=True)
-class TsmpPing:
+class TsmpPing(msgspec.Struct, frozen=True):
     """`data` is 8 bytes that come back in the pong."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TsmpPong:
+class TsmpPong(msgspec.Struct, frozen=True):
     """`peerapi_port` 0: the sender has no PeerAPI, or did not say."""
 
     data: bytes
     peerapi_port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TsmpReject:
+class TsmpReject(msgspec.Struct, frozen=True):
     """`protocol`, `source_port` and `destination_port` describe the rejected flow as it was sent.
 
     `reason` is the letter of a `RejectReason`. `maybe_broken` marks a guess about a misconfiguration,

@@ -8,9 +8,10 @@ transport   type(4)=4 receiver(4) counter(8) sealed packet(16 or more)          
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
+
+import msgspec
 
 from meshd.base.errors import WireError
 
@@ -39,8 +40,7 @@ _EXACT_SIZE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Initiation:
+class Initiation(msgspec.Struct, frozen=True):
     """First handshake message. `static` and `timestamp` are sealed; zero `mac2` when there is no cookie."""
 
     sender: int
@@ -51,8 +51,7 @@ class Initiation:
     mac2: bytes = bytes(MAC_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """Second handshake message. `empty` is the tag over no plaintext."""
 
     sender: int
@@ -63,8 +62,7 @@ class Response:
     mac2: bytes = bytes(MAC_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class CookieReply:
+class CookieReply(msgspec.Struct, frozen=True):
     """Answer of a loaded responder; `cookie` is sealed (32 bytes)."""
 
     receiver: int
@@ -72,8 +70,7 @@ class CookieReply:
     cookie: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TransportHeader:
+class TransportHeader(msgspec.Struct, frozen=True):
     """What stands before the sealed packet."""
 
     receiver: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from meshd._fast.derpframes import split_frames
 from meshd.base.addr import AddrPort, host_prefix, parse_ip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from meshd.base.addr import AddrPort, host_prefix, parse_ip
 from meshd.base.keys import DiscoPublic, NodePrivate

@@ -8,8 +8,9 @@ Without a file everybody may reach everybody. With one, only what a rule allows 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
+
+import msgspec
 
 from meshd.base.addr import IPPrefix, host_prefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
@@ -25,16 +26,14 @@ AUTOGROUPS_TARGET = (*AUTOGROUPS_SOURCE, "autogroup:self", "autogroup:internet")
 _FIELDS = ("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A destination of a rule: an alias and the ports that are open there."""
 
     alias: str
     ports: tuple[PortSpan, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """Sources may reach targets; `protocols` empty means TCP, UDP and ICMP."""
 
     sources: tuple[str, ...]
@@ -42,8 +41,7 @@ class Rule:
     protocols: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AppGrant:
+class AppGrant(msgspec.Struct, frozen=True):
     """Sources have capabilities towards targets."""
 
     sources: tuple[str, ...]
@@ -51,8 +49,7 @@ class AppGrant:
     capabilities: dict[str, tuple[Any, ...] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyDocument:
+class PolicyDocument(msgspec.Struct, frozen=True):
     """A checked policy; every alias in it resolves."""
 
     groups: dict[str, tuple[str, ...]]

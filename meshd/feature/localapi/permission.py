@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.io import peercred
 from meshd.io.peercred import PeerIdentity
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
+class Permissions(msgspec.Struct, frozen=True):
     """`read`: see status and preferences. `write`: change them, and see what could be sensitive. `cert`: get TLS
     certificates for the names of this node."""
 

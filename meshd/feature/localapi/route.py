@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import enum
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.feature.localapi.backendapi import LocalBackend
@@ -22,8 +23,7 @@ class Access(enum.Enum):
     WRITE = "write"
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One request that found its route. `rest` is what follows the prefix of a prefix route."""
 
     request: Request
@@ -32,8 +32,7 @@ class Call:
     rest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """`name` ends in a slash for routes that take everything below it.
 
     `denied` is the text of a 403, `wrong_method` status and text for methods other than `methods` (empty: all are

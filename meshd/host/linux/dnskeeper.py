@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
@@ -23,8 +24,7 @@ QUIET_S = 2 * MAX_SETTLE_S  # after this the other program has given up, or wrot
 POLL_S = 30.0  # where the kernel does not tell of changes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How it went. Problems are texts for the user, "" for none."""
 
     read_problem: str = ""
@@ -36,12 +36,11 @@ class Outcome:
     way: str = ""
     base: OSConfig | None = None
     """What the host has without us, as far as it was looked at."""
-    applied: OSConfig = field(default_factory=OSConfig)
+    applied: OSConfig = msgspec.field(default_factory=OSConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    plan: DNSPlan = field(default_factory=DNSPlan)
+class _Wish(msgspec.Struct, frozen=True):
+    plan: DNSPlan = msgspec.field(default_factory=DNSPlan)
     hosts: tuple[str, ...] = ()
 
     @property
@@ -124,10 +123,10 @@ class DnsKeeper:
         try:
             outcome = self._leave() if wish.is_empty else self._bring(wish)
         except MeshdError as error:
-            outcome = replace(self._state, set_problem=str(error))
+            outcome = msgspec.structs.replace(self._state, set_problem=str(error))
         except Exception as error:  # a bug: names matter less than the node
             log.error("internal_error", exc_info=error, extra=kv(what=type(error).__name__))
-            outcome = replace(self._state, set_problem=f"internal error ({error})")
+            outcome = msgspec.structs.replace(self._state, set_problem=f"internal error ({error})")
         self._loop.call_soon_threadsafe(self._applied, outcome)
 
     def _leave(self) -> Outcome:
@@ -154,16 +153,18 @@ class DnsKeeper:
         try:
             ours, system = compile_dns(wish.plan, wish.hosts, can_split=way.can_split, base=base)
         except MeshdError as error:
-            return replace(outcome, read_problem=read_problem or error.message, applied=self._state.applied)
+            return msgspec.structs.replace(
+                outcome, read_problem=read_problem or error.message, applied=self._state.applied
+            )
         self._tell_resolver(ours)
         if system != self._state.applied or self._state.set_problem or lost:
             try:
                 way.apply(system)
             except MeshdError as error:
-                return replace(outcome, set_problem=str(error))
+                return msgspec.structs.replace(outcome, set_problem=str(error))
             log.info("dns_applied", extra=kv(way=outcome.way, nameservers=" ".join(map(str, system.nameservers))))
         self._restored = lost
-        return replace(outcome, applied=system)
+        return msgspec.structs.replace(outcome, applied=system)
 
     def _right_way(self) -> HostDNS:
         """The way in charge: looked for at the beginning, and when another program took over the file. One that is
@@ -209,7 +210,7 @@ class DnsKeeper:
                 self._quiet.cancel()
             self._quiet = self._loop.call_later(QUIET_S, self._calmed)
         overwritten = self._quiet is not None and outcome.way == Way.DIRECT.value
-        self._state = replace(outcome, overwritten=overwritten)
+        self._state = msgspec.structs.replace(outcome, overwritten=overwritten)
         self._done(self._state)
         if self._again:
             self._work()
@@ -219,7 +220,7 @@ class DnsKeeper:
     def _calmed(self) -> None:
         self._quiet, self._settle = None, SETTLE_S
         if self._state.overwritten:
-            self._state = replace(self._state, overwritten=False)
+            self._state = msgspec.structs.replace(self._state, overwritten=False)
             self._done(self._state)
 
     def _listen(self) -> None:

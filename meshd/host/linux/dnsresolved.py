@@ -6,8 +6,9 @@ do when the bus is restarted.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
@@ -50,7 +51,7 @@ class ResolvedDNS:
         """The resolvers of the other links. The file has those of all, with our domains among them."""
         found = base_of(look(self._folder / "resolv.conf").data)
         others = [name for name in found.search_domains if name not in self._applied.search_domains]
-        return replace(found, search_domains=tuple(others))
+        return msgspec.structs.replace(found, search_domains=tuple(others))
 
     def apply(self, config: OSConfig) -> None:
         if config.is_empty:

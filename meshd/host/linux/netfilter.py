@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from meshd.base.addr import IPPrefix
 from meshd.base.errors import MeshdError
@@ -49,8 +50,7 @@ class Ruleset(Protocol):
     def remove(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How it went. ``mode`` is what control is told as FirewallMode, "" while nothing is in use."""
 
     problem: str = ""
@@ -122,7 +122,7 @@ class Netfilter:
         forwards = config.forwards or self._forwarding()
         # Marking answers makes the kernel track every connection: only where a strict check asks for it.
         marks = config.exit_node and config.mode == ON and bool(strict_interfaces(self._root, besides=self._interface))
-        config = replace(config, exit_node=marks)
+        config = msgspec.structs.replace(config, exit_node=marks)
         missing = rules.apply(config, ports, exempt, masquerade=config.snat and forwards)
         self._stands = True
         marks = marks and nft.CONNMARK not in missing

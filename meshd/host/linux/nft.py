@@ -7,8 +7,9 @@ in another table.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 from meshd.base.addr import IPPrefix
 from meshd.base.ranges import CGNAT, CHROMEOS_VM, ULA
@@ -29,12 +30,11 @@ _SOURCE = {4: {"payload": {"protocol": "ip", "field": "saddr"}}, 6: {"payload": 
 _ACCEPT, _DROP, _RETURN = {"accept": None}, {"drop": None}, {"return": None}
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """``hook`` is type, hook and priority; None makes a chain that nothing leads to (``nodivert``)."""
 
     hook: tuple[str, str, int] | None
-    rules: list[list[Expression]] = field(default_factory=list)
+    rules: list[list[Expression]] = msgspec.field(default_factory=list)
 
 
 def table_name(interface: str) -> str:

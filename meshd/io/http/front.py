@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qs
 
 import h11
+import msgspec
 
 from meshd.base.log import get_logger, kv
 
@@ -40,8 +40,7 @@ class Stream(Protocol):
     def resume_writing(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request; header names are lower case, repeated headers joined with commas."""
 
     method: str
@@ -57,18 +56,16 @@ class Request:
         return self.headers.get("upgrade", "").strip().lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One complete answer."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(msgspec.Struct, frozen=True):
     """Hand the connection over: write `head` (may be empty), then call `attach` with the transport."""
 
     head: bytes

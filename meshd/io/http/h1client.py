@@ -7,7 +7,8 @@ and hands back the bytes that already belong to the next protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshd.base.errors import MeshdError
 from meshd.io.streams import ByteStream
@@ -16,8 +17,7 @@ MAX_HEAD = 64 * 1024  # bytes of status line and header fields
 MAX_ERROR_BODY = 4096  # bytes read of an answer whose content is only shown
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """``headers`` has lower-case names, the last of equal ones; ``rest`` are bytes after the head."""
 
     status: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from meshd.io.peercred import PeerIdentity
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one client may ask of a server. Times in seconds."""
 
     header_bytes: int = 16 * 1024

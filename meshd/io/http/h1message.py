@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from meshd.io.peercred import PeerIdentity
 
@@ -42,8 +43,7 @@ class ConnectionSide(Protocol):
     def cancel_if_gone(self) -> AbstractContextManager[None]: ...
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One request. `path` is percent-decoded, `raw_path` as sent; `query` keeps order and repeats."""
 
     method: str
@@ -109,8 +109,7 @@ class Request:
         return HttpError(413, f"request body too large, the limit is {self.body_limit} bytes")
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """An answer. A bytes body is sent with its length, an iterator as chunks, each as soon as it is there.
 
     An iterator is closed (`aclose`) when the client leaves. With `take_over` the status must be 101, and the
@@ -118,7 +117,7 @@ class Response:
     """
 
     status: int = 200
-    headers: Headers = field(default_factory=list)
+    headers: Headers = msgspec.field(default_factory=list)
     body: bytes | AsyncIterator[bytes] = b""
     take_over: TakeOver | None = None
 

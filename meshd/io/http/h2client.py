@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import h2.config
 import h2.connection
@@ -17,6 +16,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import msgspec
 
 from meshd.io.streams import ByteStream
 
@@ -31,8 +31,7 @@ _SETTINGS_FRAME = 4  # the frame that each side must send first
 Headers = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A complete answer. ``headers`` has lower-case names."""
 
     status: int

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from meshd.core.dnsway import WIRED_WRONG, Choice, Facts, Way, choose_way, owner_of, version_of
 from meshd.wire.resolvconf import Original, encode_resolv_conf

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.crypto import aead_seal, clamp
 from meshd.core.cookie import CookieJar

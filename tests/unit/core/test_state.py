@@ -12,7 +12,7 @@ READY = Facts(want_running=True, logged_out=False, blocked=False, has_node_key=T
 
 
 def facts(**changes: bool) -> Facts:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(READY, **changes)
 
@@ -59,7 +59,7 @@ def test_next_state_rule_gives_expected_state(current: State, changes: dict[str,
 
 def test_next_state_every_combination_settles_within_three_steps() -> None:
     """SM-02: repeating the decision under unchanged facts comes to rest; it never oscillates."""
-    names = [f for f in Facts.__dataclass_fields__]
+    names = Facts.__struct_fields__
     for values in itertools.product((False, True), repeat=len(names)):
         given = Facts(**dict(zip(names, values, strict=True)))
         for start in State:

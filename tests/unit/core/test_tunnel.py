@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.crypto import clamp
 from meshd.core.cookie import CookieChecker

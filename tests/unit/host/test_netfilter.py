@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.core.firewall import NO_DIVERT, OFF, ON, FirewallConfig
 from meshd.host.linux import iptables, nft

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate

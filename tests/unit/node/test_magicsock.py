@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import socket
 
 import pytest
@@ -316,7 +315,7 @@ def test_magicsock_relays_of_the_environment_replace_those_of_the_network(tmp_pa
     async def scenario(mesh):
         await mesh.relay(900)
         known = dict(mesh.host().magic.relays.regions)
-        only = RelayMap({999: dataclasses.replace(known[900], id=999)})
+        only = RelayMap({999: replace(known[900], id=999)})
         a = mesh.host(switches=PathSwitches(relays=only))
         assert set(a.magic.relays.regions) == {999}
         await until(lambda: a.magic.home_relay == 999 and a.magic.live_relays)
