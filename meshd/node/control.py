@@ -24,6 +24,7 @@ from meshd.core.controleffects import Cancel, Effect, HoldMap, NodeFacts, OpenMa
 from meshd.core.controlsession import ControlSession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
+from meshd.core.mapruns import in_runs
 from meshd.core.mapstrip import Strip
 from meshd.core.netmap import Netmap
 from meshd.core.retryafter import parse_retry_after
@@ -299,7 +300,8 @@ class ControlClient:
     async def _map(self, number: int, request: MapRequest) -> None:
         try:
             stream = controlcalls.map_stream(await self._link.connection(), request)
-            async for messages in stream:
+            async for came in stream:
+                messages = in_runs(came) if len(came) > 1 else came
                 for place, raw in enumerate(messages, 1):
                     message = self._strip.apply(raw)
                     if log.isEnabledFor(logging.DEBUG):

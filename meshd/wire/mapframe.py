@@ -32,10 +32,11 @@ class MapFrameReader:
     decompressed size of each message; going over it raises `WireError`, and so does a zero length.
     """
 
-    __slots__ = ("_buffer", "_limit", "_zstd")
+    __slots__ = ("_buffer", "_limit", "_wanted", "_zstd")
 
     def __init__(self, zstd: bool, limit: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray()
+        self._wanted = 0  # so much must be there before a look at it can be of use
         self._zstd = zstd
         self._limit = limit
 
@@ -46,19 +47,30 @@ class MapFrameReader:
     def messages(self, data: bytes) -> Iterator[bytes]:
         """Like `feed`, but each message is decompressed when it is its turn: together they may be very large."""
         buffer = self._buffer
-        if not buffer and len(data) > 4 and int.from_bytes(data[:4], "little") == len(data) - 4 <= self._limit:
-            yield self._text(data[4:])  # one whole message, the usual case
-            return
-        buffer += data
-        while len(buffer) >= 4:
-            length = int.from_bytes(buffer[:4], "little")
+        if buffer:
+            buffer += data
+            if len(buffer) < self._wanted:
+                return
+            data, self._buffer = bytes(buffer), bytearray()
+        at, size = 0, len(data)
+        bodies: list[tuple[int, int]] = []
+        problem = None
+        while size - at >= 4:
+            length = int.from_bytes(data[at : at + 4], "little")
             if not 0 < length <= self._limit:
-                raise WireError(f"map message length {length} is out of range", expected=f"1..{self._limit}")
-            if len(buffer) - 4 < length:
+                problem = WireError(f"map message length {length} is out of range", expected=f"1..{self._limit}")
                 break
-            body = bytes(memoryview(buffer)[4 : 4 + length])
-            del buffer[: 4 + length]
-            yield self._text(body)
+            if at + 4 + length > size:
+                break
+            bodies.append((at + 4, at + 4 + length))
+            at += 4 + length
+        if at < size:
+            self._buffer += data[at:]
+            self._wanted = 4 + int.from_bytes(data[at : at + 4], "little") if size - at >= 4 else 4
+        for start, end in bodies:
+            yield self._text(data[start:end])
+        if problem is not None:
+            raise problem
 
     def _text(self, body: bytes) -> bytes:
         return decompress(body, self._limit) if self._zstd else body

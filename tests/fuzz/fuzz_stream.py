@@ -28,7 +28,7 @@ from meshd.feature.proxy.listener import ProxyListener, either
 from meshd.feature.proxy.socks5 import socks5
 from meshd.io.http import front, h1client, h1connection, h1limits, h1message
 from meshd.io.http.h2client import H2Client
-from meshd.io.http.h2frames import FrameGuard
+from meshd.io.http.h2frames import DataMerger, FrameGuard
 from meshd.io.http.h2server import H2Server, H2Stream
 from meshd.io.peercred import PeerIdentity
 from meshd.relay import server as relayserver
@@ -418,6 +418,37 @@ def fuzz_h2_frame_guard(data: bytes) -> None:
     guard = FrameGuard()
     first, second = parts_of(data)
     assert (guard.allows(first) and guard.allows(second)) == whole
+
+
+def _data_frames() -> list[bytes]:
+    bodies = [b"a", b"bb", b"", b"c" * 40]
+    run = b"".join(len(body).to_bytes(3, "big") + b"\0\0\0\0\0\1" + body for body in bodies)
+    return [run, run + run[:5], run + b"\0\0\1\0\1\0\0\0\1x" + run]
+
+
+def _bodies(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """What each run of frames of one kind carries, and the frame that is not whole."""
+    found: list[tuple[bytes, bytes]] = []
+    while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
+        end = 9 + int.from_bytes(data[:3], "big")
+        kind, body = data[3:9], data[9:end]
+        if found and kind.startswith(b"\0\0") and found[-1][0] == kind and body and found[-1][1]:
+            body = found.pop()[1] + body
+        found.append((kind, body))
+        data = data[end:]
+    return found, data
+
+
+@target(seeds=_data_frames, dictionary=_FRAMES)
+def fuzz_h2_data_merger(data: bytes) -> None:
+    """Nothing changes but where DATA frames end, and nothing but the part of a header is held back."""
+    merger = DataMerger(64)
+    made = b"".join(merger.feed(part) for part in parts_of(data))
+    before, cut = _bodies(data)
+    after, rest = _bodies(made)
+    assert after == before
+    assert cut.startswith(rest)
+    assert len(cut) - len(rest) < 9
 
 
 def _h2_answers() -> list[bytes]:

@@ -18,6 +18,7 @@ import h2.exceptions
 import h2.settings
 import msgspec
 
+from meshd.io.http.h2frames import FRAME_HEADER_BYTES, DataMerger
 from meshd.io.streams import ByteStream
 
 STREAM_WINDOW = 4 * 1024 * 1024  # bytes a response may be ahead of its reader
@@ -25,7 +26,6 @@ CONNECTION_WINDOW = 64 * 1024 * 1024
 MAX_FRAME = 1024 * 1024
 MAX_HEADERS = 64 * 1024  # bytes of one header list
 _DEFAULT_WINDOW = 65535
-_FRAME_HEADER = 9
 _SETTINGS_FRAME = 4  # the frame that each side must send first
 
 Headers = Sequence[tuple[str, str]]
@@ -233,15 +233,16 @@ class H2Client:
     async def _read(self) -> None:
         try:
             first: bytes | None = b""
+            merger = DataMerger(MAX_FRAME)
             while data := await self._stream.read():
                 if first is not None:
                     first += data
-                    if len(first) < _FRAME_HEADER:
+                    if len(first) < FRAME_HEADER_BYTES:
                         continue
                     if first[3] != _SETTINGS_FRAME:
                         raise ConnectionError("HTTP/2: the server speaks something else")
                     data, first = first, None
-                for event in self._h2.receive_data(data):
+                for event in self._h2.receive_data(merger.feed(data)):
                     self._event(event)
                 self._flush()
                 await self._stream.drain()
