@@ -37,6 +37,7 @@ cdef class Registry:
     cdef relay_queue_t* _relay(self, int relay) except NULL
     cdef bytes _mark(self)
     cdef bint _passed(self, bytes mark)
+    cdef _insert_route(self, int peer, bytes key)
     cdef _drop_route(self, int peer, bytes prefix)
     cdef _routes_done(self)
     cdef _retire_masquerade(self, int peer)

@@ -1,6 +1,7 @@
 """What the event loop publishes for packet threads: the configurable half of plane.Plane."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from typing_extensions import disjoint_base
@@ -19,6 +20,12 @@ class Registry:
 
     def remove_peer(self, peer: int) -> None:
         """Drop the peer with its sessions and routes; its events that still wait are dropped, too."""
+
+    def set_routes(self, peer: int, prefixes: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Packets from and to these prefixes, and no others, belong to the peer; they are taken from whoever had them.
+
+        A prefix that another peer took meanwhile stays with that one. ValueError: not a prefix.
+        """
 
     def add_route(self, peer: int, address: bytes, bits: int) -> None:
         """Packets from and to this prefix belong to the peer; it is taken from whoever had it."""

@@ -67,6 +67,9 @@ from meshd._fast.via cimport Via
 
 from meshd._fast.filter import Filter as _Filter
 
+cdef enum:
+    FEW_ROUTES = 9              # of a peer: looked through one by one
+
 
 cdef inline uint64_t _nanoseconds(double seconds) noexcept:
     if not seconds > 0:
@@ -197,6 +200,7 @@ cdef class Registry:
         cdef peer_t* slot = self._peer(peer)
         for prefix in self.routes.pop(peer, ()):
             self._drop_route(peer, prefix)
+        self._routes_done()
         self.clear_sessions(peer)
         fast_store32(&slot.in_use, 0)
         self._retire_masquerade(peer)
@@ -245,17 +249,41 @@ cdef class Registry:
 
     # -- routes
 
-    def add_route(self, int peer, bytes address not None, int bits) -> None:
-        cdef int status
+    def set_routes(self, int peer, prefixes) -> None:
+        cdef tuple known = self.routes.get(peer, ())
+        cdef list keys = [prefix.network_address.packed + bytes((prefix.prefixlen,)) for prefix in prefixes]
+        cdef object before = known if len(known) < FEW_ROUTES else set(known)
+        cdef object after = keys if len(keys) < FEW_ROUTES else set(keys)
+        cdef bytes key
         self._peer(peer)
-        status = lpm_insert_c(self.c.routes, <const uint8_t*> <char*> address, _family(address), bits, peer)
-        if status < 0:
-            raise MemoryError if status == LPM_NO_MEMORY else ValueError("not a prefix")
+        # All are noted first, so that they go with the peer, whatever happens on the way.
+        self.routes[peer] = known + tuple(keys)
+        for key in keys:
+            if key not in before:
+                self._insert_route(peer, key)
+        for key in known:
+            if key not in after:
+                self._drop_route(peer, key)
+        self.routes[peer] = tuple(keys)
+        self._routes_done()
+
+    def add_route(self, int peer, bytes address not None, int bits) -> None:
+        cdef tuple known = self.routes.get(peer, ())
+        self._peer(peer)
+        if not 0 <= bits <= 128:
+            raise ValueError("not a prefix")
         key = address + bytes((bits,))
-        known = self.routes.get(peer, ())
+        self._insert_route(peer, key)
         if key not in known:
             self.routes[peer] = (*known, key)
         self._routes_done()
+
+    cdef _insert_route(self, int peer, bytes key):
+        cdef const uint8_t* raw = <const uint8_t*> <char*> key
+        cdef int size = <int> len(key) - 1
+        cdef int status = lpm_insert_c(self.c.routes, raw, 4 if size == 4 else 6 if size == 16 else 0, raw[size], peer)
+        if status < 0:
+            raise MemoryError if status == LPM_NO_MEMORY else ValueError("not a prefix")
 
     def remove_route(self, bytes address not None, int bits) -> None:
         cdef int owner = lpm_get_c(self.c.routes, <const uint8_t*> <char*> address, _family(address), bits)
@@ -264,6 +292,7 @@ cdef class Registry:
         key = address + bytes((bits,))
         self.routes[owner] = tuple(prefix for prefix in self.routes.get(owner, ()) if prefix != key)
         self._drop_route(owner, key)
+        self._routes_done()
 
     cdef _drop_route(self, int peer, bytes prefix):
         """Unless the prefix has moved to another peer."""
@@ -272,7 +301,6 @@ cdef class Registry:
         cdef int family = 4 if size == 4 else 6
         if lpm_get_c(self.c.routes, raw, family, raw[size]) == peer:
             lpm_remove_c(self.c.routes, raw, family, raw[size])
-            self._routes_done()
 
     cdef _routes_done(self):
         epoch_mark_c(&self.c.epoch, &self.route_mark)

@@ -46,7 +46,6 @@ from meshd.node.enginepeer import (
 )
 from meshd.node.handshakedesk import HandshakeDesk
 from meshd.node.netstack import answer
-from meshd.node.peerroutes import PeerRoutes
 from meshd.node.timerheap import TimerHeap
 from meshd.node.tunnelping import TunnelPings, TunnelPong, reject
 from meshd.wire.tsmp import RejectReason
@@ -96,7 +95,6 @@ class Engine:
         self._live = 0
         self._timers: TimerHeap[EnginePeer] = TimerHeap(loop, clock.monotonic, self._timer_fired)
         self._drops: dict[str, int] = {}
-        self._routes = PeerRoutes(plane)
         self._desk = HandshakeDesk(
             loop, clock.monotonic, self._drops, self._find_tunnel, self._handshake_accepted, self._challenge
         )
@@ -157,7 +155,7 @@ class Engine:
         if peer is None:
             peer = EnginePeer(config, self._plane.add_peer(config.node_key.raw))
             self._peers[config.node_key] = self._by_index[peer.index] = peer
-            self._routes.replace(peer.index, (), config.allowed_ips)
+            self._plane.set_routes(peer.index, config.allowed_ips)
             if config.jailed:
                 self._plane.set_jailed(peer.index, True)
             if config.masquerade:
@@ -167,7 +165,8 @@ class Engine:
             self._apply_keepalive(peer, 0)
             return
         old, peer.config = peer.config, config
-        self._routes.replace(peer.index, old.allowed_ips, config.allowed_ips)
+        if old.allowed_ips is not config.allowed_ips:
+            self._plane.set_routes(peer.index, config.allowed_ips)
         if old.jailed != config.jailed:
             self._plane.set_jailed(peer.index, config.jailed)
         if old.masquerade != config.masquerade:
@@ -193,7 +192,6 @@ class Engine:
         self._used.discard(peer)
         self._live -= peer.last_handshake is not None
         del self._by_index[peer.index]
-        self._routes.replace(peer.index, peer.config.allowed_ips, ())
         self._plane.remove_peer(peer.index)
 
     def peer_index(self, key: NodePublic) -> int | None:

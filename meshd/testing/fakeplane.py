@@ -98,6 +98,7 @@ class _Peer(msgspec.Struct):
     jailed: bool = False
     masquerade: Masquerade | None = None
     ipv4: bytes = b""
+    routes: set[IPPrefix] = msgspec.field(default_factory=set)
     bundles: bool = False
     active: bool = False
     rx_bytes: int = 0
@@ -166,16 +167,19 @@ class FakePlane:
         for prefix in [prefix for prefix, owner in self._routes.items() if owner == peer]:
             self._drop_route(prefix)
 
-    def add_route(self, peer: int, address: bytes, bits: int) -> None:
-        prefix = _prefix(address, bits)
-        if prefix not in self._routes:
-            self._by_bits.append(prefix)
-            self._by_bits.sort(key=lambda p: -p.prefixlen)
-        self._routes[prefix] = peer
-
-    def remove_route(self, address: bytes, bits: int) -> None:
-        if _prefix(address, bits) in self._routes:
-            self._drop_route(_prefix(address, bits))
+    def set_routes(self, peer: int, prefixes: Iterable[IPPrefix]) -> None:
+        wanted = list(prefixes)
+        for prefix in self._peers[peer].routes.difference(wanted):
+            if self._routes.get(prefix) == peer:
+                self._drop_route(prefix)
+        for prefix in wanted:
+            if prefix in self._peers[peer].routes:
+                continue
+            if prefix not in self._routes:
+                self._by_bits.append(prefix)
+                self._by_bits.sort(key=lambda p: -p.prefixlen)
+            self._routes[prefix] = peer
+        self._peers[peer].routes = set(wanted)
 
     def _drop_route(self, prefix: IPPrefix) -> None:
         del self._routes[prefix]

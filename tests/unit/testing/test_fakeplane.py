@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from ipaddress import IPv4Network
 
 from meshd._fast import plane
 from meshd.base.crypto import aead_open
@@ -10,7 +11,7 @@ from meshd.testing import fakeplane
 from meshd.testing.clock import FakeClock
 from meshd.testing.fakeplane import FakePlane
 
-ONLY_REAL = {"set_filter", "set_udp", "set_offload", "thread_reads"}
+ONLY_REAL = {"add_route", "remove_route", "set_filter", "set_udp", "set_offload", "thread_reads"}
 ONLY_FAKE = {"tun_write", "receive_udp", "close"}
 
 
@@ -32,7 +33,7 @@ def test_fake_pads_to_sixteen_bytes_but_not_beyond_the_mtu():
     sent = []
     fake = FakePlane(FakeClock(), lambda address, port, data: sent.append(data), lambda packet: None, mtu=1280)
     peer = fake.add_peer(bytes(32))
-    fake.add_route(peer, bytes([10, 0, 0, 1]), 32)
+    fake.set_routes(peer, [IPv4Network("10.0.0.1")])
     fake.set_path(peer, bytes(4), 1, 1e9, 0)
     fake.install_session(
         peer,
