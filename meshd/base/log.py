@@ -8,6 +8,7 @@ fingerprint and private keys show nothing.
 from __future__ import annotations
 
 import logging
+import sys
 
 _FIELDS = "kv_fields"
 REPEATS = 20
@@ -41,6 +42,16 @@ class KeyValueFormatter(logging.Formatter):
         if not fields:
             return line
         return line + "".join(f" {name}={_value(value)}" for name, value in fields.items())
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """All of our events and the warnings of others; with ``verbose`` what is for debugging, too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("meshd").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 class RepeatFilter(logging.Filter):

@@ -130,13 +130,7 @@ class CoordService:
             tls=tls.context,
             max_connections=MAX_CONNECTIONS,
         )
-        try:
-            self._listener.listen(options.listen_host, options.listen_port)
-        except OSError as error:
-            raise MeshdError(
-                f"cannot listen on {options.listen_host or '*'}:{options.listen_port}: {error.strerror or error}",
-                code="config",
-            ) from None
+        self._listener.listen(options.listen_host, options.listen_port)
         self._admin = AdminServer(Operations(registry, registrar, distributor, policy, calls).table())
         await self._admin.start(options.state_dir / SOCKET_NAME)
         log.info(
@@ -250,14 +244,7 @@ class CoordService:
         if options.stun_port < 0 or not options.derp:
             return
         self._stun = StunServer()
-        try:
-            await self._stun.start(options.listen_host, options.stun_port)
-        except OSError as error:
-            raise MeshdError(
-                f"cannot serve STUN on UDP port {options.stun_port}: {error.strerror or error}",
-                code="config",
-                hint="Choose another port with --stun-port, or -1 for none.",
-            ) from None
+        await self._stun.start(options.listen_host, options.stun_port)
 
     async def _admit(self, key: NodePublic, source_ip: str) -> bool:
         """Only machines of the network may use its relay."""

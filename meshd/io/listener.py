@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from meshd.base.addr import parse_ip
+from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.core.ratelimit import source_network
 
@@ -81,17 +82,18 @@ class SniffingListener:
     def listen(self, host: str, port: int) -> None:
         """Start accepting on every address of `host`; an empty host means all addresses.
 
-        Raises OSError when an address cannot be bound.
+        Raises MeshdError "config" when an address cannot be bound.
         """
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
         try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
             for family, address in addresses:
                 actual = (address[0], self.port, *address[2:]) if port == 0 and self._sockets else address
                 self._sockets.append(_listening_socket(family, actual))
-        except OSError:
+        except OSError as error:
             self.close()
-            raise
+            reason = error.strerror or error
+            raise MeshdError(f"cannot listen on {host or '*'}:{port}: {reason}", code="config") from None
         for listening in self._sockets:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 

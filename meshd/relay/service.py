@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import signal
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,11 +10,12 @@ import uvloop
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
-from meshd.base.log import KeyValueFormatter, get_logger, kv
+from meshd.base.log import get_logger, kv, log_to_stderr
 from meshd.base.version import VERSION
 from meshd.io.files import write_atomic
 from meshd.io.http.front import FrontConnection, Request, Response, Upgrade
 from meshd.io.listener import SniffingListener
+from meshd.io.stopsignals import stop_wanted
 from meshd.relay.admission import AskUrl
 from meshd.relay.certificate import from_files, self_signed
 from meshd.relay.pages import RelayPages
@@ -102,23 +99,10 @@ class RelayService:
             tls=tls.context,
             max_connections=MAX_CONNECTIONS,
         )
-        try:
-            self._listener.listen(options.listen_host, options.listen_port)
-        except OSError as error:
-            raise MeshdError(
-                f"cannot listen on {options.listen_host or '*'}:{options.listen_port}: {error.strerror or error}",
-                code="config",
-            ) from None
+        self._listener.listen(options.listen_host, options.listen_port)
         if options.stun_port >= 0:
             self._stun = StunServer()
-            try:
-                await self._stun.start(options.listen_host, options.stun_port)
-            except OSError as error:
-                raise MeshdError(
-                    f"cannot serve STUN on UDP port {options.stun_port}: {error.strerror or error}",
-                    code="config",
-                    hint="Choose another port with --stun-port, or -1 for none.",
-                ) from None
+            await self._stun.start(options.listen_host, options.stun_port)
         log.info(
             "serving",
             extra=kv(version=VERSION, hostname=options.hostname, port=self.port, stun=self.stun_port),
@@ -160,20 +144,12 @@ def _is_address(text: str) -> bool:
 
 def run(options: RelayOptions, *, verbose: bool) -> None:
     """Serve until SIGTERM or SIGINT. MeshdError when it cannot start."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(KeyValueFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("meshd").setLevel(logging.DEBUG if verbose else logging.INFO)
+    log_to_stderr(verbose=verbose)
     uvloop.run(_serve(options))
 
 
 async def _serve(options: RelayOptions) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_wanted()
     service = RelayService(options)
     await service.start()
     assert service.relay is not None

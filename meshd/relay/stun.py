@@ -11,7 +11,7 @@ import socket
 from typing import cast
 
 from meshd.base.addr import AddrPort, parse_ip
-from meshd.base.errors import WireError
+from meshd.base.errors import MeshdError, WireError
 from meshd.wire.stun import decode_request, encode_response
 
 
@@ -27,8 +27,18 @@ class StunServer:
     async def start(self, host: str, port: int) -> None:
         """Bind `port` (0 = any free one) on every address of `host`; an empty host means all.
 
-        Raises OSError when nothing could be bound.
+        Raises MeshdError "config" when it cannot be bound.
         """
+        try:
+            await self._bind(host, port)
+        except OSError as error:
+            raise MeshdError(
+                f"cannot serve STUN on UDP port {port}: {error.strerror or error}",
+                code="config",
+                hint="Choose another port with --stun-port, or -1 for none.",
+            ) from None
+
+    async def _bind(self, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
         addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
