@@ -43,9 +43,10 @@ class DiscoMap(Generic[PeerT]):
         entry = self._entries.get(key.raw)
         if entry is None:
             return
-        entry.peers = tuple(other for other in entry.peers if other != peer)
-        if not entry.peers:
+        if entry.peers == (peer,):
             del self._entries[key.raw]
+        else:
+            entry.peers = tuple(other for other in entry.peers if other != peer)
 
     def peers(self, key: bytes) -> list[PeerT]:
         """The peers using the 32-byte key, oldest first; empty when unknown."""

@@ -6,7 +6,7 @@ What depends on other nodes (two with one key, two with one address) is `meshd.c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import Any
 
 from meshd._fast.addresstext import host_of, host_texts
@@ -77,16 +77,16 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
         created=_time(wire.created),
         cap=wire.cap,
         tags=wire.tags,
-        primary_routes=tuple(_prefix(text) for text in wire.primary_routes),
-        last_seen=_time(wire.last_seen),
+        primary_routes=tuple(map(_prefix, wire.primary_routes)),
+        last_seen=_time(wire.last_seen) if wire.last_seen is not None else None,
         online=wire.online,
         machine_authorized=wire.machine_authorized,
-        cap_map=_cap_map(wire.cap_map, wire.capabilities),
+        cap_map=_cap_map(wire.cap_map, wire.capabilities) if wire.capabilities else wire.cap_map,
         unsigned_peer_api_only=wire.unsigned_peer_api_only,
         data_plane_audit_log_id=wire.data_plane_audit_log_id,
         expired=wire.expired,
-        masquerade_v4=_ip(wire.self_node_v4_masq_addr_for_this_peer),
-        masquerade_v6=_ip(wire.self_node_v6_masq_addr_for_this_peer),
+        masquerade_v4=parse_ip(v4) if (v4 := wire.self_node_v4_masq_addr_for_this_peer) else None,
+        masquerade_v6=parse_ip(v6) if (v6 := wire.self_node_v6_masq_addr_for_this_peer) else None,
         is_wireguard_only=wire.is_wireguard_only,
         is_jailed=wire.is_jailed,
         exit_node_dns_resolvers=wire.exit_node_dns_resolvers,
@@ -243,21 +243,15 @@ def _prefix(text: str) -> IPPrefix:
         raise
 
 
-def _time(text: str | None) -> float | None:
-    return None if text is None or text == ZERO_TIME else parse_time(text)
+def _time(text: str) -> float | None:
+    return None if text == ZERO_TIME else parse_time(text)
 
 
 def _machine(text: str) -> MachinePublic | None:
     return None if text == ZERO_MACHINE_KEY else MachinePublic.parse(text)
 
 
-def _ip(text: str | None) -> IPv4Address | IPv6Address | None:
-    return parse_ip(text) if text else None
-
-
 def _cap_map(cap_map: CapMap, names: Iterable[str]) -> CapMap:
-    if not names:
-        return cap_map
     merged = dict(cap_map)
     for name in names:
         merged.setdefault(name, None)

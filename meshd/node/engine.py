@@ -188,9 +188,10 @@ class Engine:
         peer = self._peers.pop(key, None)
         if peer is None:
             return
-        self._forget_tunnel(peer)
-        self._used.discard(peer)
-        self._live -= peer.last_handshake is not None
+        if peer in self._used:
+            self._forget_tunnel(peer)
+            self._used.discard(peer)
+            self._live -= peer.last_handshake is not None
         del self._by_index[peer.index]
         self._plane.remove_peer(peer.index)
 

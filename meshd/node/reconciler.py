@@ -314,9 +314,9 @@ class Reconciler:
 
 def _masquerade(node: Node, own_ips: Iterable[IPAddress]) -> tuple[tuple[IPAddress, IPAddress], ...]:
     """Our own addresses with those by which this peer knows us instead (RT-02)."""
-    shown = tuple(ip for ip in (node.masquerade_v4, node.masquerade_v6) if ip is not None)
-    if not shown:
+    if node.masquerade_v4 is None and node.masquerade_v6 is None:
         return ()
+    shown = tuple(ip for ip in (node.masquerade_v4, node.masquerade_v6) if ip is not None)
     own: dict[int, IPAddress] = {}
     for ip in own_ips:
         own.setdefault(ip.version, ip)
