@@ -2,7 +2,8 @@
 
 One thread for both directions needs no other to be woken for the answer that a host gives while the packet is being
 written to it. Two are faster as soon as one cannot keep up. The sender lends its queue, with its context, to the
-receiver when there was little to do for a while; the receiver returns it when it has much to do, or ends.
+receiver when there was little to do for a while; the receiver returns it when it has much to do. Contexts belong to the
+plane, so that either thread may end first.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

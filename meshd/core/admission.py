@@ -211,9 +211,8 @@ class Admission:
             return
         wanted = _wanted(node)
         rivals: list[int] = []
-        by_key, by_ip = self._netmap.by_key, self._netmap.by_ip
         for resource in wanted:
-            owner = by_ip.get(resource) if type(resource) is bytes else by_key.get(resource)  # type: ignore[arg-type]
+            owner = self._owner(resource)
             if owner is None or owner == node_id:
                 continue
             if owner < node_id:

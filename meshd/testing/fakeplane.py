@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -535,10 +534,6 @@ class FakePlane:
         if not peer.active:
             peer.active = True
             self._event((EV_ACTIVE, index))
-
-
-def _prefix(address: bytes, bits: int) -> IPPrefix:
-    return IPv4Network((address, bits)) if len(address) == 4 else IPv6Network((address, bits))
 
 
 def _addresses(packet: bytes) -> tuple[bytes, bytes]:
