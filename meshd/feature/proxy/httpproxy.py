@@ -107,16 +107,28 @@ async def _forward(dial: Dial, client: _Peer, request: h11.Request) -> None:
     headers = [(b"host", parts.netloc.rpartition(b"@")[2]), *headers, (b"connection", b"close")]
     try:
         await far.send(h11.Request(method=request.method, target=target, headers=headers))
-        async with asyncio.TaskGroup() as group:
-            upload = group.create_task(_pass_on(client, far))
-            await _answer(far, client)
-            upload.cancel()
-    except* (h11.RemoteProtocolError, h11.LocalProtocolError, OSError) as problems:
+        await _exchange(client, far)
+    except (h11.RemoteProtocolError, h11.LocalProtocolError, OSError) as problem:
         if client.http.our_state is not h11.SEND_RESPONSE and client.http.our_state is not h11.IDLE:
-            raise ConnectionError(str(problems.exceptions[0])) from None  # the answer has begun: all there is is an end
-        raise _Refused(502, f"the server does not answer properly: {problems.exceptions[0]}") from None
+            raise ConnectionError(str(problem)) from None  # the answer has begun: all there is is an end
+        raise _Refused(502, f"the server does not answer properly: {problem}") from None
     finally:
         far.writer.close()
+
+
+async def _exchange(client: _Peer, far: _Peer) -> None:
+    """The body goes to the server while its answer comes back; the answer ends both, as does a failure of either."""
+    upload = asyncio.ensure_future(_pass_on(client, far))
+    answer = asyncio.ensure_future(_answer(far, client))
+    try:
+        await asyncio.wait((upload, answer), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            upload.result()
+        await answer
+    finally:
+        upload.cancel()
+        answer.cancel()
+        await asyncio.gather(upload, answer, return_exceptions=True)
 
 
 async def _pass_on(source: _Peer, to: _Peer) -> None:
