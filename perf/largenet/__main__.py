@@ -3,8 +3,9 @@
     python -m perf.largenet [--peers 10,10000] [--only meshd,tailscaled]
 
 Per daemon and size: CPU time from exec until the whole network is in use, memory then, time of ``status --json`` by the
-daemon's own command and of the same request on its socket, and CPU time of one changed endpoint. The server is a small
-one at 127.0.0.1; tailscaled takes part when it is on PATH.
+daemon's own command and of the same request on its socket, and CPU time of one changed endpoint, one changed key and
+one peer more or less, from the bytes on the stream on. The server is a small one at 127.0.0.1; tailscaled takes part
+when it is on PATH.
 
 Needs root and what perf.path needs.
 """
@@ -23,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from perf.largenet.server import PATCHES
+from perf.largenet.server import CHANGES
 from perf.path.hosts import Hosts, Program, hosts, on, only_run, program, wait_for
 from perf.path.peers import DAEMONS, Daemon
 
@@ -101,15 +102,20 @@ def measure(made: Hosts, kind: Daemon, size: int, certificate: str) -> dict[str,
                 ask()
                 times.append(time.monotonic() - begun)
             found[name] = statistics.median(times)
-        before = settled_cpu(node)
-        server.popen.send_signal(signal.SIGUSR1)
-        wait_for(lambda: "patched" in server.log.read_text(), 60, "the patches to be sent")
-        found["patch CPU ms"] = 1e3 * (settled_cpu(node) - before) / PATCHES
+        for change, count in CHANGES.items():
+            before = settled_cpu(node)
+            server.popen.send_signal(signal.SIGUSR1)
+            _wait_sent(server, change)
+            found[f"{change} CPU ms"] = 1e3 * (settled_cpu(node) - before) / count
         found["PSS MB later"] = node.pss_mb()
         return found
     finally:
         node.stop()
         server.stop()
+
+
+def _wait_sent(server: Program, change: str) -> None:
+    wait_for(lambda: f"sent {change}\n" in server.log.read_text(), 60, f"messages to be sent: {change}")
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
     python -m perf.largenet.server PEERS PORT CERTNAME
 
-PORT and CERTNAME are those of the one relay, at 127.0.0.1, too. Prints its URL. At SIGUSR1 it changes the endpoints
-of PATCHES peers, one message each, and prints "patched".
+PORT and CERTNAME are those of the one relay, at 127.0.0.1, too. Prints its URL. Every SIGUSR1 makes it send the
+messages of the next kind of `CHANGES`, one peer each, and print "sent" and the kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from meshd.wire.control import MapRequest
 from meshd.wire.mapframe import MapFrameReader
 from perf.scale.frames import deltas, whole
 
-PATCHES = 4000
+CHANGES = {"endpoint patch": 4000, "key change": 400, "peer added": 400, "peer removed": 400}
+"""How many messages of each kind of `perf.scale.frames.deltas` are sent, in order."""
+
 BURST = 20  # messages that leave together; a server under load does that, too
 PAUSE_S = 0.01
 
@@ -39,18 +41,19 @@ async def serve(size: int, port: int, certificate: str) -> None:
 
     wanted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wanted.set)
-    patches = deltas(size)["endpoint patch"]
+    kinds = deltas(size)
     async with FakeControl() as control:
         control.first_map = first_map  # type: ignore[method-assign]
         print(control.url, flush=True)
-        while True:
+        for kind, count in CHANGES.items():
             await wanted.wait()
             wanted.clear()
-            for _ in range(PATCHES // BURST):
-                for frame in itertools.islice(patches, BURST):
+            for _ in range(count // BURST):
+                for frame in itertools.islice(kinds[kind], BURST):
                     control.push(frame)
                 await asyncio.sleep(PAUSE_S)
-            print("patched", flush=True)
+            print(f"sent {kind}", flush=True)
+        await wanted.wait()
 
 
 if __name__ == "__main__":
