@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
+from meshd.wire.requesttarget import read_target
 
 log = get_logger(__name__)
 
@@ -77,9 +78,13 @@ class DebugServer:
         words = lines[0].split(b" ")
         if len(words) != 3 or words[0] != b"GET":
             return _response("405 Method Not Allowed", "use GET\n")
-        if not _asks_for_loopback(lines[1:]):
+        try:
+            target = read_target(words[1].decode("latin-1"))
+        except ValueError as error:
+            return _response("400 Bad Request", f"malformed request target: {error}\n")
+        if not _asks_for_loopback(lines[1:], target.authority):
             return _response("403 Forbidden", "this server is for programs on this machine\n")
-        path = words[1].decode("latin-1").partition("?")[0]
+        path = target.path
         if path in ("/debug", "/debug/"):
             return _response("200 OK", "".join(f"{where}\t{page.what}\n" for where, page in self._pages.items()))
         page = self._pages.get(path)
@@ -90,13 +95,14 @@ class DebugServer:
         return _response("404 Not Found", "see /debug/\n")
 
 
-def _asks_for_loopback(lines: list[bytes]) -> bool:
-    """Whether Host is a loopback address, as it is for whoever knows where this server is. A web page that was given
-    our address by a name server of its own (DNS rebinding) has its own name there; it may not read our answer."""
+def _asks_for_loopback(lines: list[bytes], authority: str) -> bool:
+    """Whether Host, or the authority of a whole URL in its place, is a loopback address, as it is for whoever knows
+    where this server is. A web page that was given our address by a name server of its own (DNS rebinding) has its own
+    name there; it may not read our answer."""
     hosts = [value.strip() for name, _, value in (line.partition(b":") for line in lines) if name.lower() == b"host"]
     if len(hosts) > 1 or any(line.lower().startswith((b"origin:", b"referer:")) for line in lines):
         return False
-    host = hosts[0].decode("latin-1") if hosts else "localhost"
+    host = authority or (hosts[0].decode("latin-1") if hosts else "localhost")
     name, colon, port = host.rpartition(":")
     if colon and port.isdigit():
         host = name

@@ -41,9 +41,12 @@ def set_up_log(
 
 
 def report_environment(environment: Mapping[str, str]) -> None:
-    """One line for every variable that will have no effect although somebody set it."""
+    """Name the variables that will have no effect although somebody set them, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
     for name, why in complaints(environment):
-        log.warning("environment_without_effect", extra=kv(variable=name, reason=why))
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        log.warning("environment_without_effect", extra=kv(variables=" ".join(names), reason=why))
 
 
 def _syslog(address: str) -> logging.Handler:

@@ -26,7 +26,7 @@ SECONDS_BETWEEN, BURST = 5.0, 10.0
 
 MAX_NOTE_CHARACTERS = 1000
 _SHOWN_VARIABLES = ("TS_", "MESHD_")
-_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "ARGS")  # a container's flags may hold an auth key
 
 
 class BugReport:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from meshd.base.errors import WireError
+from meshd.wire.requesttarget import read_target
 
 MAX_PARAMETERS = 64
 FORM = "application/x-www-form-urlencoded"
@@ -60,18 +61,21 @@ def read_request(payload: bytes) -> MessageRequest:
                 raise WireError("no request")
     except (h11.RemoteProtocolError, UnicodeDecodeError) as error:
         raise WireError(f"no HTTP request: {error}") from None
-    path, _, query = target.partition("?")
+    try:
+        asked = read_target(target)
+    except ValueError as error:
+        raise WireError(f"no HTTP request: its target is {error}") from None
     pairs: list[tuple[str, str]] = []
     try:
         if content_type.partition(";")[0].strip().lower() == FORM:
             pairs += parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-        pairs += parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        pairs += parse_qsl(asked.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError:
         raise WireError(f"more than {MAX_PARAMETERS} parameters") from None
     form: dict[str, str] = {}
     for name, value in pairs:
         form.setdefault(name, value)
-    return MessageRequest(method, path, bytes(body), form, tuple(pairs))
+    return MessageRequest(method, asked.path, bytes(body), form, tuple(pairs))
 
 
 def write_response(response: MessageResponse) -> bytes:

@@ -65,6 +65,8 @@ def nodes(lab: Lab, coordinator: Coordinator) -> tuple[Node, Node]:
     coordinator.command("nodes", "approve-routes", "node-b", "--all")
     wait_until(lambda: caller(lab, "a", HOST_V4) == "10.20.30.1", 15, "the route to work")
     b.stop()
+    # The kernel puts link-local addresses and their routes into force a second or two after an interface came up.
+    wait_until(lambda: "tentative" not in lab.run("b", "ip", "-6", "addr").stdout, 10, "addresses to be in force")
     return a, b
 
 

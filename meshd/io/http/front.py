@@ -16,6 +16,7 @@ import h11
 import msgspec
 
 from meshd.base.log import get_logger, kv
+from meshd.wire.requesttarget import read_target
 
 log = get_logger(__name__)
 
@@ -175,7 +176,7 @@ class FrontConnection(asyncio.Protocol):
         try:
             request = self._parse(self._request)
         except ValueError:
-            self._refuse(http, 400, b"malformed query\n")
+            self._refuse(http, 400, b"malformed target or query\n")
             return
         self._task = asyncio.get_running_loop().create_task(self._answer(request))
 
@@ -184,10 +185,18 @@ class FrontConnection(asyncio.Protocol):
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        path, _, raw_query = event.target.decode("latin-1").partition("?")
-        query = {name: values[0] for name, values in parse_qs(raw_query, max_num_fields=32).items()}
+        target = read_target(event.target.decode("latin-1"))
+        if target.authority:
+            headers["host"] = target.authority
+        query = {name: values[0] for name, values in parse_qs(target.query, max_num_fields=32).items()}
         return Request(
-            event.method.decode("latin-1"), path, query, headers, bytes(self._body), self._peer_ip, self._encrypted
+            event.method.decode("latin-1"),
+            target.path,
+            query,
+            headers,
+            bytes(self._body),
+            self._peer_ip,
+            self._encrypted,
         )
 
     async def _answer(self, request: Request) -> None:

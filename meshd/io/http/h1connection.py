@@ -16,6 +16,7 @@ from meshd.base.log import get_logger, kv
 from meshd.io.http.h1limits import ConnectionOwner, Limits
 from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, text_response
 from meshd.io.peercred import PeerIdentity
+from meshd.wire.requesttarget import read_target
 
 log = get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._gone_task: asyncio.Task[None] | None = None
         self._gone_fired = False
         self._handed_over = False
+        self._method = b""  # of the request whose head is being read
         self.idle = True
         """Between requests: may be closed at any time without harm."""
         self.peer: PeerIdentity | None = None
@@ -200,20 +202,27 @@ class Connection(asyncio.Protocol):
     async def _read_request(self, patience_s: float) -> Request:
         if not self._incoming and not self._http.trailing_data[0]:
             await self._wait_for_data(patience_s)
+        self._method = b""
         event = await self._next_event(self._limits.header_s)
         if not isinstance(event, h11.Request):
             raise _Closed
+        self._method = event.method
         if event.method == b"CONNECT":  # after a 2xx answer to it a connection is a tunnel (RFC 9110, 9.3.6)
             raise HttpError(405, "CONNECT is for proxies")
         if not any(name in _BODY_HEADERS for name, _ in event.headers):
             self._http.next_event()  # the end of a request without body, already here
-        target = event.target.decode("ascii")
-        path, _, query = target.partition("?")
+        try:
+            target = read_target(event.target.decode("ascii"))
+        except ValueError as error:
+            raise HttpError(400, f"malformed request target: {error}") from None
+        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
+        if target.authority:
+            headers = [("host", target.authority), *(pair for pair in headers if pair[0] != "host")]
         return Request(
             method=event.method.decode("ascii"),
-            raw_path=path,
-            query=parse_query(query),
-            headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers],
+            raw_path=target.path,
+            query=parse_query(target.query),
+            headers=headers,
             peer=self.peer,
             body_limit=self._limits.body_bytes,
             _side=self,
@@ -325,7 +334,7 @@ class Connection(asyncio.Protocol):
             ("Connection", "close"),
         ]
         head = self._head(status, headers)
-        self._write(head + (self._http.send(h11.Data(data=body)) or b""))
+        self._write(head + (self._http.send(h11.Data(data=body)) or b"" if self._method != b"HEAD" else b""))
 
     async def _hand_over(self, response: Response) -> None:
         while self._http.their_state is h11.SEND_BODY:

@@ -20,6 +20,7 @@ import h2.settings
 
 from meshd.base.log import get_logger, kv
 from meshd.io.http.h2frames import FrameGuard
+from meshd.io.http.h2headers import RequestHeaderDecoder
 
 log = get_logger(__name__)
 
@@ -135,6 +136,7 @@ class H2Server:
                 normalize_outbound_headers=False,
             )
         )
+        self._h2.decoder = RequestHeaderDecoder(MAX_HEADER_LIST_BYTES)
         self._guard = FrameGuard()
         self._streams: dict[int, H2Stream] = {}
         self._held = 0

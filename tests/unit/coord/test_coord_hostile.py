@@ -51,6 +51,7 @@ async def alive(coord):
         (b"POST /verify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"417"),
         (b"HEAD /verify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"417"),
         (b"GET /register/<script> HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"404"),
+        (b"GET nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"400"),
         (b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"404"),
     ],
 )
@@ -60,6 +61,17 @@ def test_hostile_http_is_refused_with_a_status(run_coord, data, status):
         assert answer.split(b" ")[1] == status
         assert b"Traceback" not in answer
         await alive(coord)
+
+    run_coord(scenario)
+
+
+def test_coord_whole_url_as_target_is_answered(run_coord):
+    """RFC 9112 3.2.2: some clients send it to servers as they would to proxies."""
+
+    async def scenario(coord):
+        answer = await raw(coord, b"GET http://there:1/key?v=130 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer.split(b" ")[1] == b"200"
+        assert b"publicKey" in answer
 
     run_coord(scenario)
 

@@ -39,6 +39,9 @@ def test_debug_server_answers_only_who_knows_where_it_is() -> None:
         assert await ask(port, "Host: localhost", "Origin: http://evil.example") == "403"
         assert await ask(port, "host:localhost", "REFERER: http://evil.example/") == "403"
         assert await ask(port, "Host: localhost", path="/etc/passwd") == "404"
+        assert await ask(port, "Host: evil.example", path="http://localhost/debug/metrics") == "200"
+        assert await ask(port, "Host: localhost", path="http://evil.example/debug/metrics") == "403"
+        assert await ask(port, "Host: localhost", path="debug/metrics") == "400"
         await server.close()
 
     asyncio.run(run())

@@ -63,5 +63,5 @@ def test_daemon_takes_its_environment_from_a_file_and_tells_what_is_wrong_with_i
         wanted = "An error occurred applying the Tailscale envknob configuration stored on disk: "
         assert f"{wanted}{path}, line 3: the quoted value of BAD is malformed" in health
         assert "environment_file_bad" in daemon.output
-        assert daemon.output.count("environment_without_effect variable=TS_LOGS_DIR") == 1
+        assert daemon.output.count("environment_without_effect variables=TS_LOGS_DIR") == 1
         assert daemon.stop() == 0

@@ -91,14 +91,22 @@ def test_localapi_unprivileged_process_is_known_by_its_uid() -> None:
 )
 def test_localapi_rebound_page_gets_nothing(api: LocalApiThread, lines: list[str]) -> None:
     """LA-09: whatever a browser can be made to send: neither an answer nor an action."""
+    assert api_refuses(api, "/localapi/v0/logout", lines)
+
+
+def test_localapi_server_named_by_a_whole_url_is_checked_as_host_is(api: LocalApiThread) -> None:
+    """LA-09: what stands in the target counts, and Host then does not (RFC 9112 3.2.2)."""
+    assert api_refuses(api, "http://evil.example/localapi/v0/logout", ["Host: local-tailscaled.sock"])
+
+
+def api_refuses(api: LocalApiThread, target: str, lines: list[str]) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
         sock.connect(api.path)
-        head = "\r\n".join(["POST /localapi/v0/logout HTTP/1.1", *lines, "Connection: close", "Content-Length: 0"])
+        head = "\r\n".join([f"POST {target} HTTP/1.1", *lines, "Connection: close", "Content-Length: 0"])
         sock.sendall(head.encode() + b"\r\n\r\n")
         answer = sock.recv(65536)
-    assert answer.split()[1] in (b"403", b"400")
-    assert api.backend.calls == []
+    return answer.split()[1] in (b"403", b"400") and api.backend.calls == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -241,6 +241,40 @@ def test_h1server_garbage_gets_400(serve, text: str) -> None:
     serve(scenario)
 
 
+def test_h1server_whole_url_as_target_is_taken(serve) -> None:
+    """RFC 9112 3.2.2: its authority takes the place of Host, whatever Host says."""
+
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(
+            "GET http://there:8080/a%20b?c=d HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n"
+        )
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        (request,) = rig.seen
+        assert (request.path, request.query) == ("/a b", [("c", "d")])
+        assert [pair for pair in request.headers if pair[0] == "host"] == [("host", "there:8080")]
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("target", ["here", "http:///a", "http://user@host/", "ftp://host/a", "a/b", "?"])
+def test_h1server_target_that_is_neither_path_nor_url_gets_400(serve, target: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert rig.seen == []
+
+    serve(scenario)
+
+
+def test_h1server_refused_head_has_no_body(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("HEAD nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\r\n\r\n")
+
+    serve(scenario)
+
+
 def test_h1server_connect_is_refused(serve) -> None:
     async def scenario(rig: Rig) -> None:
         answer = await rig.ask("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
