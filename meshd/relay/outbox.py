@@ -10,6 +10,8 @@ from collections import deque
 
 MAX_DATA_BYTES = 256 * 1024
 """Queued bytes of ordinary packets: about the 256 KiB one read of a sender may bring."""
+MIN_DATA_FRAMES = 32
+"""So many are kept however large they are, as every relay does: clients send as many in one go."""
 MAX_DISCO_FRAMES = 64
 """Disco packets are small and a newer one replaces what an older one wanted to say."""
 MAX_CONTROL_FRAMES = 64
@@ -28,6 +30,11 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return bool(self._control or self._disco or self._data)
+
+    @property
+    def packets(self) -> int:
+        """How many of the waiting frames carry a packet."""
+        return len(self._disco) + len(self._data)
 
     def push_control(self, frame: bytes) -> bool:
         """Queue a frame of the relay itself; False when the client is so slow that it was dropped."""
@@ -50,7 +57,7 @@ class Outbox:
         dropped = 0
         self._data.append(frame)
         self._data_bytes += len(frame)
-        while self._data_bytes > MAX_DATA_BYTES and len(self._data) > 1:
+        while self._data_bytes > MAX_DATA_BYTES and len(self._data) > MIN_DATA_FRAMES:
             self._data_bytes -= len(self._data.popleft())
             dropped += 1
         return dropped

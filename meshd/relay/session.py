@@ -293,9 +293,10 @@ class RelaySession:
     def _flush(self) -> None:
         if self._paused or self.closed or not self._outbox:
             return
+        counters = self._server.counters
+        counters.packets_sent += self._outbox.packets
         block = self._outbox.take()
         self._pong_waits = False
-        counters = self._server.counters
         counters.bytes_sent += len(block)
         self._transport.write(block)
 

@@ -298,6 +298,7 @@ def test_relay_slow_receiver_loses_oldest_and_memory_stays_bounded(play):
             assert number > last
             last, received = number, received + 1
         assert received + rig.relay.counters.dropped_queue_full == count
+        assert rig.relay.counters.packets_sent == received
 
     play(scenario)
 
