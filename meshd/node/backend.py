@@ -22,7 +22,6 @@ from meshd.base.version import CAPABILITY_VERSION, long_version
 from meshd.core import prefs as prefs_module
 from meshd.core.controlstatus import ControlStatus, LoginFlags
 from meshd.core.healthcheck import HealthView, RelayView
-from meshd.core.loginurl import may_be_shown
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.prefs import Persist, Prefs, same_control
@@ -33,10 +32,11 @@ from meshd.node.bus import NotifyBus
 from meshd.node.controlport import Control, ControlFactory, Live
 from meshd.node.dialplan import DialPlan
 from meshd.node.health import NodeHealth
-from meshd.node.hostinfo import with_extras
 from meshd.node.identity import from_control, to_control
+from meshd.node.loginpage import LoginPage
 from meshd.node.netmapcache import NetmapCache
 from meshd.node.nodejson import node_json
+from meshd.node.nodereport import NodeReport
 from meshd.node.peernews import tell_peers
 from meshd.node.preferences import Preferences
 from meshd.node.profiles import Profiles
@@ -47,7 +47,6 @@ from meshd.wire.control import CapMap, ClientVersion, Hostinfo, NetInfo
 log = get_logger(__name__)
 JSON = dict[str, Any]
 
-AUTH_URL_LIFE_S = 7 * 86400 - 3600
 LOGOUT_PATIENCE_S = 5.0
 _RECORDS_WANTED = "https://tailscale.com/cap/data-plane-audit-logs"
 _NO_RECORDS = (
@@ -87,7 +86,6 @@ class Backend:
         self.profiles = profiles
         self.reconciler = reconciler
         self._make_control = make_control
-        self._describe_host = describe_host
         self._disco_key = disco_key
         self._is_live = is_live
         self._service_status = service_status
@@ -105,20 +103,17 @@ class Backend:
         self.netmap: Netmap | None = None
         self._key_of: Persist | None = None
         self._node_private: NodePrivate | None = None
-        self.auth_url = ""
+        self._report = NodeReport(describe_host)
+        self._page = LoginPage(clock, lambda url: self.bus.send({"BrowseToURL": url}))
         self.error = ""
         self._last_error = ""
         self.client_version: ClientVersion | None = None
         """What the coordination server knows of newer releases (LK-14)."""
-        self._auth_url_at = 0.0
         self._blocked = False
         self._control: Control | None = None
         self._control_status = ControlStatus()
         self._judged: tuple[object, ...] = ()
-        self._endpoints: tuple[tuple[AddrPort, int], ...] = ()
-        self._net_info: NetInfo | None = None
         self._dial_plan = DialPlan()
-        self._push_token, self._egg = "", False
         self.host_addresses: frozenset[IPAddress] = frozenset()
         """The host's own addresses, without those of the mesh."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -136,6 +131,11 @@ class Backend:
         if persist is not self._key_of:
             self._key_of, self._node_private = persist, persist.node_private()
         return self._node_private
+
+    @property
+    def auth_url(self) -> str:
+        """The page on which somebody has to approve this node, ``""`` when nobody is waited for."""
+        return self._page.url
 
     @property
     def in_map_poll(self) -> bool:
@@ -188,7 +188,7 @@ class Backend:
         self.profiles.set_prefs(prefs)
         self._set_netmap(None, None)
         self.state = State.NO_STATE
-        self._forget_auth_url()
+        self._page.forget()
         self.error = self._last_error = ""
         self._control_status = ControlStatus()
         control = self._make_control(
@@ -196,17 +196,14 @@ class Backend:
             machine_private=machine,
             persist=to_control(prefs.persist()),
             auth_key=auth_key,
-            hostinfo=self._hostinfo(prefs),
+            hostinfo=self._report.hostinfo(prefs),
             on_status=lambda status: self._on_control(control, status),
             on_client_version=self.set_client_version,
             dial_plan=self._dial_plan,
             tailnet=self.authority.tailnet,
         )
         self._control = control
-        if self._endpoints:
-            control.update_endpoints(self._endpoints)
-        if self._net_info is not None:
-            control.update_netinfo(self._net_info)
+        self._report.attach(control)
         self._send_prefs()
         if not prefs.logged_out and prefs.want_running and (self.node_private or self.authority.wants_login):
             self._recall(control)
@@ -240,6 +237,7 @@ class Backend:
 
     def _detach_control(self) -> None:
         old, self._control = self._control, None
+        self._report.attach(None)
         if old is not None:
             task = asyncio.get_running_loop().create_task(old.shutdown())
             self._closing.add(task)
@@ -257,9 +255,8 @@ class Backend:
         ``reason`` is what the user says of disconnecting, for a policy that asks.
         """
         after = self.preferences.edit(masked, reason)
-        if prefs_module.hatches(masked) and not self._egg:
-            self._egg = True
-            self.host_changed()
+        if prefs_module.hatches(masked):
+            self._report.hatch(self.prefs)
         return after
 
     def use_exit_node(self, enabled: bool) -> Prefs:
@@ -290,7 +287,7 @@ class Backend:
         if after.want_running:
             self.health.set("local-log-config-error", None)
         if control is not None:
-            control.update_hostinfo(self._hostinfo(after))
+            self._report.host_changed(after)
             if after.want_running and not before.want_running and self.node_private is not None:
                 self._recall(control)
                 control.login(self._flags())
@@ -311,10 +308,8 @@ class Backend:
         if self._control is None:
             self.start({})
         assert self._control is not None
-        if self.auth_url and self._clock.monotonic() - self._auth_url_at < AUTH_URL_LIFE_S:
-            self.bus.send({"BrowseToURL": self.auth_url})
-            return
-        self._control.login(self._flags() | LoginFlags.INTERACTIVE)
+        if not self._page.show_again():
+            self._control.login(self._flags() | LoginFlags.INTERACTIVE)
 
     async def logout(self, reason: str = "") -> None:
         """Expire the key at the server if it can be reached within seconds, and forget it (LK-07)."""
@@ -424,7 +419,7 @@ class Backend:
         self._note_error(status)
         if status.login_finished:
             self._blocked = False
-            self._forget_auth_url()
+            self._page.forget()
             self.bus.send({"LoginFinished": {}})
         try:
             self._store_login(status)
@@ -439,7 +434,7 @@ class Backend:
         elif status.netmap is None and before.recalled:
             self._disown_netmap()
         if status.auth_url and status.auth_url != before.auth_url:
-            self._ask_person(status.auth_url)
+            self._page.ask(status.auth_url, self.prefs.effective_control_url())
         self.decide()
 
     def _stay_out(self) -> None:
@@ -517,48 +512,26 @@ class Backend:
 
     def browse(self, url: str) -> bool:
         """Show a page of the coordination server, unless no browser should open it (LK-04)."""
-        if not may_be_shown(url, self.prefs.effective_control_url()):
-            log.warning("login_url_refused", extra=kv(reason="not a page that this coordination server may show"))
-            return False
-        self.bus.send({"BrowseToURL": url})
-        return True
+        return self._page.browse(url, self.prefs.effective_control_url())
 
-    def _ask_person(self, url: str) -> None:
-        """LK-03: somebody has to approve this node on a web page."""
-        if self.browse(url):
-            self.auth_url, self._auth_url_at = url, self._clock.monotonic()
-
-    def _forget_auth_url(self) -> None:
-        self.auth_url, self._auth_url_at = "", 0.0
-
-    # -- reports of the data plane --------------------------------------------------------------------------
+    # -- reports of the host and the data plane -------------------------------------------------------------
 
     def set_endpoints(self, endpoints: Iterable[tuple[AddrPort, int]]) -> None:
         """Where peers may find us; control hears of it."""
-        self._endpoints = tuple(endpoints)
-        if self._control is not None:
-            self._control.update_endpoints(self._endpoints)
+        self._report.set_endpoints(endpoints)
 
     def set_net_info(self, net_info: NetInfo) -> None:
         """What the network check found; control hears of it."""
-        self._net_info = net_info
         self.preferences.network_changed()
-        if self._control is not None:
-            self._control.update_netinfo(net_info)
+        self._report.set_net_info(net_info)
 
     def host_changed(self) -> None:
         """What there is to tell of this host is different."""
-        if self._control is not None:
-            self._control.update_hostinfo(self._hostinfo(self.prefs))
+        self._report.host_changed(self.prefs)
 
     def set_push_token(self, token: str) -> None:
         """Where a graphical client takes push messages (PP-12); control hears of it."""
-        if token != self._push_token:
-            self._push_token = token
-            self.host_changed()
-
-    def _hostinfo(self, prefs: Prefs) -> Hostinfo:
-        return with_extras(self._describe_host(prefs), push_token=self._push_token, egg=self._egg)
+        self._report.set_push_token(token, self.prefs)
 
     def network_changed(self, addresses: frozenset[IPAddress]) -> None:
         """Interfaces, addresses or routes of the host changed (SM-06); ``addresses`` are those it has now."""
@@ -681,7 +654,7 @@ class Backend:
         log.info("state", extra=kv(was=self.state.label, now=state.label))
         self.state = state
         if state is State.RUNNING:
-            self._forget_auth_url()
+            self._page.forget()
         self.bus.send({"State": int(state)})
         if state is State.NEEDS_LOGIN:
             self._blocked = self.key_expired()
