@@ -23,7 +23,7 @@ from meshd.core.healthcheck import RelayView
 from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
 from meshd.core.path import PathChange
-from meshd.core.relayadapter import net_info, relay_map
+from meshd.core.relayadapter import relay_map
 from meshd.core.relaymap import RelayMap, RelayRegion
 from meshd.io.interfaces import local_addresses as read_local_addresses
 from meshd.io.mark import bound_device
@@ -33,17 +33,18 @@ from meshd.node.boundcheck import bound_check
 from meshd.node.callqueue import CallQueue
 from meshd.node.derp import RelayLinks
 from meshd.node.discoping import DiscoPings
+from meshd.node.netinfonews import NetInfoNews
 from meshd.node.netprobe import NetProber
 from meshd.node.ownendpoints import OwnEndpoints
 from meshd.node.pathswitches import NOTHING_FORBIDDEN, PathSwitches
 from meshd.node.pathtypes import PathPeer, PathPlane, PathStatus, PingOutcome
 from meshd.node.peerpaths import PeerPath, PeerPaths
+from meshd.node.restun import Restun
 from meshd.wire import disco, stun
 from meshd.wire.control import DERPMap, NetInfo
 
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
-RESTUN_MIN_S, RESTUN_SPREAD_S = 20.0, 6.0
 MAX_REGIONS_EVER = 250  # the data plane keeps a queue per region for as long as it lives
 HANDSHAKE_FRESH_S = 5.0  # WireGuard's REKEY_TIMEOUT: after that its own retry has been sent
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
@@ -92,7 +93,6 @@ class MagicSock:
         self._loop = loop
         self._clock = clock
         self._random = random
-        self._on_netinfo = on_netinfo
         self._on_endpoints = on_endpoints
         self._on_handshake = on_handshake
         self._on_relays = on_relays
@@ -136,11 +136,10 @@ class MagicSock:
         )
         self._endpoints.set_configured(switches.pretended)
         self._calls = CallQueue(loop, self._endpoints, self._send_call, self._prober.start)
-        self._restun: asyncio.TimerHandle | None = None
+        self._restun = Restun(loop, random, self._restun_due)
         self._pings = DiscoPings(loop, clock, self._paths)
         self._regions_used: set[int] = set()
-        self._told: tuple[object, ...] | None = None
-        self._firewall_mode = ""
+        self._news = NetInfoNews(on_netinfo)
         self._preferred_relay = 0
         self._known_addresses = local_candidates(local_addresses())
         self._device = bound_device()
@@ -231,9 +230,9 @@ class MagicSock:
         self._links.set_key(private)
         if private is None:
             self._paths.renew_disco()
-            self._cancel_restun()
+            self._restun.cancel()
             self._prober.abort()
-            self._told = None
+            self._news.forget()
             self._endpoints.untold()
             return
         if self._home.region:
@@ -340,7 +339,7 @@ class MagicSock:
     def _traffic(self, peer: PeerPath) -> None:
         peer.path.traffic_sent(self._clock.monotonic())
         self._paths.turn(peer)
-        if self._restun is None and not self._prober.running:
+        if not self._restun.armed and not self._prober.running:
             if self._endpoints.fresh:
                 self._arm_restun()
             else:
@@ -494,7 +493,7 @@ class MagicSock:
 
     def close(self) -> None:
         """End everything and close the sockets."""
-        self._cancel_restun()
+        self._restun.cancel()
         self._calls.close()
         self._prober.close()
         self._endpoints.close()
@@ -536,7 +535,7 @@ class MagicSock:
 
     def path_idle(self) -> None:
         if not self._paths.active and not self._background_stun:
-            self._cancel_restun()
+            self._restun.cancel()
 
     def path_relay(self, home: int, heard: int) -> int:
         """A peer's home region, or the one it was heard on when only that is connected. Of a peer that is so
@@ -622,20 +621,14 @@ class MagicSock:
         self._tell_control(report or self._prober.history.last or Report())
 
     def _tell_control(self, report: Report) -> None:
-        """Control hears of everything but latencies when it changes."""
-        if self._private is None:
-            return
-        material = (*report.material(), self._home.region, self._firewall_mode)
-        if material != self._told:
-            self._told = material
-            self._on_netinfo(net_info(report, home=self._home.region, firewall_mode=self._firewall_mode))
+        if self._private is not None:
+            self._news.tell(report, self._home.region)
 
     def set_firewall_mode(self, mode: str) -> None:
         """By which means the host's packet filter is set, for control's eyes."""
-        if mode != self._firewall_mode:
-            self._firewall_mode = mode
-            if self._prober.history.last is not None:
-                self._tell_control(self._prober.history.last)
+        self._news.set_firewall_mode(mode)
+        if self._prober.history.last is not None:
+            self._tell_control(self._prober.history.last)
 
     def ports(self) -> list[int]:
         """Our UDP ports."""
@@ -651,17 +644,9 @@ class MagicSock:
     # -- periodic check ------------------------------------------------------------------------------
 
     def _arm_restun(self) -> None:
-        """Keep the NAT mapping of the socket alive, and know it, while there is traffic."""
-        if self._restun is None and self._private is not None and self._relays.regions:
-            spread = int.from_bytes(self._random(2), "big") / 65536 * RESTUN_SPREAD_S
-            self._restun = self._loop.call_later(RESTUN_MIN_S + spread, self._restun_due)
+        if self._private is not None and self._relays.regions:
+            self._restun.arm()
 
     def _restun_due(self) -> None:
-        self._restun = None
         if self._paths.active or self._background_stun:
             self._prober.start()
-
-    def _cancel_restun(self) -> None:
-        if self._restun is not None:
-            self._restun.cancel()
-            self._restun = None

@@ -13,7 +13,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.endpoints import EndpointKind
 from meshd.core.relaymap import RelayMap
-from meshd.node import magicsock
+from meshd.node import restun
 from meshd.node.magicsock import PathPeer
 from meshd.node.pathswitches import PathSwitches
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
@@ -336,8 +336,8 @@ def test_magicsock_network_may_count_as_up(tmp_path):
 
 def test_magicsock_background_stun_needs_no_traffic(tmp_path, monkeypatch):
     """cap:debug-always-stun."""
-    monkeypatch.setattr(magicsock, "RESTUN_MIN_S", 0.01)
-    monkeypatch.setattr(magicsock, "RESTUN_SPREAD_S", 0.0)
+    monkeypatch.setattr(restun, "MIN_S", 0.01)
+    monkeypatch.setattr(restun, "SPREAD_S", 0.0)
 
     async def scenario(mesh):
         await mesh.relay(900)
@@ -347,7 +347,7 @@ def test_magicsock_background_stun_needs_no_traffic(tmp_path, monkeypatch):
         a.magic.set_background_stun(True)
         await until(lambda: a.magic.last_report is not first)
         a.magic.set_background_stun(False)
-        assert a.magic._restun is None
+        assert not a.magic._restun.armed
 
     run(tmp_path, scenario)
 
