@@ -6,7 +6,8 @@ Pure decisions; ``meshd.host`` carries them out.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_i
 
 # Beyond this many single IPv4 addresses one route for the whole range replaces them.
 MAX_SINGLE_ROUTES = 10_000
+
+Key = TypeVar("Key", bound=Hashable)
 
 _FULL = {4: 32, 6: 128}
 _DEFAULT_V4 = IPv4Network("0.0.0.0/0")
@@ -46,13 +49,15 @@ def accepted_prefixes(
         if prefix.prefixlen == 0:
             if exit_node:
                 accepted.append(prefix)
-        elif prefix in own or _single_tailscale(prefix) or subnets:
+        elif prefix in own or _single(prefix) is not None or subnets:
             accepted.append(prefix)
     return tuple(accepted)
 
 
-def _single_tailscale(prefix: IPPrefix) -> bool:
-    return prefix.prefixlen == _FULL[prefix.version] and is_tailscale_ip(prefix.network_address)
+def _single(prefix: IPPrefix) -> int | None:
+    """The number of a node's address, None for every other prefix."""
+    address = prefix.network_address
+    return int(address) if prefix.prefixlen == _FULL[prefix.version] and is_tailscale_ip(address) else None
 
 
 class RouteTable:
@@ -64,9 +69,10 @@ class RouteTable:
 
     def __init__(self) -> None:
         self._by_peer: dict[Hashable, tuple[IPPrefix, ...]] = {}
-        self._count: dict[IPPrefix, int] = {}
-        self._single_v4 = 0
-        self._single_v6 = 0
+        # How many peers carry a prefix, or by its number a single address.
+        self._others: dict[IPPrefix, int] = {}
+        self._single_v4: dict[int, int] = {}
+        self._single_v6: dict[int, int] = {}
         self._touched: set[IPPrefix] | None = None
         self._max_single = MAX_SINGLE_ROUTES
 
@@ -102,30 +108,23 @@ class RouteTable:
             self._add(prefix, 1)
 
     def clear(self) -> None:
-        self._by_peer.clear()
-        self._count.clear()
-        self._single_v4 = self._single_v6 = 0
+        for what in (self._by_peer, self._others, self._single_v4, self._single_v6):
+            what.clear()
         self._touched = None
 
     def _add(self, prefix: IPPrefix, step: int) -> None:
-        before = self._count.get(prefix, 0)
-        after = before + step
-        if after:
-            self._count[prefix] = after
-        else:
-            del self._count[prefix]
-        if before and after:
-            return
-        if not _single_tailscale(prefix):
-            self._touch(prefix)
+        number = _single(prefix)
+        if number is None:
+            if _count(self._others, prefix, step):
+                self._touch(prefix)
         elif prefix.version == 6:
-            self._single_v6 += step
-            if self._single_v6 == (step > 0):  # the first came or the last went
-                self._touch(ULA)
+            if _count(self._single_v6, number, step) and len(self._single_v6) == (step > 0):
+                self._touch(ULA)  # the first came or the last went
         else:
-            merged = self._single_v4 > MAX_SINGLE_ROUTES
-            self._single_v4 += step
-            if (self._single_v4 > MAX_SINGLE_ROUTES) != merged:
+            merged = self._merges_v4
+            if not _count(self._single_v4, number, step):
+                return
+            if self._merges_v4 != merged:
                 self._touched = None
             elif not merged:
                 self._touch(prefix)
@@ -136,31 +135,40 @@ class RouteTable:
 
     @property
     def _merges_v4(self) -> bool:
-        return self._single_v4 > self._max_single
+        return len(self._single_v4) > self._max_single
 
     def wants(self, prefix: IPPrefix) -> bool:
         """Whether ``prefix`` is one of ``routes``."""
-        if _single_tailscale(prefix):
-            return prefix.version == 4 and not self._merges_v4 and prefix in self._count
+        number = _single(prefix)
+        if number is not None:
+            return prefix.version == 4 and not self._merges_v4 and number in self._single_v4
         if prefix == ULA and self._single_v6:
             return True
         if prefix == CGNAT and self._merges_v4:
             return True
-        return prefix in self._count
+        return prefix in self._others
 
     def routes(self) -> frozenset[IPPrefix]:
         """Routes for the host (RT-03): single ULA addresses as one /48, very many CGNAT ones as one /10."""
-        merge_v4 = self._merges_v4
-        wanted: set[IPPrefix] = set()
-        for prefix in self._count:
-            if _single_tailscale(prefix) and (prefix.version == 6 or merge_v4):
-                continue
-            wanted.add(prefix)
+        wanted = set(self._others)
         if self._single_v6:
             wanted.add(ULA)
-        if merge_v4:
+        if self._merges_v4:
             wanted.add(CGNAT)
+        else:
+            wanted.update(host_prefix(IPv4Address(number)) for number in self._single_v4)
         return frozenset(wanted)
+
+
+def _count(counts: dict[Key, int], key: Key, step: int) -> bool:
+    """Add to the number of those who carry something; whether the first came or the last went."""
+    before = counts.get(key, 0)
+    after = before + step
+    if after:
+        counts[key] = after
+    else:
+        del counts[key]
+    return not (before and after)
 
 
 def router_config(

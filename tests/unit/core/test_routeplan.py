@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import ip_network as net
 from typing import Any
 
@@ -57,15 +58,23 @@ class Host:
         self.throws = self.throws.difference(told) | set(change.throws)
 
 
-@given(STEPS, st.lists(st.sampled_from(LOCAL), unique=True), st.booleans(), st.booleans(), st.integers(0, 4))
+@given(
+    STEPS,
+    st.lists(st.booleans(), max_size=6),
+    st.lists(st.sampled_from(LOCAL), unique=True),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 4),
+)
 def test_routeplan_any_steps_end_where_a_full_computation_does(
     steps: list[list[tuple[int, tuple[IPPrefix, ...]]]],
+    one_route: list[bool],
     local: list[str],
     exit_node: bool,
     lan_access: bool,
     limit: int,
 ) -> None:
-    """RT-03, RT-05 to RT-07, step by step and at once."""
+    """RT-03 to RT-07, step by step and at once."""
     own = (net("100.64.0.99/32"),)
     attached = tuple(map(net, local))
     options: dict[str, Any] = {"exit_node": exit_node, "lan_access": lan_access}
@@ -74,7 +83,8 @@ def test_routeplan_any_steps_end_where_a_full_computation_does(
         table = RouteTable()
         plan = RoutePlan(table)
         host = Host(plan.config(own, attached, **options))
-        for step in steps:
+        for step, preferred in itertools.zip_longest(steps, one_route[: len(steps)], fillvalue=False):
+            table.prefer_one_route(preferred)
             for peer, carried in step:
                 table.set_peer(bytes([peer]), carried)
             host.change(plan, lambda: plan.config(own, attached, **options))
@@ -84,6 +94,20 @@ def test_routeplan_any_steps_end_where_a_full_computation_does(
             assert all(table.wants(p) == (p in table.routes()) for p in PREFIXES)
     finally:
         routes.MAX_SINGLE_ROUTES = before
+
+
+def test_routeplan_second_peer_brings_the_one_route_when_that_is_preferred() -> None:
+    """RT-04."""
+    own = (net("100.64.0.1/32"),)
+    table = RouteTable()
+    table.prefer_one_route(True)
+    table.set_peer(b"first", (net("100.64.0.2/32"),))
+    plan = RoutePlan(table)
+    host = Host(plan.config(own, ()))
+    table.set_peer(b"second", (net("100.64.0.3/32"),))
+    host.change(plan, lambda: plan.config(own, ()))
+    assert net("100.64.0.0/10") in host.routes
+    assert host.routes.isdisjoint((net("100.64.0.2/32"), net("100.64.0.3/32")))
 
 
 def test_routeplan_change_names_only_what_changed() -> None:
