@@ -35,7 +35,6 @@ class Database:
         self._queue: queue.SimpleQueue[tuple[Work[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="mesh-coord-db", daemon=True)
         self._thread.start()
-        self.commits = 0
 
     def run(self, work: Work[T]) -> asyncio.Future[T]:
         """Run `work` in a transaction; the future is done after the commit, or fails with what `work` raised."""
@@ -83,7 +82,6 @@ class Database:
                 run("ROLLBACK")
             failure = MeshdError(f"the state could not be stored: {error}", code="storage")
             return [(done, None, failure) for _, done in batch]
-        self.commits += 1
         return outcomes
 
 

@@ -140,10 +140,6 @@ class MapStream:
             self.outlet.write(encode_map_frame(KEEP_ALIVE_JSON, self._zstd))
             self._sent()
 
-    def delta(self, changes: Changes) -> bytes:
-        """The message for `changes` (JSON), empty when there is nothing to tell."""
-        return self._delta(changes)
-
     def tell(self, message: bytes) -> None:
         """A message (JSON) that is no change of the network."""
         self._write(message)

@@ -112,7 +112,6 @@ class PathSet:
         "_random",
         "_sent",
         "best",
-        "best_at",
         "disco_key",
         "endpoints",
         "last_full_ping",
@@ -137,7 +136,6 @@ class PathSet:
         self.endpoints = endpoints
         self.relay = relay
         self.best: Quality | None = None
-        self.best_at = 0.0
         self.trusted_until = 0.0
         self.last_send = 0.0
         self.last_full_ping = 0.0
@@ -359,7 +357,6 @@ class PathSet:
         if self.best.latency_s != proven.latency_s:
             self._note(now, "handlePingLocked-bestAddr-latency", self.best, proven)
             self.best = self.best._replace(latency_s=proven.latency_s)
-        self.best_at = now
         self.trusted_until = now + TRUST_S
         self._eager_step = 0
         self._discover_at = self.trusted_until if self._heartbeat_at else 0.0
@@ -492,7 +489,7 @@ class PathSet:
         if self.best is not None:
             self._note(now, why, self.best, None)
         self.best = None
-        self.best_at = self.trusted_until = 0.0
+        self.trusted_until = 0.0
         self._publish()
 
     def _publish(self) -> None:

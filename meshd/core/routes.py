@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from meshd.base.addr import IPAddress, IPPrefix, host_prefix
+from meshd.base.addr import IPPrefix, host_prefix
 from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_ip
 
 # Beyond this many single IPv4 addresses one route for the whole range replaces them.
@@ -225,8 +225,3 @@ def _covers(outer: IPPrefix, inner: IPPrefix) -> bool:
     if isinstance(outer, IPv4Network):
         return isinstance(inner, IPv4Network) and outer.supernet_of(inner)
     return isinstance(inner, IPv6Network) and outer.supernet_of(inner)
-
-
-def single_addresses(prefixes: Iterable[IPPrefix]) -> list[IPAddress]:
-    """The addresses among ``prefixes``: those of full length."""
-    return [p.network_address for p in prefixes if p.prefixlen == p.max_prefixlen]

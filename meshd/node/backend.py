@@ -695,10 +695,6 @@ class Backend:
     def version(self) -> str:
         return long_version()
 
-    def control_differs(self, url: str) -> bool:
-        """Whether ``url`` is another server than the one in use."""
-        return not same_control(url, self.prefs.control_url)
-
     async def close(self) -> None:
         """End the control client; an ephemeral node logs out first (SM-13)."""
         if self.store.ephemeral and self.node_private is not None:

@@ -202,10 +202,6 @@ class ControlClient:
     def update_disco_key(self, disco_public: DiscoPublic) -> None:
         self._set_facts(msgspec.structs.replace(self._session.facts, disco_public=disco_public))
 
-    def set_lock_head(self, head: str) -> None:
-        """Hash of the newest tailnet lock message known here."""
-        self._set_facts(msgspec.structs.replace(self._session.facts, lock_head=head))
-
     def network_changed(self, addresses: frozenset[IPAddress], *, gained: bool) -> None:
         """The host has these addresses now; ``gained``: some of them are new, so it is worth trying again."""
         self._link.keep_from(addresses)

@@ -49,23 +49,11 @@ class Cursor:
     def u16be(self) -> int:
         return int.from_bytes(self.take(2), "big")
 
-    def u16le(self) -> int:
-        return int.from_bytes(self.take(2), "little")
-
-    def u24be(self) -> int:
-        return int.from_bytes(self.take(3), "big")
-
     def u32be(self) -> int:
         return int.from_bytes(self.take(4), "big")
 
     def u32le(self) -> int:
         return int.from_bytes(self.take(4), "little")
-
-    def u64be(self) -> int:
-        return int.from_bytes(self.take(8), "big")
-
-    def u64le(self) -> int:
-        return int.from_bytes(self.take(8), "little")
 
     def rest(self) -> bytes:
         """Everything that is left; may be empty."""

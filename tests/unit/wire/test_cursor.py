@@ -7,15 +7,11 @@ from meshd.wire.cursor import Cursor
 
 
 def test_cursor_reads_integers_in_both_byte_orders():
-    cursor = Cursor(bytes(range(1, 33)))
+    cursor = Cursor(bytes(range(1, 12)))
     assert cursor.u8() == 0x01
     assert cursor.u16be() == 0x0203
-    assert cursor.u16le() == 0x0504
-    assert cursor.u24be() == 0x060708
-    assert cursor.u32be() == 0x090A0B0C
-    assert cursor.u32le() == 0x100F0E0D
-    assert cursor.u64be() == 0x1112131415161718
-    assert cursor.u64le() == 0x201F1E1D1C1B1A19
+    assert cursor.u32be() == 0x04050607
+    assert cursor.u32le() == 0x0B0A0908
     cursor.end()
 
 
