@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from types import FrameType
+from types import FrameType, ModuleType
+from typing import Any
 
 from meshd.wire.pprof import Frame, Kind, Stack, encode_profile
 
@@ -109,8 +110,14 @@ def heap_profile() -> bytes:
         kind = type(thing)
         counts[kind] += 1
         sizes[kind] += sys.getsizeof(thing, 0)
-        waiting.extend(referent for referent in gc.get_referents(thing) if gc.is_tracked(referent))
+        waiting.extend(referent for referent in _referents(thing) if gc.is_tracked(referent))
     samples = [
         ((Frame(f"{kind.__module__}.{kind.__qualname__}"),), (count, sizes[kind])) for kind, count in counts.items()
     ]
     return encode_profile((Kind("inuse_objects", "count"), Kind("inuse_space", "bytes")), samples, wall=time.time())
+
+
+def _referents(thing: object) -> list[Any]:
+    """What it refers to. Modules are taken by their names alone: the module of asyncio's C part shows freed objects,
+    too, before Python 3.12.6, and whoever touches one of these has it freed twice (CPython issue 122695)."""
+    return [vars(thing)] if isinstance(thing, ModuleType) else gc.get_referents(thing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 
@@ -47,6 +48,21 @@ def test_cpu_profile_leaves_the_interpreter_as_it_was() -> None:
     assert sys.getswitchinterval() < before
     profile.finish()
     assert sys.getswitchinterval() == before
+
+
+def test_heap_profile_leaves_freed_objects_alone() -> None:
+    """asyncio keeps freed iterators of futures; before Python 3.12.6 a profile could have them freed twice."""
+
+    async def wait_for_many() -> None:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(50)]
+        for future in futures:
+            loop.call_soon(future.set_result, None)
+        await asyncio.gather(*(asyncio.wait_for(future, 5) for future in futures))
+
+    for _ in range(3):
+        asyncio.run(wait_for_many())
+        read(heap_profile())
 
 
 def test_heap_profile_counts_objects_by_type() -> None:
