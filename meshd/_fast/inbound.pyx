@@ -359,9 +359,6 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
         else:
             count_drop_c(plane, inb.worker, slot, IN_EVENT_LIMIT, 1)
         return
-    if _is_watched_echo(plane, &info) and _may_tell(inb, slot):
-        event_c(plane, inb.worker, EV_ECHO, peer, 0, packet, info.total_bytes)
-        return
     jailed = fast_load32(&slot.jailed) != 0
     verdict = filter_in_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
                           plane.shield_flows if jailed else plane.flows, &info)
@@ -370,6 +367,9 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
         if (verdict == FILTER_DROP_RULES and info.proto == PROTO_TCP
                 and (info.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN):
             _denied(inb, peer, packet, info.total_bytes)
+        return
+    if _is_watched_echo(plane, &info) and _may_tell(inb, slot):
+        event_c(plane, inb.worker, EV_ECHO, peer, 0, packet, info.total_bytes)
         return
     n = info.total_bytes
     via = <const via_t*> fast_loadp(&plane.via)

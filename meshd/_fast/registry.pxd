@@ -40,7 +40,7 @@ cdef class Registry:
     cdef _insert_route(self, int peer, bytes key)
     cdef _drop_route(self, int peer, bytes prefix)
     cdef _routes_done(self)
-    cdef _retire_masquerade(self, int peer)
+    cdef _retire_masquerade(self, old)
     cdef _reclaim(self)
     cdef bint _insert(self, session_t* session)
     cdef void _reap(self) noexcept

@@ -203,7 +203,7 @@ cdef class Registry:
         self._routes_done()
         self.clear_sessions(peer)
         fast_store32(&slot.in_use, 0)
-        self._retire_masquerade(peer)
+        self._retire_masquerade(self.masquerades.pop(peer, None))
         self.free_peers.append((peer, self._mark()))
 
     cdef bytes _mark(self):
@@ -435,16 +435,16 @@ cdef class Registry:
     def set_masquerade(self, int peer, pairs not None) -> None:
         cdef peer_t* slot = self._peer(peer)
         cdef Masquerade made = Masquerade(pairs)
-        self._retire_masquerade(peer)
+        old = self.masquerades.pop(peer, None)
         if made.c.v4 or made.c.v6:
             self.masquerades[peer] = made
             fast_storep(&slot.masquerade, &made.c)
         else:
             fast_storep(&slot.masquerade, NULL)
+        self._retire_masquerade(old)
 
-    cdef _retire_masquerade(self, int peer):
-        """Keep what a packet thread may still be reading."""
-        old = self.masquerades.pop(peer, None)
+    cdef _retire_masquerade(self, old):
+        """Keep what a packet thread may still be reading. It must be out of sight by now: the mark counts from here."""
         if old is not None:
             self.old_programs.append((old, self._mark()))
 

@@ -47,6 +47,11 @@ class Candidate:
             return False
         return not self.last_got_ping or now - self.last_got_ping > CANDIDATE_MEMORY_S
 
+    @property
+    def only_heard(self) -> bool:
+        """A ping came from there, which anybody can replay, and nothing else speaks for it."""
+        return not self.in_netmap and not self.call_me_maybe_at and not self.pongs
+
     def remember(self, pong: PongReceived) -> None:
         """Keep the last 64 pongs for the debug view."""
         if self.pongs is None:

@@ -471,8 +471,13 @@ class PathSet:
         self._outbox.append(SendPing(txid, to, padding))
 
     def _make_room(self, now: float) -> bool:
+        """Whoever replays one ping of the peer from many addresses must not keep the peer's own ones out."""
         if len(self.candidates) >= MAX_CANDIDATES:
             self._prune(now, "makeRoom")
+        if len(self.candidates) >= MAX_CANDIDATES:
+            heard = {a: c.last_got_ping for a, c in self.candidates.items() if c.only_heard}
+            if heard:
+                self._delete(min(heard, key=heard.__getitem__), now, "makeRoom")
         return len(self.candidates) < MAX_CANDIDATES
 
     def _prune(self, now: float, why: str) -> None:

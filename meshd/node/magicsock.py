@@ -45,6 +45,7 @@ from meshd.wire.control import DERPMap, NetInfo
 
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
+REOPEN_S = 5.0  # until the next try when no socket could be opened
 MAX_REGIONS_EVER = 250  # the data plane keeps a queue per region for as long as it lives
 HANDSHAKE_FRESH_S = 5.0  # WireGuard's REKEY_TIMEOUT: after that its own retry has been sent
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
@@ -98,6 +99,8 @@ class MagicSock:
         self._on_relays = on_relays
         self._local_addresses = local_addresses
         self._switches = switches
+        self._port = 0  # that we had last
+        self._no_socket: asyncio.TimerHandle | None = None
         self._only_tcp = False
         self._background_stun = False
         per_port = sockets.per_port
@@ -473,15 +476,11 @@ class MagicSock:
 
     def rebind(self) -> None:
         """Open the sockets anew and find every path again."""
-        port = self.sockets.port_v4 or self.sockets.port_v6
+        self._port = self.sockets.port_v4 or self.sockets.port_v6 or self._port
         self._prober.abort()
         self._plane.set_udp((), ())
         self.sockets.close()
-        try:
-            self.sockets = self._reopen(port)
-        except MeshdError as error:
-            log.warning("udp_port_lost", extra=kv(port=port, reason=error.message))
-            self.sockets = self._reopen(0)
+        self.sockets = self._open_again()
         self._plane.set_udp(self.sockets.fds_v4, self.sockets.fds_v6)
         self._endpoints.network_changed()
         self._prober.history.forget()
@@ -491,8 +490,23 @@ class MagicSock:
             self._endpoints.schedule()
             self._prober.start(full=True)
 
+    def _open_again(self) -> UdpSockets:
+        """At the port that we had, else at any. When there is none, relays carry everything until one is found."""
+        if self._no_socket is not None:
+            self._no_socket.cancel()
+            self._no_socket = None
+        for port in (self._port, 0):
+            try:
+                return self._reopen(port)
+            except MeshdError as error:
+                log.warning("udp_port_lost", extra=kv(port=port, reason=error.message))
+        self._no_socket = self._loop.call_later(REOPEN_S, self.rebind)
+        return UdpSockets(None, None)
+
     def close(self) -> None:
         """End everything and close the sockets."""
+        if self._no_socket is not None:
+            self._no_socket.cancel()
         self._restun.cancel()
         self._calls.close()
         self._prober.close()

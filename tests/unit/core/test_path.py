@@ -334,6 +334,17 @@ def test_path_candidates_are_bounded():
     assert len(path.candidates) <= MAX_CANDIDATES
 
 
+def test_path_replayed_ping_keeps_no_address_of_the_peer_out():
+    """Anybody can send one captured ping again from as many addresses as he likes."""
+    path = make(A)
+    for port in range(1, MAX_CANDIDATES + 50):
+        path.ping_received(AddrPort.parse(f"203.0.113.1:{port}"), b"t" * 12, T0)
+    path.ping_received(C, b"u" * 12, T0 + 1)
+    path.call_me_maybe_received([B], T0 + 1)
+    assert {A, B, C} <= path.candidates.keys()
+    assert len(path.candidates) == MAX_CANDIDATES
+
+
 def test_path_call_pings_everything_at_once_without_calling_back():
     path = make(A)
     path.traffic_sent(T0)

@@ -97,6 +97,19 @@ def test_plane_tsmp_and_watched_echo_are_events() -> None:
         assert nodes.b.read()[10:] == other
 
 
+def test_plane_watched_echo_to_others_meets_the_filter() -> None:
+    """Whoever knows the identifier of our pings, which has 16 bits, gets no packet past the rules by it."""
+    with pair() as nodes:
+        nodes.b.plane.watch_echo(0x1234)
+        nodes.b.plane.set_filter(Filter((), [(B4, 32)]))
+        for target in ((192, 168, 1, 5), (224, 0, 0, 1), (169, 254, 7, 7)):
+            assert nodes.a.plane.send_packet(0, ipv4(1, icmp(0, 0, 0x1234), A4, bytes(target)))
+        ours = ipv4(1, icmp(0, 0, 0x1234), A4, B4)
+        assert nodes.a.plane.send_packet(0, ours)
+        assert nodes.b.event(EV_ECHO) == (EV_ECHO, 0, ours)
+        assert nodes.b.counted("in_filtered") == 3
+
+
 def test_plane_without_tun_hands_packets_up() -> None:
     with pair(userspace=True) as nodes:
         nodes.a.write(offload.udp(b"to you"))

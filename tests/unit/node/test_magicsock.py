@@ -13,11 +13,12 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.endpoints import EndpointKind
 from meshd.core.relaymap import RelayMap
-from meshd.node import restun
+from meshd.io.udp import UdpSockets
+from meshd.node import magicsock, restun
 from meshd.node.magicsock import PathPeer
 from meshd.node.pathswitches import PathSwitches
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
-from tests.unit.node.pathhost import PathHost, until
+from tests.unit.node.pathhost import PathHost, loopback_socket, until
 from tests.unit.node.relayhost import RelayHost
 
 
@@ -492,6 +493,33 @@ def test_magicsock_rebind_keeps_the_mesh(tmp_path):
         await until(lambda: a.magic.status(b.key).address is not None)
 
     run(tmp_path, scenario)
+
+
+def test_magicsock_without_any_socket_tries_again(monkeypatch):
+    """There may be no descriptor left for a moment: the node lives on its relays until there is one."""
+    monkeypatch.setattr(magicsock, "REOPEN_S", 0.01)
+
+    async def main():
+        host = PathHost(1)
+        host.loop.remove_reader(host.sockets.v4.fileno())
+        asked = []
+
+        def reopen(port):
+            asked.append(port)
+            if len(asked) < 5:
+                raise MeshdError("too many open files", code="network")
+            return UdpSockets(loopback_socket(), None)
+
+        host.magic._reopen = reopen
+        port = host.magic.sockets.port_v4
+        host.magic.rebind()
+        assert host.magic.ports() == []
+        host.magic.restun()
+        await until(lambda: host.magic.sockets.port_v4)
+        assert asked == [port, 0, port, 0, port]
+        host.magic.close()
+
+    asyncio.run(main())
 
 
 def test_magicsock_ping_errors(tmp_path):
