@@ -272,7 +272,10 @@ class ControlClient:
             log.warning("control_error", extra=kv(code=status.error.code, reason=status.error.message))
         if status.logged_out and self._leaving is not None and not self._leaving.done():
             self._leaving.set_result(status.error)
-        self._on_status(status)
+        try:
+            self._on_status(status)
+        except Exception as error:  # ours, not the server's: to ask it again would not mend it
+            log.error("control_report_failed", extra=kv(reason=repr(error)), exc_info=error)
 
     async def _register(self, number: int, request: RegisterRequest) -> None:
         limit = None if request.followup else REGISTER_TIMEOUT

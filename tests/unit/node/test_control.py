@@ -471,6 +471,36 @@ def test_control_client_garbage_url_is_refused_at_once() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("fault", [MeshdError("disk full"), ZeroDivisionError("planted")])
+def test_control_client_report_that_is_not_digested_ends_no_map_stream(fault: Exception) -> None:
+    """The fault is ours: a server that is asked again, and again, says the same."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            maps = 0
+
+            def failing(status: ControlStatus) -> None:
+                nonlocal maps
+                node.note(status)
+                if status.netmap is not None:
+                    maps += 1
+                    raise fault
+
+            node.client._on_status = failing
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            peer = NodePrivate.generate().public().text()
+            control.push({"PeersChanged": [node_json(2, peer)]})
+            await node.until(lambda s: s.netmap and s.netmap.peers)
+            assert maps == 2
+            assert control.opened == 1
+            assert not [s for s in node.reports if s.error]
+            await node.client.shutdown()
+
+    run(main)
+
+
 def test_control_client_own_fault_is_reported_and_retried() -> None:
     """A bug in the client itself must not leave it hanging."""
 
