@@ -42,6 +42,7 @@ from meshd.node.preferences import Preferences
 from meshd.node.profiles import Profiles
 from meshd.node.reconciler import Reconciler
 from meshd.node.store import Store
+from meshd.node.storewatch import StoreWatch
 from meshd.wire.control import CapMap, ClientVersion, Hostinfo, NetInfo
 
 log = get_logger(__name__)
@@ -117,7 +118,7 @@ class Backend:
         self.host_addresses: frozenset[IPAddress] = frozenset()
         """The host's own addresses, without those of the mesh."""
         self._closing: set[asyncio.Task[None]] = set()
-        self.health.set("state-store-health", _store_health(store))
+        self._store_watch = StoreWatch(clock, store, profiles, lambda text: self.health.set("state-store-health", text))
 
     # -- what we are ----------------------------------------------------------------------------------------
 
@@ -421,11 +422,7 @@ class Backend:
             self._blocked = False
             self._page.forget()
             self.bus.send({"LoginFinished": {}})
-        try:
-            self._store_login(status)
-        except MeshdError as error:
-            self.health.set("state-store-health", str(error))
-            self.bus.send({"ErrMessage": error.message})
+        self._keep_login(status)
         if status.netmap is not None and _RECORDS_WANTED in status.netmap.self_node.cap_map:
             self._stay_out()
             return
@@ -445,7 +442,7 @@ class Backend:
         if self.prefs.want_running:
             log.error("network_wants_records", extra=kv(action="disconnected"))
             self.health.set("local-log-config-error", _NO_RECORDS)
-            self.profiles.set_prefs(msgspec.structs.replace(self.prefs, want_running=False))
+            self.profiles.keep(msgspec.structs.replace(self.prefs, want_running=False))
             self.bus.send({"ErrMessage": _NO_RECORDS})
             self._send_prefs()
         self.decide()
@@ -488,7 +485,7 @@ class Backend:
         elif status.in_map_poll or status.login_finished:
             self.error = self._last_error = ""
 
-    def _store_login(self, status: ControlStatus) -> None:
+    def _keep_login(self, status: ControlStatus) -> None:
         """LK-05: what a login settles in the preferences."""
         before = prefs = self.prefs
         if status.persist is not None:
@@ -506,7 +503,7 @@ class Backend:
             netmap = status.netmap
             network = NetworkProfile(netmap.magic_dns_suffix, netmap.domain, netmap.display_name)
         if prefs != before or (network is not None and network != self.profiles.current.network_profile):
-            self.profiles.set_prefs(prefs, network)
+            self.profiles.keep(prefs, network)
         if prefs != before:
             self._send_prefs()
 
@@ -551,7 +548,7 @@ class Backend:
             return
         resolved = self.preferences.settle(self.prefs)
         if resolved != self.prefs:
-            self.profiles.set_prefs(resolved)
+            self.profiles.keep(resolved)
             change = None
         if told is None or told.full or told.self_changed:
             self._on_attributes(netmap.self_node.cap_map)
@@ -703,6 +700,7 @@ class Backend:
         if self._cache is not None:
             self._cache.close()
         self.preferences.close()
+        self._store_watch.close()
         self.health.close()
         self.bus.close()
         if self._closing:
@@ -714,15 +712,6 @@ def _wants_no_updates(netmap: Netmap) -> bool:
     this program comes with a package manager."""
     values = netmap.self_node.cap_map.get("default-auto-update")
     return netmap.default_auto_update is False or bool(values and values[0] is False)
-
-
-def _store_health(store: Store) -> str:
-    if store.problem is None:
-        return store.notice
-    return (
-        "State store failed to initialize, Tailscale will not work until this is resolved. "
-        f"See https://tailscale.com/s/state-store-init-error. Error: {store.problem}"
-    )
 
 
 def _without_store(what: str, problem: MeshdError) -> MeshdError:

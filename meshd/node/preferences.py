@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Preferences:
-    """Those of the current profile. ``carry_out(before, after)`` is called after a change was stored."""
+    """Those of the current profile. ``carry_out(before, after)`` is called when a change is current."""
 
     def __init__(
         self,
@@ -79,12 +79,15 @@ class Preferences:
 
     def change(self, wanted: Prefs) -> Prefs:
         """Store and carry out preferences that may be; nothing happens when they are what they were."""
+        return self._change(wanted, self._profiles.set_prefs)
+
+    def _change(self, wanted: Prefs, store: Callable[[Prefs], None]) -> Prefs:
         before, after = self._profiles.prefs, self.settle(wanted)
         if after == before:
             return before.redacted()
         if self._store.problem is not None:
             raise self._store.problem
-        self._profiles.set_prefs(after)
+        store(after)
         idle = set(prefs_module.without_effect(after)) - set(prefs_module.without_effect(before))
         if idle:
             log.warning("prefs_without_effect", extra=kv(prefs=",".join(sorted(idle)), reason="not in this build"))
@@ -116,7 +119,7 @@ class Preferences:
     def network_changed(self) -> None:
         """Another network has another best exit node, where the node is to choose one itself (PP-17)."""
         if self._profiles.prefs.auto_exit_node and self._netmap() is not None:
-            self.change(self._profiles.prefs)
+            self._change(self._profiles.prefs, self._profiles.keep)
 
     # -- connecting again -----------------------------------------------------------------------------------
 

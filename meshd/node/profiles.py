@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -18,12 +18,15 @@ from meshd.node.store import CURRENT_PROFILE, LEGACY_PREFS, MACHINE_KEY, PROFILE
 
 log = get_logger(__name__)
 
+Changes = Mapping[str, bytes | None]
+Update = Callable[[Changes], None]
+
 MAX_PROFILES = 100
 """More than a person switches between; every one is read at each start."""
 
 
 class Profiles:
-    """Owns ``prefs`` and ``current``; every change is stored before the call returns (INV-2)."""
+    """Owns ``prefs`` and ``current``; every change but those of `keep` is stored before the call returns (INV-2)."""
 
     def __init__(self, store: Store, random: Random, wall: Callable[[], float]) -> None:
         self._store = store
@@ -34,6 +37,9 @@ class Profiles:
         self._known: dict[str, LoginProfile] = {}
         self.on_deleted: Callable[[str], None] = lambda _: None
         """Called with the id of a profile that is gone."""
+        self._unstored: dict[str, bytes | None] = {}
+        self.on_unstored: Callable[[MeshdError | None], None] = lambda _: None
+        """Called with the reason why something could not be stored, and with None once all of it is."""
         if store.problem is None:
             self._load()
 
@@ -53,14 +59,14 @@ class Profiles:
 
     def _only_legacy(self) -> bool:
         """Whether there is a login from before there were profiles, and nothing newer (PS-05)."""
-        return self._store.read(PROFILES) is None and self._store.read(LEGACY_PREFS) is not None
+        return self._latest(PROFILES) is None and self._store.read(LEGACY_PREFS) is not None
 
     def _read_prefs(self, key: str) -> Prefs:
         """PS-08: absent fields keep their defaults; a synonym of the default control URL is stored as empty.
 
         Raises MeshdError when they cannot be understood.
         """
-        blob = self._store.read(key) if key else None
+        blob = self._latest(key) if key else None
         if not blob:
             return default_prefs()
         try:
@@ -84,6 +90,22 @@ class Profiles:
 
     def set_prefs(self, prefs: Prefs, network: NetworkProfile | None = None) -> None:
         """Make ``prefs`` current. Raises MeshdError, with nothing changed, when they cannot be stored."""
+        self._set(prefs, network, self._update)
+
+    def keep(self, prefs: Prefs, network: NetworkProfile | None = None) -> None:
+        """As `set_prefs`, for what others have settled already: current also when it cannot be stored yet.
+
+        After a login the server and the peers know only the new key, whatever becomes of the disk.
+        """
+        self._set(prefs, network, self._update_when_possible)
+
+    def store_rest(self) -> bool:
+        """Try again to write what could not be stored; True when nothing is left."""
+        if self._unstored:
+            self._update_when_possible({})
+        return not self._unstored
+
+    def _set(self, prefs: Prefs, network: NetworkProfile | None, update: Update) -> None:
         persist = prefs.persist()
         profile = self.current
         known = self._known
@@ -96,15 +118,33 @@ class Profiles:
             known = {i: p for i, p in known.items() if i not in gone} | {profile.id: profile}
         if profile.id:
             changes = _without(replaced)
-            changes[profile.key] = _encode(prefs, self._store.read(profile.key))
+            changes[profile.key] = _encode(prefs, self._latest(profile.key))
             if known != self._known or profile != self.current:
                 changes[PROFILES] = _encode_profiles(known)
                 changes[CURRENT_PROFILE] = profile.key.encode()
-            self._store.update(changes)
-            log.debug("profile_stored", extra=kv(id=profile.id, replaced=len(replaced)))
+            update(changes)
+            log.debug("profile_set", extra=kv(id=profile.id, replaced=len(replaced)))
         self._known, self.current, self.prefs = known, profile, prefs
         for old in replaced:
             self.on_deleted(old.id)
+
+    def _latest(self, key: str) -> bytes | None:
+        """What is stored, or would be if it could."""
+        return self._unstored[key] if key in self._unstored else self._store.read(key)
+
+    def _update(self, changes: Changes) -> None:
+        late = bool(self._unstored)
+        self._store.update({**self._unstored, **changes})
+        self._unstored = {}
+        if late:
+            self.on_unstored(None)
+
+    def _update_when_possible(self, changes: Changes) -> None:
+        try:
+            self._update(changes)
+        except MeshdError as error:
+            self._unstored |= changes
+            self.on_unstored(error)
 
     def check_room(self) -> None:
         """MeshdError when there are so many profiles that no other can be begun."""
@@ -125,7 +165,7 @@ class Profiles:
         if profile is None:
             raise MeshdError("profile not found", code="not_found")
         prefs = self._read_prefs(profile.key)
-        self._store.write(CURRENT_PROFILE, profile.key.encode())
+        self._update({CURRENT_PROFILE: profile.key.encode()})
         log.debug("profile_switched", extra=kv(was=self.current.id, now=profile_id))
         self.current, self.prefs = profile, prefs
 
@@ -138,12 +178,12 @@ class Profiles:
             changes = _without([profile]) | {PROFILES: _encode_profiles(known)}
             if was_current:
                 changes[CURRENT_PROFILE] = None
-            self._store.update(changes)
+            self._update(changes)
             log.debug("profile_deleted", extra=kv(id=profile_id, current=was_current))
             self._known = known
             self.on_deleted(profile_id)
         elif was_current and self._only_legacy():
-            self._store.write(PROFILES, _encode_profiles({}))
+            self._update({PROFILES: _encode_profiles({})})
         if was_current:
             self.new()
         return was_current
@@ -152,7 +192,7 @@ class Profiles:
         """Forget every profile and the machine key, all of it or nothing (PS-14)."""
         gone = self.list()
         changes = _without(gone) | {PROFILES: _encode_profiles({}), CURRENT_PROFILE: None, MACHINE_KEY: None}
-        self._store.update(changes)
+        self._update(changes)
         self._known = {}
         self.new()
         for profile in gone:

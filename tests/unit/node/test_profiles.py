@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -246,6 +247,55 @@ def test_profiles_failed_write_keeps_the_old_preferences(monkeypatch: pytest.Mon
     with pytest.raises(MeshdError):
         made.set_prefs(msgspec.structs.replace(before, hostname="new"))
     assert made.prefs is before
+
+
+def test_profiles_kept_ones_are_current_and_stored_with_the_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-05: two logins that a full disk did not take, one of which replaces what was there."""
+    store = MemoryStore()
+    made = profiles(store)
+    heard: list[MeshdError | None] = []
+    made.on_unstored = heard.append
+    made.set_prefs(logged_in(node="1"))
+    first = made.current.id
+    full = MeshdError("disk full")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "update", Mock(side_effect=full))
+        renewed = msgspec.structs.replace(logged_in(node="2"), hostname="renewed")
+        made.keep(renewed)
+        assert (made.prefs, made.current.id, made.current.node_id) == (renewed, first, "2")
+        made.new()
+        made.keep(logged_in(user=2, node="3", name="another"))
+        second = made.current.id
+        assert {p.id for p in made.list()} == {first, second}
+        assert not made.store_rest()
+        with pytest.raises(MeshdError):
+            made.switch(first)
+        assert made.current.id == second
+        assert heard == [full, full, full]
+    assert profiles(store).prefs.persist().node_id == "1"
+    made.switch(first)
+    assert made.prefs == renewed
+    assert heard == [full, full, full, None]
+    assert made.store_rest()
+    again = profiles(store)
+    assert (again.prefs, again.current, again.list()) == (renewed, made.current, made.list())
+    again.switch(second)
+    assert again.prefs.persist().node_id == "3"
+
+
+def test_profiles_kept_one_that_is_deleted_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS-12."""
+    store = MemoryStore()
+    made = profiles(store)
+    made.set_prefs(logged_in())
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "update", Mock(side_effect=MeshdError("disk full")))
+        made.keep(msgspec.structs.replace(made.prefs, hostname="new"))
+    key = made.current.key
+    made.delete(made.current.id)
+    assert made.store_rest()
+    assert store.read(key) is None
+    assert profiles(store).list() == []
 
 
 def test_profiles_login_that_replaces_a_profile_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,222 @@
+"""The backend when something fails: a full disk, a server or key that cannot be, a user who is quicker than we are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+
+import pytest
+from msgspec.structs import replace
+
+from meshd.base.errors import MeshdError
+from meshd.base.keys import NodePrivate
+from meshd.core.mapchange import MapChange
+from meshd.core.node import Node
+from meshd.core.state import State
+from meshd.node.profiles import Profiles
+from meshd.node.store import MemoryStore
+from meshd.wire.control import NetInfo
+from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
+
+FULL = "cannot write the state file s: No space left on device"
+BAD_SERVER = "http://h/path"
+NEWER = NodePrivate.generate()
+EXIT = Node(
+    id=2,
+    stable_id="exit",
+    user=1,
+    name="exit.example.",
+    key=NodePrivate.generate().public(),
+    addresses=(ip_network("100.64.0.2/32"),),
+    allowed_ips=(ip_network("0.0.0.0/0"), ip_network("::/0")),
+)
+
+
+class Disk(MemoryStore):
+    """Full while ``full`` is set."""
+
+    ephemeral = False
+    full = False
+    refused = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = asyncio.Event()
+
+    async def until(self, done: Callable[[], object]) -> None:
+        """Wait for an attempt to write after which ``done()`` holds."""
+        async with asyncio.timeout(5):
+            while not done():
+                self._asked.clear()
+                await self._asked.wait()
+
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
+        self._asked.set()
+        if self.full:
+            self.refused += 1
+            raise MeshdError(FULL, code="unavailable", hint="Free space.")
+        super().update(changes)
+
+
+def running(made: Fixture) -> None:
+    made.live = True
+    made.backend.begin()
+    log_in(made)
+    assert made.backend.state is State.RUNNING
+
+
+def renew(made: Fixture) -> None:
+    made.control.report(logged_in=True, login_finished=True, persist=replace(PERSIST, node_private=NEWER))
+    made.control.report(
+        logged_in=True, in_map_poll=True, netmap=netmap(NEWER), change=MapChange(full=True, self_changed=True)
+    )
+
+
+def stored_key(made: Fixture) -> NodePrivate | None:
+    return Profiles(made.store, bytes, made.clock.wall).prefs.persist().node_private()
+
+
+def add_exit_node(made: Fixture) -> None:
+    known = made.backend.netmap
+    assert known is not None
+    known.peers[EXIT.id] = EXIT
+    known.by_ip[EXIT.ips[0].packed] = EXIT.id
+    made.control.report(logged_in=True, in_map_poll=True, netmap=known, change=MapChange(added=[EXIT]))
+
+
+# -- a full disk --------------------------------------------------------------------------------------------
+
+
+def test_backend_key_that_cannot_be_stored_is_used_all_the_same() -> None:
+    """LK-05: server and peers know the new key only, so the old one leads nowhere."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        made.reconciler.calls.clear()
+        disk.full = True
+        renew(made)
+        assert made.backend.node_private == NEWER
+        assert made.reconciler.calls == ["apply"]
+        assert stored_key(made) == KEY
+        [text] = made.backend.health.texts()
+        assert text.startswith(FULL)
+        assert not [n for n in made.told if "ErrMessage" in n]
+        with pytest.raises(MeshdError, match="No space left"):
+            made.backend.edit_prefs({"Hostname": "other", "HostnameSet": True})
+        assert made.backend.prefs.hostname == ""
+        disk.full = False
+        made.backend.edit_prefs({"Hostname": "other", "HostnameSet": True})
+        assert stored_key(made) == NEWER
+        assert made.backend.health.texts() == []
+
+    run(test, disk)
+
+
+def test_backend_key_that_cannot_be_stored_is_written_as_soon_as_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-05, warn:state-store-health: without anybody doing anything, and what the store itself says stays."""
+    monkeypatch.setattr("meshd.node.storewatch.RETRY_S", 0.001)
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        disk.full, disk.notice = True, "not encrypted"
+        renew(made)
+        tries = disk.refused
+        await disk.until(lambda: disk.refused >= tries + 2)
+        assert made.backend.health.texts()[0].startswith(FULL)
+        disk.full = False
+        await disk.until(lambda: stored_key(made) == NEWER)
+        assert made.backend.health.texts() == ["not encrypted"]
+
+    run(test, disk)
+
+
+def test_backend_key_that_could_not_be_stored_is_tried_a_last_time_at_the_end() -> None:
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        disk.full = True
+        renew(made)
+        disk.full = False
+
+    assert stored_key(run(test, disk)) == NEWER
+
+
+def test_backend_store_that_fails_slowly_is_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API server that does not answer holds the whole node up for seconds each time."""
+    monkeypatch.setattr("meshd.node.storewatch.RETRY_S", 0.001)
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        update = disk.update
+
+        def slow(changes: Mapping[str, bytes | None]) -> None:
+            made.clock.advance(10)
+            update(changes)
+
+        disk.full = True
+        renew(made)
+        monkeypatch.setattr(disk, "update", slow)
+        tries = disk.refused
+        await asyncio.sleep(0.05)
+        assert disk.refused == tries + 1
+
+    run(test, disk)
+
+
+def test_backend_exit_node_of_the_map_is_used_although_it_cannot_be_stored() -> None:
+    """PP-08: a failure of ours must not look like one of the server's map."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        made.backend.edit_prefs({"ExitNodeIP": "100.64.0.2", "ExitNodeIPSet": True})
+        disk.full = True
+        add_exit_node(made)
+        assert (made.backend.prefs.exit_node_id, made.backend.prefs.exit_node_ip) == ("exit", "")
+        assert made.reconciler.prefs is made.backend.prefs
+        assert made.backend.health.texts()[0].startswith(FULL)
+
+    run(test, disk)
+
+
+def test_backend_news_of_the_network_get_through_with_a_full_disk() -> None:
+    """SM-06, PP-17: the exit node that is best now is used, and control hears of the network."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        best = "exit"
+        made.backend.preferences.suggest_exit_node = lambda: best
+        add_exit_node(made)
+        made.backend.edit_prefs({"AutoExitNode": "any", "AutoExitNodeSet": True})
+        assert made.backend.prefs.exit_node_id == "exit"
+        disk.full = True
+        best = "other"
+        made.backend.set_net_info(NetInfo(preferred_derp=1))
+        assert made.backend.prefs.exit_node_id == "other"
+        assert made.control.calls[-1] == "netinfo"
+        best = "exit"
+        made.backend.network_changed(frozenset({ip_address("192.0.2.1")}))
+        assert made.backend.prefs.exit_node_id == "exit"
+
+    run(test, disk)
+
+
+def test_backend_network_that_wants_records_is_left_also_with_a_full_disk() -> None:
+    """SM-11."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        disk.full = True
+        wants = netmap(KEY, cap_map={"https://tailscale.com/cap/data-plane-audit-logs": ()})
+        made.control.report(logged_in=True, in_map_poll=True, netmap=wants, change=MapChange(self_changed=True))
+        assert made.backend.state is State.STOPPED
+        assert not made.backend.prefs.want_running
+
+    run(test, disk)
