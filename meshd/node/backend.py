@@ -317,9 +317,9 @@ class Backend:
         if self.node_private is None:
             return
         self.preferences.check_leave(reason)
+        leaving = self.profiles.current.id
         await self._leave()
-        self.profiles.delete(self.profiles.current.id)
-        self._profile_changed()
+        self.delete_profile(leaving)  # by now the user may have switched to another one
 
     async def _leave(self) -> None:
         control = self._control
@@ -355,6 +355,7 @@ class Backend:
         """Another identity: nothing of the former network stays (PS-13), whatever becomes of the new one."""
         self._detach_control()
         self._dial_plan.forget()
+        self._blocked = False
         self._set_netmap(None, None)
         self.health.set_messages({})
         self.health.set("local-log-config-error", None)

@@ -16,8 +16,8 @@ from meshd.core.node import Node
 from meshd.core.state import State
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore
-from meshd.wire.control import NetInfo
-from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
+from meshd.wire.control import NetInfo, UserProfile
+from tests.unit.node.backendworld import KEY, PERSIST, ControlDouble, Fixture, log_in, netmap, run
 
 FULL = "cannot write the state file s: No space left on device"
 BAD_SERVER = "http://h/path"
@@ -220,3 +220,86 @@ def test_backend_network_that_wants_records_is_left_also_with_a_full_disk() -> N
         assert not made.backend.prefs.want_running
 
     run(test, disk)
+
+
+# -- other identities ---------------------------------------------------------------------------------------
+
+
+def log_in_another(made: Fixture) -> None:
+    user = UserProfile(id=2, login_name="another")
+    persist = replace(PERSIST, node_private=NEWER, user_profile=user, stable_id="2")
+    made.control.report(logged_in=True, login_finished=True, persist=persist)
+    made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(NEWER), change=MapChange(full=True))
+
+
+def slow_logout(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    answered = asyncio.Event()
+
+    async def logout(control: ControlDouble, timeout: float) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(ControlDouble, "logout", logout)
+    return answered
+
+
+def test_backend_logout_ends_the_identity_that_was_current_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: somebody switches while the server takes its time to answer."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        stays = made.backend.profiles.current.id
+        made.backend.new_profile()
+        log_in_another(made)
+        leaves = made.backend.profiles.current.id
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        made.backend.switch_profile(stays)
+        controls = len(made.controls)
+        answered.set()
+        await leaving
+        assert [profile.id for profile in made.backend.profiles.list()] == [stays]
+        assert leaves != stays
+        assert made.backend.profiles.current.id == stays
+        assert made.backend.node_private == KEY
+        assert len(made.controls) == controls
+
+    run(test, Disk())
+
+
+def test_backend_logout_of_an_identity_without_profile_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: a key whose owner the server has not named yet belongs to no profile."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        stays = made.backend.profiles.current.id
+        made.backend.new_profile()
+        made.control.report(persist=replace(PERSIST, node_private=NEWER, user_profile=UserProfile(), stable_id=""))
+        assert (made.backend.profiles.current.id, made.backend.node_private) == ("", NEWER)
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        made.backend.switch_profile(stays)
+        answered.set()
+        await leaving
+        assert (made.backend.profiles.current.id, made.backend.node_private) == (stays, KEY)
+
+    run(test, Disk())
+
+
+def test_backend_expired_key_of_one_profile_does_not_block_another() -> None:
+    """SM-09, PS-13: a profile that was left with "down" is down."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        stopped = made.backend.profiles.current.id
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+        made.backend.new_profile()
+        log_in_another(made)
+        known = made.backend.netmap
+        made.control.report(logged_in=True, in_map_poll=True, netmap=known, key_expired=True)
+        assert made.backend.state is State.NEEDS_LOGIN
+        made.backend.switch_profile(stopped)
+        assert made.backend.state is State.STOPPED
+
+    run(test)
