@@ -159,13 +159,16 @@ class Backend:
                 self.profiles.set_prefs(self.authority.configured(self.prefs))
             self.start({})
         except MeshdError as error:
-            self.health.set("start", str(error))
-            self._enter(State.NEEDS_LOGIN)
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: MeshdError) -> None:
+        self.health.set("start", str(error))
+        self._enter(State.NEEDS_LOGIN)
 
     def start(self, options: Mapping[str, Any]) -> None:
         """Begin anew with the preferences in ``UpdatePrefs`` and an ``AuthKey`` (SM-10).
 
-        Raises MeshdError, with nothing changed, when the preferences are bad or cannot be stored.
+        Raises MeshdError, with nothing changed, when preferences or key are bad or cannot be stored.
         """
         if self.store.problem is not None:
             raise _without_store("start backend", self.store.problem)
@@ -184,25 +187,14 @@ class Backend:
         auth_key = str(options.get("AuthKey") or "")
         if not auth_key and self.state is not State.RUNNING:
             auth_key = self.authority.auth_key(first_login=not self.profiles.list())
-        machine = self.profiles.machine_key()
+        control = self._new_control(prefs, auth_key)
+        try:
+            self.profiles.set_prefs(prefs)
+        except MeshdError:
+            self._end(control)
+            raise
         self._detach_control()
-        self.profiles.set_prefs(prefs)
-        self._set_netmap(None, None)
-        self.state = State.NO_STATE
-        self._page.forget()
-        self.error = self._last_error = ""
-        self._control_status = ControlStatus()
-        control = self._make_control(
-            server_url=prefs.effective_control_url(),
-            machine_private=machine,
-            persist=to_control(prefs.persist()),
-            auth_key=auth_key,
-            hostinfo=self._report.hostinfo(prefs),
-            on_status=lambda status: self._on_control(control, status),
-            on_client_version=self.set_client_version,
-            dial_plan=self._dial_plan,
-            tailnet=self.authority.tailnet,
-        )
+        self._forget_network()
         self._control = control
         self._report.attach(control)
         self._send_prefs()
@@ -211,7 +203,30 @@ class Backend:
             control.login(self._flags())
         elif not prefs.logged_out and self.node_private:
             self._recall(control)  # a node that is down still says who it is, and asks nobody for that
+        self.health.set("start", None)
         self.decide()
+
+    def _forget_network(self) -> None:
+        self._set_netmap(None, None)
+        self.state = State.NO_STATE
+        self._page.forget()
+        self.error = self._last_error = ""
+        self._control_status = ControlStatus()
+
+    def _new_control(self, prefs: Prefs, auth_key: str) -> Control:
+        """A client that does nothing yet. Raises MeshdError when server or key cannot be."""
+        control = self._make_control(
+            server_url=prefs.effective_control_url(),
+            machine_private=self.profiles.machine_key(),
+            persist=to_control(prefs.persist()),
+            auth_key=auth_key,
+            hostinfo=self._report.hostinfo(prefs),
+            on_status=lambda status: self._on_control(control, status),
+            on_client_version=self.set_client_version,
+            dial_plan=self._dial_plan,
+            tailnet=self.authority.tailnet,
+        )
+        return control
 
     def _can_go_on(self, prefs: Prefs, options: Mapping[str, Any]) -> bool:
         """Whether nothing asks for a new conversation with the server: then peers need not notice anything either."""
@@ -240,9 +255,12 @@ class Backend:
         old, self._control = self._control, None
         self._report.attach(None)
         if old is not None:
-            task = asyncio.get_running_loop().create_task(old.shutdown())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._end(old)
+
+    def _end(self, control: Control) -> None:
+        task = asyncio.get_running_loop().create_task(control.shutdown())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     # -- preferences ----------------------------------------------------------------------------------------
 
@@ -361,7 +379,12 @@ class Backend:
         self.health.set("local-log-config-error", None)
         self.client_version = None
         self.reconciler.stop()
-        self.start({})
+        try:
+            self.start({})
+        except MeshdError as error:
+            self._forget_network()
+            self._cannot_start(error)
+            raise
 
     async def expire_key(self, expiry: float) -> None:
         if self._control is None or self.netmap is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.mapchange import MapChange
 from meshd.core.node import Node
+from meshd.core.prefs import to_json
 from meshd.core.state import State
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore
@@ -220,6 +222,101 @@ def test_backend_network_that_wants_records_is_left_also_with_a_full_disk() -> N
         assert not made.backend.prefs.want_running
 
     run(test, disk)
+
+
+# -- a start that cannot be ---------------------------------------------------------------------------------
+
+
+def refuse_server(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = made.make_control
+
+    def checked(**options: Any) -> ControlDouble:
+        if options["server_url"] == BAD_SERVER:
+            raise MeshdError("that is not the URL of a server", code="control-url")
+        return make(**options)
+
+    monkeypatch.setattr(made.backend, "_make_control", checked)
+
+
+def test_backend_start_with_a_bad_server_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SM-10."""
+
+    async def test(made: Fixture) -> None:
+        refuse_server(made, monkeypatch)
+        running(made)
+        before, known = made.backend.prefs, made.backend.netmap
+        for update in ({"ControlURL": BAD_SERVER}, {"ControlURL": BAD_SERVER, "Hostname": "other"}):
+            with pytest.raises(MeshdError, match="not the URL"):
+                made.backend.start({"UpdatePrefs": to_json(before) | update})
+        assert made.backend.prefs is before
+        assert made.backend.netmap is known
+        assert made.backend.state is State.RUNNING
+        await asyncio.sleep(0)
+        assert "shutdown" not in made.control.calls
+        made.backend.login_interactive()
+        assert made.control.calls[-1].startswith("login")
+        assert len(made.controls) == 1
+
+    run(test)
+
+
+def test_backend_start_that_cannot_be_stored_changes_nothing() -> None:
+    """SM-10: the client that was made for it is given up, not the one at work."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        before = made.backend.prefs
+        disk.full = True
+        with pytest.raises(MeshdError, match="No space left"):
+            made.backend.start({"UpdatePrefs": to_json(before) | {"ControlURL": "http://other"}})
+        assert made.backend.prefs is before
+        assert made.backend.state is State.RUNNING
+        await asyncio.sleep(0)
+        at_work, unused = made.controls
+        assert "shutdown" not in at_work.calls
+        assert unused.calls == ["shutdown"]
+        at_work.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=MapChange(self_changed=True))
+        assert made.reconciler.calls[-1] == "apply"
+
+    run(test, disk)
+
+
+def test_backend_start_that_works_ends_what_health_said_of_the_one_that_did_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(made: Fixture) -> None:
+        refuse_server(made, monkeypatch)
+        monkeypatch.setattr(made.backend.profiles, "prefs", replace(made.backend.prefs, control_url=BAD_SERVER))
+        made.backend.begin()
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert "that is not the URL of a server" in made.backend.health.texts()
+        made.backend.start({"UpdatePrefs": {"ControlURL": "http://c"}})
+        assert not made.backend.health.is_broken("start")
+
+    run(test)
+
+
+def test_backend_profile_whose_server_cannot_be_leaves_nothing_of_the_former_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PS-13."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        bad = made.backend.profiles.current.id
+        made.backend.edit_prefs({"ControlURL": BAD_SERVER, "ControlURLSet": True})
+        made.backend.new_profile()
+        log_in_another(made)
+        refuse_server(made, monkeypatch)
+        with pytest.raises(MeshdError, match="not the URL"):
+            made.backend.switch_profile(bad)
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert (made.backend.netmap, made.backend.auth_url) == (None, "")
+        assert made.backend.health.is_broken("start")
+        assert made.reconciler.calls[-1] == "stop"
+
+    run(test)
 
 
 # -- other identities ---------------------------------------------------------------------------------------
