@@ -152,7 +152,8 @@ class Admission:
     def review(self) -> None:
         """Mark for `settle` every peer that is disabled because of its expiry alone: it is earlier than we thought."""
         for node_id, peer in self._netmap.peers.items():
-            if peer.expired and not self._candidates[node_id].expired:
+            candidate = self._candidates.get(node_id)  # the message that moved the clock may have removed it
+            if peer.expired and (candidate is None or not candidate.expired):
                 self._republish.add(node_id)
 
     def next_expiry(self) -> float | None:

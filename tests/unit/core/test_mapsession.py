@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -328,6 +329,20 @@ def test_mapsession_clock_that_ran_ahead_takes_back_what_it_expired() -> None:
     assert session.expire(WALL + delay + 1).changed
     [(_, told)] = send(session, WALL + delay + 2, ControlTime="2026-09-21T14:13:20Z", UserProfiles=[]).changed
     assert told == whole
+
+
+@pytest.mark.parametrize("gone", [{"Node": own(), "Peers": [node(3)]}, {"PeersRemoved": [2]}])
+def test_mapsession_clock_moved_back_by_the_message_that_drops_an_expired_peer(gone: dict[str, Any]) -> None:
+    """LK-12: the peer that our fast clock had disabled is gone; this message and later ones are taken."""
+    session = joined(node(2, KeyExpiry="2026-12-01T00:00:00Z"), node(3))
+    netmap = session.netmap
+    assert netmap is not None
+    session.expire(WALL + YEAR)
+    assert netmap.peers[2].expired
+    change = send(session, WALL + YEAR, ControlTime="2026-09-21T14:13:20Z", **gone)
+    assert [n.id for n in change.removed] == [2]
+    assert sorted(netmap.peers) == [3]
+    assert send(session, WALL + YEAR, PeersChangedPatch=[{"NodeID": 3, "DERPRegion": 9}]).patched
 
 
 def test_mapsession_own_expiry_is_one_to_wait_for() -> None:
