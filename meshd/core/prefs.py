@@ -137,7 +137,7 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
 
     @property
     def wants_exit_node(self) -> bool:
-        return bool(self.exit_node_id or self.exit_node_ip)
+        return bool(self.exit_node_id or self.exit_node_ip or self.auto_exit_node)
 
     def effective_control_url(self) -> str:
         return self.control_url or DEFAULT_CONTROL_URL

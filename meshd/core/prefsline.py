@@ -57,8 +57,8 @@ def _word(value: bool) -> str:
 
 def _exit_node(prefs: Prefs) -> list[str]:
     words = []
-    if prefs.wants_exit_node:
-        node = prefs.exit_node_ip or prefs.exit_node_id
+    node = prefs.exit_node_ip or prefs.exit_node_id
+    if node:
         words.append(f"exit={node} lan={_word(prefs.exit_node_allow_lan_access)}")
     if prefs.auto_exit_node:
         words.append(f"auto={prefs.auto_exit_node}")

@@ -72,6 +72,11 @@ class Policy:
         return [f"{name}: {setting.error}" for name, setting in sorted(self.settings.items()) if setting.error]
 
     @property
+    def without_effect(self) -> list[str]:
+        """Settings that ask for what this build cannot do: it installs no updates."""
+        return ["InstallUpdates"] if self.text("InstallUpdates") == "always" else []
+
+    @property
     def holds_exit_node(self) -> bool:
         return bool(self.text("ExitNodeID") or self.text("ExitNodeIP"))
 
@@ -222,11 +227,11 @@ def _indirect(prefs: Prefs, policy: Policy) -> Prefs:
     if incoming in ("always", "never"):
         prefs = msgspec.structs.replace(prefs, shields_up=incoming == "never")
     updates = prefs.auto_update
-    check, install = policy.text("CheckUpdates"), policy.text("InstallUpdates")
+    check = policy.text("CheckUpdates")
     if check in ("always", "never"):
         updates = msgspec.structs.replace(updates, check=check == "always")
-    if install in ("always", "never") and bool(updates.apply) != (install == "always"):
-        updates = msgspec.structs.replace(updates, apply=install == "always")
+    if policy.text("InstallUpdates") == "never" and updates.apply:
+        updates = msgspec.structs.replace(updates, apply=False)
     if updates != prefs.auto_update:
         prefs = msgspec.structs.replace(prefs, auto_update=updates)
     exit_node = policy.text("AdvertiseExitNode")

@@ -123,6 +123,8 @@ class Authority:
             self._policy_fault(error.message)
             return
         self._take_policy(policy)
+        for name in policy.without_effect:
+            log.warning("policy_setting_without_effect", extra=kv(setting=name, path=self._policy_path))
         if policy.problems:
             self._policy_fault(f"the policy file {self._policy_path} has bad settings: {'; '.join(policy.problems)}")
 

@@ -192,6 +192,10 @@ def test_edit_auto_update_has_masks_of_its_own() -> None:
             {"ExitNodeIP": "100.64.0.9", "AdvertiseRoutes": ["0.0.0.0/0", "::/0"]},
             "Cannot advertise an exit node and use an exit node at the same time.",
         ),
+        (
+            {"AutoExitNode": "any", "AdvertiseRoutes": ["0.0.0.0/0", "::/0"]},
+            "Cannot advertise an exit node and use an exit node at the same time.",
+        ),
         ({"AdvertiseRoutes": ["10.0.0.1/8"]}, "route 10.0.0.1/8 has non-address bits set; expected 10.0.0.0/8"),
         ({"AdvertiseRoutes": ["nonsense"]}, "'nonsense' is not a route"),
         ({"AdvertiseTags": ["nonsense"]}, "tags must start with 'tag:'"),

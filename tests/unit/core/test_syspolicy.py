@@ -50,6 +50,9 @@ def test_overlay_updates_and_url_and_name() -> None:
     held = overlay(Prefs(hostname="x"), policy(CheckUpdates="never", LoginURL="https://a", Hostname=""))
     assert (held.auto_update, held.control_url, held.hostname) == (AutoUpdatePrefs(check=False), "https://a", "")
     assert overlay(Prefs(), policy(InstallUpdates="never")).auto_update == AutoUpdatePrefs()
+    assert overlay(Prefs(auto_update=AutoUpdatePrefs(apply=True)), policy(InstallUpdates="never")).auto_update == (
+        AutoUpdatePrefs(apply=False)
+    )
     assert overlay(Prefs(), policy(LoginURL="")).control_url == ""
 
 
@@ -81,6 +84,15 @@ def test_overlay_always_on_connects_unless_overridden() -> None:
     always = policy(AlwaysOn__Enabled=True)
     assert overlay(Prefs(), always).want_running
     assert not overlay(Prefs(), always, always_on=False).want_running
+
+
+def test_overlay_never_asks_for_what_the_check_refuses() -> None:
+    """PP-09: this build installs no updates; with that stored every later edit would be refused."""
+    always = policy(InstallUpdates="always")
+    for user in (None, False):
+        assert overlay(Prefs(auto_update=AutoUpdatePrefs(apply=user)), always).auto_update.apply is user
+    assert (always.problems, always.without_effect) == ([], ["InstallUpdates"])
+    assert policy(InstallUpdates="never").without_effect == []
 
 
 @given(st.fixed_dictionaries({}, optional={

@@ -239,6 +239,20 @@ def test_policy_reload_is_carried_out_and_a_bad_file_keeps_the_old_one() -> None
     run(test, ruled(disk))
 
 
+def test_policy_that_wants_updates_installed_leaves_preferences_editable() -> None:
+    """policy:InstallUpdates: there is no way to obey it here, and the user can still disconnect."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        for masked in ({"Hostname": "a", "HostnameSet": True}, {"WantRunning": False, "WantRunningSet": True}):
+            made.backend.edit_prefs(masked)
+        assert made.backend.prefs.auto_update.apply is None
+        assert not made.backend.prefs.want_running
+
+    run(test, ruled(Disk(policy={"InstallUpdates": "always"})))
+
+
 def test_policy_auth_key_serves_the_first_login_only() -> None:
     """Table 1.2b: AuthKey."""
 
@@ -388,6 +402,19 @@ def test_auto_exit_node_follows_the_suggestion() -> None:
         assert backend.prefs.exit_node_id == "n5"
         after = backend.edit_prefs({"ExitNodeID": "n6", "ExitNodeIDSet": True})
         assert (after.auto_exit_node, after.exit_node_id) == ("", "n6")
+
+    run(test, ruled(Disk()))
+
+
+def test_auto_exit_node_of_a_node_that_is_one_is_refused_and_edits_go_on() -> None:
+    """PP-05: taken, the node that is chosen later would make every edit one that is refused."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"AdvertiseRoutes": ["0.0.0.0/0", "::/0"], "AdvertiseRoutesSet": True})
+        with pytest.raises(MeshdError, match="use an exit node at the same time"):
+            made.backend.edit_prefs({"ExitNodeIDSet": True, "AutoExitNode": "any", "AutoExitNodeSet": True})
+        assert made.backend.edit_prefs({"Hostname": "x", "HostnameSet": True}).hostname == "x"
 
     run(test, ruled(Disk()))
 
