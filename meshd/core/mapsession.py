@@ -23,7 +23,7 @@ from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node, only_path_differs
 from meshd.core.nodeadapter import Unacceptable, node_from_wire, patch_fields
-from meshd.core.unsignedpeers import admits_unsigned
+from meshd.core.unsignedpeers import admits_unsigned, may_be_admitted_otherwise
 from meshd.wire.control import (
     FilterRule,
     MapResponse,
@@ -70,6 +70,7 @@ class MapSession:
         self._rules: tuple[FilterRule, ...] = ()
         self._messages = ControlMessages()
         self._unsigned: set[int] = set()
+        self._unsigned_moved = False  # since the filter was last held against them
         self._first = True
         self._prepared: tuple[MapResponse, list[_ParsedPeer]] | None = None
         self._last_ping_url = ""
@@ -280,10 +281,8 @@ class MapSession:
         peers = self.netmap.peers
         for node_id in sorted(before):
             old, new = before[node_id], peers.get(node_id)
-            if new is not None and new.unsigned_peer_api_only:
-                self._unsigned.add(node_id)
-            else:
-                self._unsigned.discard(node_id)
+            if node_id in self._unsigned or (new is not None and new.unsigned_peer_api_only):
+                self._watch_unsigned(node_id, old, new)
             if old is None and new is not None:
                 change.added.append(new)
             elif old is not None and new is None:
@@ -291,18 +290,26 @@ class MapSession:
             elif old is not None and new is not None:
                 (change.patched if only_path_differs(old, new) else change.changed).append((old, new))
 
+    def _watch_unsigned(self, node_id: int, old: Node | None, new: Node | None) -> None:
+        known = node_id in self._unsigned
+        if new is None or not new.unsigned_peer_api_only:
+            self._unsigned.discard(node_id)
+            self._unsigned_moved = True
+        elif not known or old is None or may_be_admitted_otherwise(old, new):
+            self._unsigned.add(node_id)
+            self._unsigned_moved = True
+
     def _filter(self, response: MapResponse, netmap: Netmap, change: MapChange) -> None:
         said = response.packet_filter is not None or bool(response.packet_filters)
-        if not (said or self._first or self._unsigned or netmap.invalid_filter):
+        if not (said or self._first or self._unsigned_moved):
             return
         if self._first:
             self._filters = NamedFilters()
         if self._filters.apply(response.packet_filter, response.packet_filters) or self._first:
             self._rules = self._filters.effective()
         rules = self._rules
-        netmap.invalid_filter = bool(self._unsigned) and admits_unsigned(
-            rules, [netmap.peers[n] for n in sorted(self._unsigned)]
-        )
+        netmap.invalid_filter = admits_unsigned(rules, [netmap.peers[n] for n in self._unsigned])
+        self._unsigned_moved = False
         if netmap.invalid_filter:
             rules = ()
         if rules is not netmap.filter_rules and rules != netmap.filter_rules:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from meshd.base.addr import IPAddress, parse_ip, parse_prefix
+from meshd.base.addr import parse_ip, parse_prefix
 from meshd.core.node import Node
 from meshd.wire.control import FilterRule
+
+_Range = tuple[int, int, int]  # version, first and last address
 
 
 def admits_unsigned(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bool:
@@ -17,31 +20,49 @@ def admits_unsigned(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bo
     """
     if not unsigned:
         return False
-    for rule in rules:
-        if not rule.dst_ports:
-            continue
-        for source in rule.src_ips:
-            if any(_matches(source, node) for node in unsigned):
-                return True
-    return False
+    found = _Unsigned(unsigned)
+    return any(found.among(source) for rule in rules if rule.dst_ports for source in rule.src_ips)
 
 
-def _matches(source: str, node: Node) -> bool:
-    if source == "*":
-        return bool(node.addresses)
-    if source.startswith("cap:"):
-        return node.has_cap(source[4:])
-    try:
-        if "/" in source:
-            prefix = parse_prefix(source)
-            return any(ip.version == prefix.version and ip in prefix for ip in node.ips)
-        first, dash, last = source.partition("-")
-        low = parse_ip(first)
-        high = parse_ip(last) if dash else low
-    except ValueError:
-        return False  # an item that cannot be parsed matches nothing in the compiled filter either
-    return any(_between(low, ip, high) for ip in node.ips)
+def may_be_admitted_otherwise(old: Node, new: Node) -> bool:
+    """Whether a filter that did not let ``old`` in can let ``new`` in, or the other way round."""
+    return old.addresses != new.addresses or old.cap_map != new.cap_map
 
 
-def _between(low: IPAddress, ip: IPAddress, high: IPAddress) -> bool:
-    return low.version == ip.version == high.version and int(low) <= int(ip) <= int(high)
+class _Unsigned:
+    """What a source is compared with. A filter has thousands of sources, so all peers are looked at in one go."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        numbers: dict[int, set[int]] = {4: set(), 6: set()}
+        self._caps: set[str] = set()
+        for node in nodes:
+            self._caps.update(node.cap_map)
+            for ip in node.ips:
+                numbers[ip.version].add(int(ip))
+        self._numbers = {version: sorted(found) for version, found in numbers.items()}
+
+    def among(self, source: str) -> bool:
+        """Whether a source of a rule has one of the peers."""
+        if source == "*":
+            return any(self._numbers.values())
+        if source.startswith("cap:"):
+            return source[4:] in self._caps
+        try:
+            version, first, last = _range_of(source)
+        except ValueError:
+            return False  # an item that cannot be parsed matches nothing in the compiled filter either
+        numbers = self._numbers[version]
+        place = bisect_left(numbers, first)
+        return place < len(numbers) and numbers[place] <= last
+
+
+def _range_of(source: str) -> _Range:
+    if "/" in source:
+        prefix = parse_prefix(source)
+        return prefix.version, int(prefix.network_address), int(prefix.broadcast_address)
+    first, dash, last = source.partition("-")
+    low = parse_ip(first)
+    high = parse_ip(last) if dash else low
+    if low.version != high.version:
+        raise ValueError(f"{source!r} has an end of each version")
+    return low.version, int(low), int(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import WireError
 from meshd.base.keys import NodePublic
+from meshd.core import mapsession
 from meshd.core.mapsession import NO_TRUSTED_CLOCK_BEFORE, MapSession
-from meshd.wire.control import MapResponse, decode
+from meshd.core.node import Node
+from meshd.core.unsignedpeers import admits_unsigned
+from meshd.wire.control import FilterRule, MapResponse, decode
 from tests.unit.core.mapworld import OWN_KEY, WALL, joined, key, node, own, send
 
 RECORDED = Path(__file__).parents[2] / "vectors" / "control_recorded.json"
@@ -189,6 +193,41 @@ def test_mapsession_filter_that_admits_an_unsigned_peer_blocks_all() -> None:
     assert session.netmap.peers[2].allowed_ips == session.netmap.peers[2].addresses
     assert send(session, PeersRemoved=[2]).filter_changed
     assert len(session.netmap.filter_rules) == 1
+
+
+def test_mapsession_filter_is_held_against_unsigned_peers_only_when_either_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PF-09: a filter has thousands of sources; a message about something else does not look at them."""
+    looks: list[int] = []
+
+    def look(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bool:
+        looks.append(len(unsigned))
+        return admits_unsigned(rules, unsigned)
+
+    monkeypatch.setattr(mapsession, "admits_unsigned", look)
+    rules = [{**ALLOW_ALL[0], "SrcIPs": ["100.64.0.3", "100.64.0.8", "cap:x"]}]
+    session = joined(node(2, UnsignedPeerAPIOnly=True), node(3), PacketFilter=rules)
+    netmap = session.netmap
+    assert netmap is not None
+    assert looks == [1]
+    send(session, PeersChangedPatch=[{"NodeID": 3, "DERPRegion": 4}, {"NodeID": 2, "DERPRegion": 4}])
+    send(session, OnlineChange={"2": True, "3": True})
+    assert looks == [1]
+    moved: list[tuple[dict[str, Any], bool]] = [
+        ({"PeersChangedPatch": [{"NodeID": 2, "CapMap": {"x": None}}]}, True),
+        ({"PeersChangedPatch": [{"NodeID": 2, "CapMap": {}}]}, False),
+        ({"PeersChanged": [node(2, UnsignedPeerAPIOnly=True, Addresses=["100.64.0.8/32"])]}, True),
+        ({"PeersRemoved": [2]}, False),
+        ({"PeersChanged": [node(3, UnsignedPeerAPIOnly=True)]}, True),
+        ({"PacketFilter": []}, False),
+        ({"PacketFilter": rules}, True),
+        ({"PeersChanged": [node(3)]}, False),
+    ]
+    for fields, invalid in moved:
+        send(session, **fields)
+        assert netmap.invalid_filter is invalid
+    assert looks == [1, 1, 1, 1, 0, 1, 1, 1, 0]
 
 
 def test_mapsession_settings_absent_means_unchanged() -> None:

@@ -21,6 +21,13 @@ ROUTES = st.one_of(
     st.lists(st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "::/0", "100.64.0.3/32", "100.64.0.1/32"]), max_size=3),
 )
 ENDPOINTS = st.lists(st.integers(1, 5).map(lambda n: f"192.0.2.{n}:{n}"), max_size=3)
+CAPS = st.sampled_from([{}, {"x": [1]}])
+SOURCES = st.sampled_from(
+    ["*", "100.64.0.3", "100.64.0.4-100.64.0.6", "100.64.0.2/31", "fd7a::/16", "cap:x", "10.0.0.1"]
+)
+FILTER = st.lists(SOURCES, max_size=2).map(
+    lambda sources: [{"SrcIPs": [s], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 1}}]} for s in sources]
+)
 EXPIRY = st.sampled_from(["0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z"])
 
 
@@ -33,6 +40,8 @@ def nodes(draw: st.DrawFn) -> dict[str, Any]:
     routes = draw(ROUTES)
     fields["AllowedIPs"] = routes if routes is None else [*fields.get("Addresses", node(number)["Addresses"]), *routes]
     fields["KeyExpiry"] = draw(EXPIRY)
+    fields["UnsignedPeerAPIOnly"] = draw(st.booleans())
+    fields["CapMap"] = draw(CAPS)
     if draw(st.integers(0, 9)) == 0:
         fields["Addresses"] = ["10.1.2.3/8"]  # host bits: not acceptable whatever the others say
     return node(number, **fields)
@@ -47,7 +56,7 @@ def patches(draw: st.DrawFn) -> dict[str, Any]:
         "Key": KEYS,
         "Online": st.booleans(),
         "KeyExpiry": EXPIRY,
-        "CapMap": st.sampled_from([{}, {"x": [1]}]),
+        "CapMap": CAPS,
     }
     for name in draw(st.lists(st.sampled_from(sorted(options)), max_size=3, unique=True)):
         patch[name] = draw(options[name])
@@ -64,6 +73,7 @@ MESSAGES = st.fixed_dictionaries(
         "OnlineChange": st.dictionaries(IDS.map(str), st.booleans(), max_size=2),
         "PeerSeenChange": st.dictionaries(IDS.map(str), st.booleans(), max_size=2),
         "PeersChangedPatch": st.lists(patches(), max_size=3),
+        "PacketFilter": FILTER,
     },
 )
 
@@ -74,9 +84,11 @@ class Reference:
     def __init__(self) -> None:
         self.own = own()
         self.peers: dict[int, dict[str, Any]] = {}
+        self.filter: list[dict[str, Any]] = []
 
     def apply(self, fields: dict[str, Any]) -> None:
         self.own = fields.get("Node", self.own)
+        self.filter = fields.get("PacketFilter", self.filter)
         if fields.get("Peers"):
             self.peers = {n["ID"]: n for n in fields["Peers"]}
             return
@@ -101,7 +113,8 @@ class Reference:
 
 def picture(netmap: Netmap) -> tuple[Any, ...]:
     refused = {n: r.name for n, r in netmap.refused.items()}  # of several reasons any may be the one shown
-    return netmap.self_node, netmap.peers, netmap.by_key, netmap.by_ip, netmap.by_name, refused
+    lets_in = netmap.filter_rules, netmap.invalid_filter
+    return netmap.self_node, netmap.peers, netmap.by_key, netmap.by_ip, netmap.by_name, refused, lets_in
 
 
 @given(st.lists(MESSAGES, max_size=8))
@@ -114,7 +127,8 @@ def test_mapsession_deltas_equal_the_full_map(messages: list[dict[str, Any]]) ->
         change = send(session, **fields)
         reference.apply(fields)
         fresh = MapSession()
-        send(fresh, Node=reference.own, Peers=[reference.peers[n] for n in sorted(reference.peers)])
+        whole = [reference.peers[n] for n in sorted(reference.peers)]
+        send(fresh, Node=reference.own, Peers=whole, PacketFilter=reference.filter)
         assert session.netmap is not None
         assert fresh.netmap is not None
         assert picture(session.netmap) == picture(fresh.netmap)
@@ -199,7 +213,7 @@ def test_mapsession_odd_messages_are_taken_or_refused_whole(data: st.DataObject)
         odd = _mutate(dict(EVERYTHING), data.draw)
         assert session.netmap is not None
         before = picture(session.netmap)
-        before = (before[0], dict(before[1]), dict(before[2]), dict(before[3]), dict(before[4]), before[5])
+        before = (before[0], dict(before[1]), dict(before[2]), dict(before[3]), dict(before[4]), *before[5:])
         try:
             send(session, **odd) if isinstance(odd, dict) else None
         except WireError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.base.addr import parse_ip
+from meshd.core import unsignedpeers
 from meshd.core.unsignedpeers import admits_unsigned
 from meshd.wire.control import FilterRule, NetPortRange, PortRange
 from tests.unit.core.mapworld import joined, node
@@ -34,6 +36,17 @@ def test_admits_unsigned_understands_every_source_form(source: str, admitted: bo
     rule = FilterRule(src_ips=(source,), dst_ports=(NetPortRange(ip="*", ports=PortRange(first=1, last=9)),))
     assert admits_unsigned([rule], [netmap.peers[2]]) is admitted
     assert not admits_unsigned([rule], [])
+
+
+def test_admits_unsigned_parses_a_source_once_for_all_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    netmap = joined(*(node(n) for n in range(2, 12))).netmap
+    assert netmap is not None
+    parsed: list[str] = []
+    monkeypatch.setattr(unsignedpeers, "parse_ip", lambda text: (parsed.append(text), parse_ip(text))[1])
+    sources = tuple(f"100.64.9.{n}" for n in range(50))
+    rule = FilterRule(src_ips=sources, dst_ports=(NetPortRange(ip="*", ports=PortRange(first=1, last=9)),))
+    assert not admits_unsigned([rule], list(netmap.peers.values()))
+    assert parsed == list(sources)
 
 
 def test_admits_unsigned_takes_no_offence_at_rules_that_only_grant_capabilities() -> None:
