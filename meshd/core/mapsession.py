@@ -392,8 +392,9 @@ def _share(old: Node, new: Node) -> None:
 
 
 def _is_stale(node: Node, fields: Mapping[str, Any]) -> bool:
-    """A late report that an old process of the peer went away; its successor is already known."""
-    if "disco_key" not in fields or fields.get("online") is not False:
+    """A late report that an old process of the peer went away; its successor is already known. One that does not say
+    when cannot be told to be late."""
+    if "disco_key" not in fields or "last_seen" not in fields or fields.get("online") is not False:
         return False
-    seen = fields.get("last_seen")
+    seen = fields["last_seen"]
     return node.last_seen is not None and (seen is None or seen <= node.last_seen)

@@ -132,6 +132,17 @@ def test_mapsession_late_goodbye_of_an_old_process_is_dropped() -> None:
     assert send(session, PeersChangedPatch=[stale]).is_empty
     fresh = {**stale, "LastSeen": "2026-01-03T00:00:00Z"}
     assert send(session, PeersChangedPatch=[fresh]).patched
+    never = {**stale, "DiscoKey": "discokey:" + "6" * 64, "LastSeen": "0001-01-01T00:00:00Z"}
+    assert send(session, PeersChangedPatch=[never]).is_empty
+
+
+def test_mapsession_goodbye_with_a_disco_key_and_no_time_is_taken() -> None:
+    session = joined(node(2, Online=True, LastSeen="2026-01-02T00:00:00Z"))
+    send(session, PeersChangedPatch=[{"NodeID": 2, "DiscoKey": "discokey:" + "5" * 64, "Online": False}])
+    assert session.netmap is not None
+    peer = session.netmap.peers[2]
+    assert peer.online is False
+    assert peer.disco_key is not None
 
 
 def test_mapsession_seen_false_forgets_the_time() -> None:
