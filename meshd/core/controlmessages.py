@@ -34,10 +34,11 @@ class ControlMessages:
         for name, message in named.items():
             if name == CLEAR_ALL:
                 continue
+            short = name[:MAX_ID]
             if message is None:
-                self._named.pop(name, None)
-            elif name in self._named or len(self._named) < MAX_MESSAGES:
-                self._named[name[:MAX_ID]] = _bounded(message)
+                self._named.pop(short, None)
+            elif short in self._named or len(self._named) < MAX_MESSAGES:
+                self._named[short] = _bounded(message)
 
     def current(self) -> dict[str, DisplayMessage]:
         """All messages, by id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.core.controlmessages import MAX_MESSAGES, ControlMessages
+from meshd.core.controlmessages import MAX_ID, MAX_MESSAGES, ControlMessages
 from meshd.wire.control import DisplayMessage, DisplayMessageAction
 
 NOTE = DisplayMessage(title="t")
@@ -35,6 +35,18 @@ def test_messages_texts_replace_and_empty_clears() -> None:
     assert list(messages.current()) == ["a"], "named ones win"
     messages.apply((), {"*": None})
     assert messages.current() == {}
+
+
+def test_messages_long_id_is_the_same_one_when_it_goes() -> None:
+    messages = ControlMessages()
+    messages.apply(None, {"i" * 129: NOTE})
+    assert list(messages.current()) == ["i" * MAX_ID]
+    messages.apply(None, {str(n): NOTE for n in range(MAX_MESSAGES - 1)})
+    changed = DisplayMessage(title="changed")
+    messages.apply(None, {"i" * 129: changed})
+    assert messages.current()["i" * MAX_ID] == changed
+    messages.apply(None, {"i" * 129: None})
+    assert "i" * MAX_ID not in messages.current()
 
 
 def test_messages_hostile_ones_are_bounded() -> None:
