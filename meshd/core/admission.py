@@ -49,6 +49,7 @@ class Admission:
         self._dirty: set[int] = set()
         self._republish: set[int] = set()
         self._expiries: list[tuple[float, int]] = []
+        self._shared_names: dict[str, set[int]] = {}  # while `settle` runs; sorting for each change costs too much
         netmap.refused = self._refused
         self._claim_self(netmap.self_node)
 
@@ -142,6 +143,7 @@ class Admission:
         for node_id in self._republish:
             self._publish(node_id, control_wall, before)
         self._republish.clear()
+        self._file_shared_names()
         return before
 
     def expire(self, control_wall: float) -> None:
@@ -344,15 +346,30 @@ class Admission:
         by_name = self._netmap.by_name
         if old is not None:
             key = name_key(old.name)
-            rest = tuple(n for n in by_name.get(key, ()) if n != old.id)
-            if rest:
-                by_name[key] = rest
+            if key not in self._shared_names and by_name.get(key) == (old.id,):
+                del by_name[key]
             else:
-                by_name.pop(key, None)
+                self._sharers(key).discard(old.id)
         if new is not None:
             key = name_key(new.name)
-            others = by_name.get(key)
-            by_name[key] = (new.id,) if others is None else tuple(sorted({*others, new.id}))
+            if key not in self._shared_names and key not in by_name:
+                by_name[key] = (new.id,)
+            else:
+                self._sharers(key).add(new.id)
+
+    def _sharers(self, key: str) -> set[int]:
+        sharers = self._shared_names.get(key)
+        if sharers is None:
+            sharers = self._shared_names[key] = set(self._netmap.by_name.get(key, ()))
+        return sharers
+
+    def _file_shared_names(self) -> None:
+        for key, sharers in self._shared_names.items():
+            if sharers:
+                self._netmap.by_name[key] = tuple(sorted(sharers))
+            else:
+                self._netmap.by_name.pop(key, None)
+        self._shared_names.clear()
 
 
 def _wanted(node: Node) -> tuple[_Resource, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshd.core import admission
 from meshd.core.netmap import MAX_LISTED_REFUSALS
 from tests.unit.core.mapworld import joined, key, node, send
 
@@ -98,6 +99,29 @@ def test_admission_expiry_schedule_does_not_grow_with_patches() -> None:
     admission = session._admission
     assert admission is not None
     assert len(admission._expiries) <= 128
+
+
+def test_admission_name_that_all_peers_share_is_sorted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that gives every node one name must not keep us busy with it."""
+    sorts: list[int] = []
+    count = lambda ids: (sorts.append(len(ids)), sorted(ids))[1]  # noqa: E731
+    monkeypatch.setattr(admission, "sorted", count, raising=False)
+    session = joined(*(one_name(n) for n in range(500, 2, -1)))
+    netmap = session.netmap
+    assert netmap is not None
+    assert netmap.by_name == {"x.mesh.test": tuple(range(3, 501))}
+    send(session, PeersRemoved=list(range(3, 301)))
+    assert netmap.by_name == {"x.mesh.test": tuple(range(301, 501))}
+    assert sorts == [498, 200]
+    send(session, PeersChanged=[one_name(301, Name="y.mesh.test."), one_name(302, Name="X.mesh.test")])
+    assert netmap.by_name == {"x.mesh.test": tuple(range(302, 501)), "y.mesh.test": (301,)}
+    send(session, PeersRemoved=list(range(302, 501)), PeersChanged=[one_name(301)])
+    assert netmap.by_name == {"x.mesh.test": (301,)}
+
+
+def one_name(number: int, **fields: Any) -> dict[str, Any]:
+    addresses = [f"100.64.{number >> 8}.{number & 255}/32"]
+    return node(2, **{"ID": number, "Name": "x.mesh.test.", "Key": key(number), "Addresses": addresses, **fields})
 
 
 def test_admission_patch_touches_one_peer_only() -> None:

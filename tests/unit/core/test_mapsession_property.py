@@ -40,6 +40,8 @@ def nodes(draw: st.DrawFn) -> dict[str, Any]:
     routes = draw(ROUTES)
     fields["AllowedIPs"] = routes if routes is None else [*fields.get("Addresses", node(number)["Addresses"]), *routes]
     fields["KeyExpiry"] = draw(EXPIRY)
+    if draw(st.booleans()):
+        fields["Name"] = draw(st.sampled_from(["n2.mesh.test.", "N2.mesh.test", "same.mesh.test."]))
     fields["UnsignedPeerAPIOnly"] = draw(st.booleans())
     fields["CapMap"] = draw(CAPS)
     if draw(st.integers(0, 9)) == 0:
