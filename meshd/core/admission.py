@@ -39,7 +39,7 @@ class Admission:
     def __init__(self, netmap: Netmap) -> None:
         self._netmap = netmap
         self._candidates: dict[int, Node] = {}
-        self._notes: dict[int, str] = {}  # refused parts of candidates that are otherwise fine
+        self._notes: dict[int, tuple[str, ...]] = {}  # refused parts of candidates that are otherwise fine
         self._malformed: dict[int, Refusal] = {}  # never became candidates
         self._refused: dict[int, Refusal] = {}
         self._held: dict[int, tuple[_Resource, ...]] = {}
@@ -58,6 +58,10 @@ class Admission:
     def candidate(self, node_id: int) -> Node | None:
         """The server's view of a peer, admitted or not."""
         return self._candidates.get(node_id)
+
+    def notes(self, node_id: int) -> tuple[str, ...]:
+        """What was said of a candidate when it was put."""
+        return self._notes.get(node_id, ())
 
     def __contains__(self, node_id: int) -> bool:
         return node_id in self._candidates
@@ -80,9 +84,9 @@ class Admission:
             return
         self._malformed.pop(node.id, None)
         self._candidates[node.id] = node
-        note = "; ".join(notes)
-        if note:
-            self._notes[node.id] = note
+        said = tuple(notes)
+        if said:
+            self._notes[node.id] = said
         else:
             self._notes.pop(node.id, None)
         if old is None or old.allowed_ips is not node.allowed_ips or old.addresses is not node.addresses:
@@ -310,7 +314,7 @@ class Admission:
             elif len(published.allowed_ips) != len(node.allowed_ips):
                 reason = "it is allowed an address that belongs to another node"
             elif node_id in self._notes:
-                reason = self._notes[node_id]
+                reason = "; ".join(self._notes[node_id])
             if reason is not None:
                 refusal = Refusal(node_id=node_id, name=_shown(node.name), reason=reason)
         if refusal == self._refused.get(node_id):

@@ -22,7 +22,7 @@ from meshd.core.controlmessages import ControlMessages
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node, only_path_differs
-from meshd.core.nodeadapter import Unacceptable, node_from_wire, patch_fields
+from meshd.core.nodeadapter import Unacceptable, node_from_wire, notes_after_patch, patch_fields
 from meshd.core.unsignedpeers import admits_unsigned, may_be_admitted_otherwise
 from meshd.wire.control import (
     FilterRule,
@@ -260,21 +260,25 @@ class MapSession:
     def _put_if_new(self, admission: Admission, node: Node, notes: list[str]) -> None:
         """Keep the object we have when the server repeats itself."""
         old = admission.candidate(node.id)
-        if old is None or old != node:
-            if old is not None:
-                _share(old, node)
+        if old is None:
             admission.put(node, notes)
+        elif old != node:
+            _share(old, node)
+            admission.put(node, notes)
+        elif admission.notes(node.id) != tuple(notes):
+            admission.put(old, notes)
 
     def _update(self, admission: Admission, node_id: int, fields: dict[str, Any]) -> None:
         node = admission.candidate(node_id)
         if node is not None:
-            admission.put(msgspec.structs.replace(node, **fields))
+            admission.put(msgspec.structs.replace(node, **fields), admission.notes(node_id))
 
     def _patch(self, admission: Admission, node_id: int, fields: dict[str, Any], notes: list[str]) -> None:
         node = admission.candidate(node_id)
         if node is None or _is_stale(node, fields):
             return
-        admission.put(msgspec.structs.replace(node, **fields), notes)
+        told = notes_after_patch(admission.notes(node_id), fields, notes)
+        admission.put(msgspec.structs.replace(node, **fields), told)
 
     def _collect(self, before: Mapping[int, Node | None], change: MapChange) -> None:
         assert self.netmap is not None

@@ -5,7 +5,7 @@ What depends on other nodes (two with one key, two with one address) is `meshd.c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -22,6 +22,7 @@ from meshd.wire.control import Node as WireNode
 MAX_ADDRESSES = 16  # a node has one of each family; services add a few
 MAX_ALLOWED_IPS = 4096  # app connectors advertise thousands of routes
 MAX_ENDPOINTS = 64  # more than an honest host has; each is probed
+_OF_A_ROUTE = "its route "
 MAX_NAME = 254  # a DNS name with its trailing dot
 
 _RESERVED = frozenset(map(int, (SERVICE_V4, SERVICE_V6, DERP_MAGIC_IP)))
@@ -160,6 +161,14 @@ def patch_fields(change: PeerChange, notes: list[str]) -> dict[str, Any]:
     return fields
 
 
+def notes_after_patch(before: Sequence[str], fields: Mapping[str, Any], notes: Sequence[str]) -> Sequence[str]:
+    """What is to be said of a node after a patch that sets these fields; a patch has something to say of endpoints
+    only."""
+    if "endpoints" not in fields:
+        return before
+    return [*(note for note in before if note.startswith(_OF_A_ROUTE)), *notes]
+
+
 def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, ...]:
     """The first `MAX_ENDPOINTS` usable ones."""
     if len(texts) > MAX_ENDPOINTS:
@@ -228,7 +237,7 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
         prefix = _prefix(text)
         address = prefix.network_address
         if prefix.prefixlen and prefix not in own and (address.is_loopback or address.is_multicast):
-            notes.append(f"its route {prefix} is not routable")
+            notes.append(f"{_OF_A_ROUTE}{prefix} is not routable")
         else:
             found[prefix] = None
     return tuple(found)

@@ -48,6 +48,40 @@ def test_admission_unusable_parts_are_left_out() -> None:
     assert "not routable" in session.netmap.refused[2].reason
 
 
+def test_admission_note_stays_as_long_as_the_server_says_what_it_is_about() -> None:
+    bad = node(2, Endpoints=["192.0.2.1:0", "192.0.2.1:1"])
+    session = joined(bad)
+    netmap = session.netmap
+    assert netmap is not None
+    said = "its endpoint 192.0.2.1:0 cannot be sent to"
+    for fields in (
+        {"OnlineChange": {"2": True}},
+        {"PeerSeenChange": {"2": True}},
+        {"PeersChangedPatch": [{"NodeID": 2, "DERPRegion": 4}]},
+    ):
+        send(session, **fields)
+        assert netmap.refused[2].reason == said
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": ["192.0.2.1:1"]}])
+    assert not netmap.refused
+    send(session, PeersChanged=[bad])
+    assert netmap.refused[2].reason == said
+    peer = netmap.peers[2]
+    assert send(session, PeersChanged=[node(2, Endpoints=["192.0.2.1:1"])]).is_empty
+    assert netmap.peers[2] is peer
+    assert not netmap.refused
+
+
+def test_admission_note_of_a_route_outlives_patched_endpoints() -> None:
+    session = joined(node(2, AllowedIPs=[*node(2)["Addresses"], "127.0.0.0/8"]))
+    netmap = session.netmap
+    assert netmap is not None
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": ["192.0.2.1:0"]}])
+    route, endpoint = "its route 127.0.0.0/8 is not routable", "its endpoint 192.0.2.1:0 cannot be sent to"
+    assert netmap.refused[2].reason == f"{route}; {endpoint}"
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": []}])
+    assert netmap.refused[2].reason == route
+
+
 def test_admission_address_said_twice_counts_once() -> None:
     addresses = node(2)["Addresses"]
     session = joined(node(2, Addresses=addresses + addresses))

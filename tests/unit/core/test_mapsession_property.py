@@ -18,9 +18,12 @@ KEYS = st.sampled_from([OWN_KEY, key(0), *(key(n) for n in range(2, 8))])
 ADDRESSES = st.lists(st.integers(1, 8).map(lambda n: f"100.64.0.{n}/32"), max_size=3)
 ROUTES = st.one_of(
     st.none(),
-    st.lists(st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "::/0", "100.64.0.3/32", "100.64.0.1/32"]), max_size=3),
+    st.lists(
+        st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "::/0", "100.64.0.3/32", "100.64.0.1/32", "127.0.0.0/8"]),
+        max_size=3,
+    ),
 )
-ENDPOINTS = st.lists(st.integers(1, 5).map(lambda n: f"192.0.2.{n}:{n}"), max_size=3)
+ENDPOINTS = st.lists(st.integers(0, 5).map(lambda n: f"192.0.2.{n}:{n}"), max_size=3)
 CAPS = st.sampled_from([{}, {"x": [1]}])
 SOURCES = st.sampled_from(
     ["*", "100.64.0.3", "100.64.0.4-100.64.0.6", "100.64.0.2/31", "fd7a::/16", "cap:x", "10.0.0.1"]
