@@ -9,13 +9,14 @@ from collections.abc import Iterable
 
 import msgspec
 
-from meshd.base.addr import AddrPort, IPAddress, parse_ip
+from meshd.base.addr import IPAddress
 from meshd.base.errors import MeshdError
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6
+from meshd.core.dnsattempts import DNS_PORT, resolver_address
 from meshd.core.dnsplan import DNSPlan, within
+from meshd.core.publicdns import is_https_only
 from meshd.wire.control import Resolver
 
-DNS_PORT = 53
 BASE_UNKNOWN = "dns-base"
 """The error of ``compile_dns`` that calls for the resolvers of the host."""
 
@@ -62,43 +63,36 @@ def compile_dns(
     if not plan.routes and not plan.defaults:
         return ours({}), OSConfig(search_domains=search)
     service: tuple[IPAddress, ...] = (SERVICE_V6,) if plan.only_ipv6 else (SERVICE_V4,)
-    loose = sorted({host for host in hosts if host and not any(within(host, suffix) for suffix in plan.routes)})
+    names = {*hosts, plan.unrouted}
+    loose = sorted(name for name in names if name and not any(within(name, suffix) for suffix in plan.routes))
+    # Resolvers that are told to the system directly know nothing of these.
+    ours_alone = bool(loose or plan.unrouted)
     if plan.defaults:
         plain = plain_addresses(plan.defaults)
-        if plain and not plan.routes and not loose:
+        if plain and not plan.routes and not ours_alone:
             return ours({}), OSConfig(plain, search)
         return ours({**split, "": plan.defaults}), OSConfig(service, search)
     matched = tuple(sorted({*plan.routes, *loose}))
+    beyond = tuple(Resolver(addr=str(server)) for server in base.nameservers) if base is not None else ()
     if can_split:
         sets = set(plan.routes.values())
-        alone = plain_addresses(next(iter(sets))) if len(sets) == 1 and not loose else ()
+        alone = plain_addresses(next(iter(sets))) if len(sets) == 1 and not ours_alone else ()
         if alone:
             return ours({}), OSConfig(alone, search, matched)
+        if plan.unrouted in loose and beyond:  # the suffix may have other names, which only the others know
+            split[plan.unrouted] = beyond
         return ours(split), OSConfig(service, search, matched)
     if base is None:
         raise MeshdError(
             "the resolvers of this host are not known, and names that are not the network's would reach nobody",
             code=BASE_UNKNOWN,
         )
-    beyond = tuple(Resolver(addr=str(server)) for server in base.nameservers)
     routes = {**split, "": beyond} if beyond else split
     return ours(routes), OSConfig(service, tuple(dict.fromkeys((*search, *base.search_domains))))
 
 
 def plain_addresses(resolvers: Iterable[Resolver]) -> tuple[IPAddress, ...]:
     """The addresses of resolvers that speak plain DNS at port 53; none when one of them does not."""
-    found = []
-    for resolver in resolvers:
-        try:
-            found.append(parse_ip(resolver.addr))
-            continue
-        except ValueError:
-            pass
-        try:
-            address = AddrPort.parse(resolver.addr)
-        except ValueError:
-            return ()
-        if address.port != DNS_PORT:
-            return ()
-        found.append(address.ip)
-    return tuple(found)
+    found = [resolver_address(resolver.addr) for resolver in resolvers]
+    plain = tuple(a.ip for a in found if a is not None and a.port == DNS_PORT and not is_https_only(a.ip))
+    return plain if len(plain) == len(found) else ()

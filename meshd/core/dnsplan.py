@@ -27,12 +27,14 @@ Resolvers = tuple[Resolver, ...]
 
 class DNSPlan(msgspec.Struct, frozen=True):
     """``routes``: suffix, lower case and without dots at its ends, to resolvers; none stands for our own answer.
-    ``records`` are the network's additional names. ``search`` are suffixes for short names."""
+    ``records`` are the network's additional names. ``search`` are suffixes for short names. ``unrouted`` is the suffix
+    of the nodes' names where no route says that we answer them and we do all the same: MagicDNS is off."""
 
     records: dict[str, tuple[IPAddress, ...]] = msgspec.field(default_factory=dict)
     routes: dict[str, Resolvers] = msgspec.field(default_factory=dict)
     defaults: Resolvers = ()
     search: tuple[str, ...] = ()
+    unrouted: str = ""
     accepted: bool = False  # the user lets the network decide
     only_ipv6: bool = False  # this node has no IPv4 address in the network
 
@@ -76,6 +78,7 @@ def dns_plan(netmap: Netmap | None, prefs: Prefs) -> DNSPlan:
         routes={**own, **{normal(suffix): chosen for suffix, chosen in split.items() if normal(suffix)}},
         defaults=defaults,
         search=tuple(filter(None, map(normal, dns.domains))),
+        unrouted="" if dns.proxied else normal(netmap.magic_dns_suffix),
         accepted=True,
         only_ipv6=versions == {6},
     )

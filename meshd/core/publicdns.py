@@ -5,7 +5,7 @@ The providers publish them; only those stand here whose HTTPS service is at the 
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network, ip_address, ip_network
 
 from meshd.base.addr import IPAddress
 
@@ -49,6 +49,12 @@ _NEXTDNS_V4 = (ip_address("45.90.28.0"), ip_address("45.90.30.0"))
 _CONTROLD = "https://dns.controld.com/"
 _CONTROLD_ADDRESSES = tuple(map(ip_address, ("76.76.2.22", "76.76.10.22", "2606:1a40::22", "2606:1a40:1::22")))
 
+_HTTPS_ONLY = frozenset(map(ip_address, ("76.76.2.22", "76.76.10.22", "185.71.138.138", "2001:67c:930::1")))
+_HTTPS_ONLY_NETWORKS = (
+    *_NEXTDNS_V6,
+    *map(ip_network, ("45.90.28.0/24", "45.90.30.0/24", "2606:1a40::/48", "2606:1a40:1::/48")),
+)
+
 
 def doh_url(address: IPAddress) -> tuple[str, bool] | None:
     """Where a resolver can be asked over HTTPS, and whether it answers nothing else; None for one that is not known."""
@@ -58,6 +64,11 @@ def doh_url(address: IPAddress) -> tuple[str, bool] | None:
     if address.version == 6 and any(address in network for network in _NEXTDNS_V6):
         return _NEXTDNS + address.packed[4:].lstrip(b"\0").hex(), True
     return None
+
+
+def is_https_only(address: IPAddress) -> bool:
+    """Whether a resolver is not to be asked in plain DNS by programs that know nothing of it."""
+    return address in _HTTPS_ONLY or any(address in network for network in _HTTPS_ONLY_NETWORKS)
 
 
 def doh_addresses(url: str) -> tuple[IPAddress, ...]:

@@ -93,8 +93,7 @@ def hosts_beyond(netmap: Netmap, plan: DNSPlan) -> tuple[str, ...]:
     if not plan.accepted:
         return ()
     names = set(map(normal, plan.records))
-    if netmap.dns is not None and netmap.dns.proxied:
-        own = "." + normal(netmap.magic_dns_suffix)
-        peers = map(normal, (node.name for node in (netmap.self_node, *netmap.peers.values())))
-        names.update(name for name in peers if not name.endswith(own))
+    own = "." + normal(netmap.magic_dns_suffix)
+    peers = map(normal, (node.name for node in (netmap.self_node, *netmap.peers.values())))
+    names.update(name for name in peers if not name.endswith(own))
     return tuple(sorted(name for name in names if name and not any(within(name, suffix) for suffix in plan.routes)))

@@ -31,6 +31,7 @@ PLANS = st.builds(
     routes=st.dictionaries(NAMES, st.one_of(st.just(()), RESOLVERS), max_size=4),
     defaults=st.one_of(st.just(()), RESOLVERS),
     search=st.lists(NAMES, max_size=2, unique=True).map(tuple),
+    unrouted=st.sampled_from(["", "mesh.test", "a.corp.test", "other.test"]),
     accepted=st.just(True),
     only_ipv6=st.booleans(),
 )
@@ -117,6 +118,39 @@ def test_records_beyond_the_routes_are_matched_by_name() -> None:
     assert system.match_domains == ("64.100.in-addr.arpa", "db.example", "mesh.test")
 
 
+def test_resolvers_that_answer_https_alone_are_asked_by_us() -> None:
+    """DN-11: programs of the host would ask them in plain DNS."""
+    for address in ("2a07:a8c0::ab:cdef", "45.90.28.7", "76.76.2.22", "[2606:1a40::ab]:53", "185.71.138.138"):
+        _, system = compile_dns(DNSPlan(defaults=resolvers("10.0.0.1", address)), (), can_split=True, base=None)
+        assert system == OSConfig((SERVICE_V4,))
+    assert plain_addresses(resolvers("76.76.2.0", "9.9.9.9", "45.90.29.1"))
+
+
+def test_defaults_without_magic_dns_go_through_us() -> None:
+    """DN-11: the names of nodes are ours to answer, and resolvers outside know nothing of them."""
+    plan = DNSPlan(defaults=resolvers("10.0.0.1"), unrouted="mesh.test")
+    ours, system = compile_dns(plan, (), can_split=True, base=None)
+    assert system == OSConfig((SERVICE_V4,))
+    assert ours.routes == {"": resolvers("10.0.0.1")}
+
+
+@pytest.mark.parametrize("base", [BASE, OSConfig(), None])
+def test_split_without_magic_dns_matches_the_suffix_of_the_nodes(base: OSConfig | None) -> None:
+    """DN-11: other names below it are asked of the host's resolvers, where these are known."""
+    plan = DNSPlan(routes={"corp.test": resolvers("10.0.0.9")}, unrouted="mesh.test")
+    ours, system = compile_dns(plan, ["n.other.test"], can_split=True, base=base)
+    assert system == OSConfig((SERVICE_V4,), (), ("corp.test", "mesh.test", "n.other.test"))
+    others = {"mesh.test": resolvers("192.168.1.1")} if base is BASE else {}
+    assert ours.routes == {"corp.test": resolvers("10.0.0.9"), **others}
+
+
+def test_split_without_magic_dns_below_a_route_asks_its_resolvers() -> None:
+    plan = DNSPlan(routes={"test": resolvers("10.0.0.9")}, unrouted="mesh.test")
+    ours, system = compile_dns(plan, (), can_split=True, base=BASE)
+    assert system == OSConfig((SERVICE_V4,), (), ("test",))
+    assert ours.routes == {"test": resolvers("10.0.0.9")}
+
+
 @given(plan=PLANS, hosts=HOSTS, can_split=st.booleans(), base=BASES)
 def test_compile_any_plan_keeps_what_it_promises(
     plan: DNSPlan, hosts: list[str], can_split: bool, base: OSConfig | None
@@ -143,6 +177,9 @@ def test_compile_any_plan_keeps_what_it_promises(
             assert (through_us and ours.routes.get(suffix, ()) == chosen) or (
                 system.nameservers == plain_addresses(chosen)
             )
+        assert through_us or not plan.unrouted
+        covered = not system.match_domains or any(within(plan.unrouted, name) for name in system.match_domains)
+        assert covered or not plan.unrouted
         for host in filter(None, hosts):
             assert through_us or any(within(host, suffix) for suffix in plan.routes)
     else:

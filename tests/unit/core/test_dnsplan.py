@@ -57,6 +57,8 @@ def test_plan_own_zones_are_the_suffix_and_all_reverse_zones() -> None:
     assert len(zones) == 2 + 64
     assert set(zones) <= set(plan(world()).routes)
     assert "mesh.test" not in plan(world(Proxied=False)).routes
+    assert (plan(world()).unrouted, plan(world(Proxied=False)).unrouted) == ("", "mesh.test")
+    assert plan(world(Proxied=False), CorpDNS=False).unrouted == ""
     assert own_zones(world(self_fields={"Name": "alone."})) == ()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshd.core.dnscompile import OSConfig, ResolverConfig
-from meshd.core.dnsplan import DNSPlan
+from meshd.core.dnsplan import DNSPlan, dns_plan
 from meshd.core.netmap import Netmap
 from meshd.core.prefs import Prefs
 from meshd.daemon import hostdns
@@ -125,6 +125,16 @@ def test_base_is_what_the_keeper_found_else_the_file(world: World, monkeypatch: 
     found = OSConfig((ip_address("10.0.0.2"),))
     world.keeper.outcome = Outcome(base=found)
     assert world.names.base() == found
+
+
+def test_hosts_beyond_without_magic_dns_are_those_outside_our_suffix() -> None:
+    """DN-11: the suffix stands for the others, however many they are."""
+    dns = {"Proxied": False, "Resolvers": [{"Addr": "10.0.0.9"}]}
+    netmap = joined(node(2), node(3, Name="shared.elsewhere.test."), DNSConfig=dns).netmap
+    assert netmap is not None
+    plan = dns_plan(netmap, Prefs())
+    assert plan.unrouted == "mesh.test"
+    assert hosts_beyond(netmap, plan) == ("shared.elsewhere.test",)
 
 
 def test_hosts_beyond_nothing_that_was_not_accepted(netmap: Netmap) -> None:
