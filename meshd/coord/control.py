@@ -9,6 +9,7 @@ from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePublic
 from meshd.base.log import get_logger, kv
 from meshd.coord.distributor import Distributor
+from meshd.coord.intake import MAX_INT, usual_map
 from meshd.coord.mapstream import MapStream
 from meshd.coord.nodecalls import MAX_ANSWER_BYTES, NodeCalls
 from meshd.coord.nodecalls import PATH as CALL_PATH
@@ -106,7 +107,7 @@ class ControlService:
 
     async def _map(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
         _check_size(stream, MAX_MAP_BYTES)
-        request = decode(MapRequest, bytes(stream.body))
+        request = usual_map(decode(MapRequest, bytes(stream.body)))
         stream.body.clear()
         _check_version(request.version)
         node = self._network.by_node_key.get(request.node_key)
@@ -176,5 +177,5 @@ def _check_size(stream: H2Stream, limit: int) -> None:
 
 
 def _check_version(version: int) -> None:
-    if version < MIN_VERSION:
+    if not MIN_VERSION <= version <= MAX_INT:
         raise WireError(f"unsupported client version: {version}", expected=f"capability version {MIN_VERSION} or later")

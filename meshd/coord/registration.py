@@ -18,6 +18,7 @@ from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import MachinePublic
 from meshd.base.log import get_logger, kv
 from meshd.coord import authkeys
+from meshd.coord.intake import usual_register
 from meshd.coord.pending import PendingRegistration, PendingRegistrations
 from meshd.coord.presence import Presence
 from meshd.coord.records import AuthKeyRecord, NodeRecord, UserRecord
@@ -61,6 +62,7 @@ class Registrar:
     async def register(self, request: RegisterRequest, machine: MachinePublic, source_ip: str) -> RegisterResponse:
         """The answer; refusals are an answer with `error`. MeshdError `busy` means "ask again later"."""
         machine_key = machine.text()
+        request = usual_register(request)
         try:
             if request.followup:
                 return await self._follow_up(request, machine_key, source_ip)

@@ -13,6 +13,7 @@ from meshd.base.log import get_logger, kv
 from meshd.coord import network as change
 from meshd.coord import store
 from meshd.coord.database import Database
+from meshd.coord.intake import one_per_key, usable_endpoints, usable_hostinfo
 from meshd.coord.names import checked_label, label, unique_label
 from meshd.coord.network import Network
 from meshd.coord.policysource import PolicySource
@@ -22,8 +23,6 @@ from meshd.wire.control import ZERO_DISCO_KEY, Hostinfo, MapRequest
 log = get_logger(__name__)
 
 ADDRESS_SETTING = "last_address"
-MAX_ENDPOINTS = 64
-"""More than any machine has; the rest only costs every peer's memory."""
 _ADOPTED = (
     *("user_id", "tags", "method", "auth_key_id", "ephemeral", "expiry", "version", "hostinfo", "last_seen"),
     *("disco_key", "endpoints", "endpoint_types", "approved_routes"),
@@ -48,7 +47,7 @@ class Registry:
         def read(connection: sqlite3.Connection) -> tuple[list[UserRecord], list[NodeRecord], int, int]:
             return (
                 store.load_users(connection),
-                store.load_nodes(connection),
+                _sound_nodes(connection),
                 store.last_node_id(connection),
                 int(store.setting(connection, ADDRESS_SETTING) or 0),
             )
@@ -107,6 +106,7 @@ class Registry:
 
         `admit` runs in the same transaction first and stops everything by raising.
         """
+        hostinfo = usable_hostinfo(hostinfo)
         if existing is not None:
             old_key = existing.node_key
             draft = msgspec.structs.replace(existing)
@@ -254,7 +254,7 @@ class Registry:
         return bool(flags)
 
     def _take_hostinfo(self, node: NodeRecord, info: Hostinfo) -> int:
-        old = node.hostinfo
+        old, info = node.hostinfo, usable_hostinfo(info)
         if info.net_info is None and old.net_info is not None:
             info = msgspec.structs.replace(info, net_info=old.net_info)
         if info == old and info.hostname == node.hostname:
@@ -292,10 +292,10 @@ class Registry:
         return tuple(approved)
 
 
-def usable_endpoints(endpoints: Iterable[str]) -> tuple[str, ...]:
-    """Endpoints that peers can use: no zones, no link-local IPv6."""
-    return tuple(
-        endpoint
-        for endpoint in endpoints
-        if "%" not in endpoint and not endpoint.lower().startswith(("[fe8", "[fe9", "[fea", "[feb"))
-    )[:MAX_ENDPOINTS]
+def _sound_nodes(connection: sqlite3.Connection) -> list[NodeRecord]:
+    """The stored nodes; one that took another's key is deleted."""
+    nodes, doubles = one_per_key(store.load_nodes(connection))
+    for node in doubles:
+        log.warning("node_deleted", extra=kv(node=node.name, id=node.id, reason="its node key is another node's"))
+        store.delete_node(connection, node.id)
+    return nodes
