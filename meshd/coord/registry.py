@@ -107,51 +107,33 @@ class Registry:
         `admit` runs in the same transaction first and stops everything by raising.
         """
         hostinfo = usable_hostinfo(hostinfo)
-        if existing is not None:
-            old_key = existing.node_key
-            draft = msgspec.structs.replace(existing)
-            node = existing
+        if existing is None:
+            draft = self._newcomer(machine_key, node_key, user_id, hostinfo.hostname)
         else:
-            old_key = ""
-            hostname = hostinfo.hostname
-            name = unique_label(hostname, self.network.names)
-            self.network.names.add(name)
-            v4, v6 = self.network.addresses.allocate()
-            draft = node = NodeRecord(
-                self.network.next_id(), machine_key, node_key, user_id, name, v4, v6, time.time(), hostname
-            )
-        draft.node_key = node_key
-        draft.user_id = user_id
-        draft.tags = tags
-        draft.method = method
-        draft.auth_key_id = auth_key_id
-        draft.ephemeral = ephemeral
-        draft.expiry = expiry
-        draft.version = version
-        draft.hostinfo = hostinfo
-        draft.last_seen = time.time()
-        if existing is not None and node_key != old_key:
-            draft.disco_key = ZERO_DISCO_KEY
-            draft.endpoints = draft.endpoint_types = ()
-        draft.approved_routes = self._approved(draft)
-        row = store.node_row(draft)
-        last_address = str(self.network.addresses.last)
-
-        def save(connection: sqlite3.Connection) -> None:
-            admit(connection)
-            if existing is None:
-                store.add_node(connection, row)
-            elif not store.update_node(connection, row):
-                raise MeshdError("this machine was deleted a moment ago, log in again", code="denied")
-            store.set_setting(connection, ADDRESS_SETTING, last_address)
-
+            draft = msgspec.structs.replace(existing)
+        old_key = draft.node_key
         try:
-            await self.database.run(save)
+            draft.node_key = node_key
+            draft.user_id = user_id
+            draft.tags = tags
+            draft.method = method
+            draft.auth_key_id = auth_key_id
+            draft.ephemeral = ephemeral
+            draft.expiry = expiry
+            draft.version = version
+            draft.hostinfo = hostinfo
+            draft.last_seen = time.time()
+            if node_key != old_key:
+                draft.disco_key = ZERO_DISCO_KEY
+                draft.endpoints = draft.endpoint_types = ()
+            draft.approved_routes = self._approved(draft)
+            await self._store_joined(draft, admit, is_new=existing is None)
         except Exception:
             if existing is None:
-                self.network.names.discard(node.name)
-                self.network.addresses.release(node.v4)
+                self.network.names.discard(draft.name)
+                self.network.addresses.release(draft.v4)
             raise
+        node = existing or draft
         if existing is None:
             self.network.add(node)
         else:
@@ -160,6 +142,29 @@ class Registry:
                 self.on_rekeyed(existing, old_key)
         log.info("node_joined", extra=kv(node=node.name, id=node.id, addr=node.v4, method=method))
         return node
+
+    def _newcomer(self, machine_key: str, node_key: str, user_id: int, hostname: str) -> NodeRecord:
+        """A new node with a name and addresses that are reserved for it."""
+        v4, v6 = self.network.addresses.allocate()
+        name = unique_label(hostname, self.network.names)
+        self.network.names.add(name)
+        return NodeRecord(self.network.next_id(), machine_key, node_key, user_id, name, v4, v6, time.time(), hostname)
+
+    async def _store_joined(
+        self, draft: NodeRecord, admit: Callable[[sqlite3.Connection], None], *, is_new: bool
+    ) -> None:
+        row = store.node_row(draft)
+        last_address = str(self.network.addresses.last)
+
+        def save(connection: sqlite3.Connection) -> None:
+            admit(connection)
+            if is_new:
+                store.add_node(connection, row)
+            elif not store.update_node(connection, row):
+                raise MeshdError("this machine was deleted a moment ago, log in again", code="denied")
+            store.set_setting(connection, ADDRESS_SETTING, last_address)
+
+        await self.database.run(save)
 
     def _adopt(self, node: NodeRecord, draft: NodeRecord) -> None:
         self.network.rekey(node, draft.node_key)
@@ -221,7 +226,12 @@ class Registry:
     async def approve_by_policy(self) -> None:
         """Approve what a new policy approves by itself; nothing is taken back."""
         for node in list(self.network.nodes.values()):
-            approved = self._approved(node)
+            try:
+                approved = self._approved(node)
+            except Exception as error:
+                # What one node tells must not keep the others from their routes.
+                log.error("not_approved", extra=kv(node=node.name, reason=repr(error)), exc_info=error)
+                continue
             if approved != node.approved_routes:
                 await self.approve_routes(node, approved)
 

@@ -186,6 +186,8 @@ class CoordService:
             await self._registry.approve_by_policy()
         except MeshdError as error:
             log.error("not_stored", extra=kv(reason=error.message))
+        except Exception as error:
+            log.error("not_approved", extra=kv(reason=repr(error)), exc_info=error)
 
     def _lock_state_dir(self) -> None:
         folder = self._options.state_dir

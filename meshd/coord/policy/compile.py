@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
-from meshd.base.addr import IPPrefix, parse_prefix
+from meshd.base.addr import IPPrefix
 from meshd.base.ranges import CGNAT, ULA
 from meshd.coord.network import Network
 from meshd.coord.policy.document import AppGrant, PolicyDocument, Rule, Target, prefix_of
@@ -90,8 +90,8 @@ class CompiledPolicy:
     def approves(self, route: str, node: NodeRecord, user: str) -> bool:
         if route in EXIT_ROUTES:
             return self._owned_by(node, user, self._document.exit_approvers)
-        wanted = parse_prefix(route)
-        return any(
+        wanted = prefix_of(route)
+        return wanted is not None and any(
             _within(wanted, prefix) and self._owned_by(node, user, owners)
             for prefix, owners in self._document.route_approvers
         )
@@ -184,7 +184,7 @@ class CompiledPolicy:
         ids = frozenset(
             node.id
             for node in self._nodes
-            if any(_overlap(parse_prefix(own), prefix) for own in (*node.addresses, *node.usable_routes))
+            if any(_overlap(prefix_of(own), prefix) for own in (*node.addresses, *node.usable_routes))
         )
         return Endpoint((str(prefix),), ids)
 
@@ -207,12 +207,11 @@ def _within(inner: IPPrefix, outer: IPPrefix) -> bool:
     return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
-def _overlap(a: IPPrefix, b: IPPrefix) -> bool:
-    return a.version == b.version and a.overlaps(b)
+def _overlap(a: IPPrefix | None, b: IPPrefix) -> bool:
+    return a is not None and a.version == b.version and a.overlaps(b)
 
 
 _NOT_INTERNET = (
-    "0.0.0.0/8",
     "10.0.0.0/8",
     str(CGNAT),
     "127.0.0.0/8",
@@ -222,7 +221,10 @@ _NOT_INTERNET = (
     "224.0.0.0/4",
     "240.0.0.0/4",
 )
-"""Special-purpose blocks (RFC 6890) that an exit node is not meant for."""
+"""Special-purpose blocks (RFC 6890) that an exit node is not meant for.
+
+0.0.0.0/8 stays in: an exit node answers DNS for those who may reach 0.0.0.0.
+"""
 
 
 @lru_cache(maxsize=1)

@@ -79,6 +79,27 @@ def test_deleted_node_is_not_brought_back_by_what_was_on_its_way(run_coord):
     run_coord(scenario)
 
 
+def test_join_that_fails_gives_name_and_address_back(run_coord):
+    async def scenario(coord):
+        registry, network = coord.service._registry, coord.service.network
+
+        def fail(node):
+            raise ValueError("odd")
+
+        approved, registry._approved = registry._approved, fail
+        machine = await coord.machine("web")
+        for _ in range(3):
+            with pytest.raises(RequestFailed):
+                await machine.register(coord.join_key)
+        assert network.names == set()
+        assert network.addresses._used == set()
+        registry._approved = approved
+        assert not (await machine.register(coord.join_key)).error
+        assert network.names == {"web"}
+
+    run_coord(scenario)
+
+
 def test_two_machines_with_one_node_key_second_is_refused(run_coord):
     async def scenario(coord):
         registry = coord.service._registry

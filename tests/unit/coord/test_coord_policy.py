@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +151,11 @@ def test_policy_internet_goes_to_exit_nodes_without_private_networks():
     assert not ips & {"10.0.0.0/8", "100.64.0.0/10", "192.168.0.0/16"}
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "2000::"])
+def test_policy_internet_holds_what_exit_nodes_ask_about_before_they_answer_dns(address):
+    assert any(ip_address(address) in ip_network(prefix) for prefix in internet())
+
+
 def test_policy_grant_with_app_capability():
     access, nodes = _access(
         '{"tagOwners": {"tag:web": []}, "grants": [{"src": ["alice"], "dst": ["tag:web"], "ip": ["tcp:22", "53"],'
@@ -176,6 +183,75 @@ def test_policy_tag_owners_and_auto_approvers():
     assert not access.approves("11.0.0.0/16", nodes["bobs"], "bob")
     assert access.approves("0.0.0.0/0", nodes["laptop"], "alice")
     assert not access.approves("0.0.0.0/0", nodes["bobs"], "bob")
+
+
+LAN_POLICY = """{"acls": [{"action": "accept", "src": ["*"], "dst": ["10.0.0.0/8:*"]}],
+    "autoApprovers": {"routes": {"10.0.0.0/8": ["default"]}}}"""
+
+
+def test_policy_routes_with_host_bits_of_one_node_do_not_stop_it(run_coord):
+    """One client could keep administrators from setting a policy, and others from getting their routes."""
+
+    async def scenario(coord):
+        odd, router = await coord.machine("odd"), await coord.machine("router")
+        odd.hostinfo = Hostinfo(hostname="odd", routable_ips=("10.0.0.1/8",))
+        router.hostinfo = Hostinfo(hostname="router", routable_ips=("10.1.0.0/16",))
+        assert not (await odd.register(coord.join_key)).error
+        assert not (await router.register(coord.join_key)).error
+        await coord.admin("nodes.approve-routes", node="odd", all=True)
+        await coord.admin("policy.set", text=LAN_POLICY)
+        routes = {node.name: node.approved_routes for node in coord.service.network.nodes.values()}
+        assert routes == {"odd": (), "router": ("10.1.0.0/16",)}
+        assert not (await odd.register(coord.join_key)).error
+
+    run_coord(scenario)
+
+
+def test_policy_is_applied_to_all_nodes_but_the_one_that_fails(run_coord, caplog):
+    async def scenario(coord):
+        for name in ("first", "second"):
+            machine = await coord.machine(name)
+            machine.hostinfo = Hostinfo(hostname=name, routable_ips=("10.1.0.0/16",))
+            assert not (await machine.register(coord.join_key)).error
+        registry = coord.service._registry
+        approved = registry._approved
+
+        def fails_for_first(node):
+            return approved(node) if node.name != "first" else 1 // 0
+
+        registry._approved = fails_for_first
+        await coord.admin("policy.set", text=LAN_POLICY)
+        nodes = coord.service.network.nodes.values()
+        assert [node.approved_routes for node in nodes] == [(), ("10.1.0.0/16",)]
+        assert [record.getMessage() for record in caplog.records].count("not_approved") == 1
+
+    run_coord(scenario)
+
+
+def test_policy_file_read_again_logs_whatever_goes_wrong(run_coord, caplog, tmp_path):
+    path = tmp_path / "policy"
+    path.write_text(LAN_POLICY)
+
+    async def scenario(coord):
+        async def fail():
+            raise KeyError("odd")
+
+        coord.service._registry.approve_by_policy = fail
+        coord.service.reload_policy()
+        await coord.service._reloading
+        assert [record.getMessage() for record in caplog.records].count("not_approved") == 1
+
+    run_coord(scenario, policy_file=path)
+
+
+def test_policy_compiles_whatever_routes_a_node_has():
+    network = _network()
+    (node,) = [node for node in network.nodes.values() if node.name == "router"]
+    node.hostinfo = Hostinfo(routable_ips=("10.0.0.1/8", "10.1.0.0/16"))
+    node.approved_routes = node.hostinfo.routable_ips
+    access = compile_policy(parse_policy(LAN_POLICY), network)
+    assert access.rules(node)
+    assert not access.approves("10.0.0.1/8", node, "default")
 
 
 def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, running):
