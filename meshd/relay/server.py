@@ -75,12 +75,13 @@ class RelayServer:
         self.active[session.key] = session
 
     def unregister(self, session: RelaySession) -> None:
-        """Forget a connection and tell those that it had sent to, once its key is gone altogether."""
+        """Forget a connection; those that its key had sent to are told once the key is gone altogether."""
         sessions = self._all.get(session.key)
         if sessions is None or session not in sessions:
             return
         sessions.remove(session)
         if sessions:
+            sessions[-1].inherit(session.sent_to)
             if self.active.get(session.key) is session:
                 self.active[session.key] = sessions[-1]
             return

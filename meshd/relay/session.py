@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshd.base.keys import NodePublic
@@ -116,6 +117,8 @@ class RelaySession:
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
+        if self._server.client_rate_bytes and self._awake:
+            self._account(len(data))
         if self._skip:
             taken = min(self._skip, len(data))
             self._skip -= taken
@@ -134,8 +137,6 @@ class RelaySession:
             return
         if used < len(data):
             self._rest += data[used:] if used else data
-        if self._server.client_rate_bytes and self._awake:
-            self._account(len(data))
 
     def _needed(self) -> int:
         """Bytes that must be there before looking at the buffer again is worth it."""
@@ -272,6 +273,10 @@ class RelaySession:
         """Tell the client that `key` is not reachable through this relay."""
         reason = PeerGoneReason.DISCONNECTED if disconnected else PeerGoneReason.NOT_HERE
         self._write(encode_peer_gone(key, reason))
+
+    def inherit(self, sent_to: set[bytes]) -> None:
+        """Also remember those that an older connection of the key had sent to."""
+        self.sent_to.update(islice(sent_to, max(0, MAX_SENT_TO - len(self.sent_to))))
 
     def _tell_not_here(self, key: bytes) -> None:
         now = self._loop.time()

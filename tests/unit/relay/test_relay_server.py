@@ -17,6 +17,7 @@ from meshd.io.listener import SniffingListener
 from meshd.relay.certificate import self_signed
 from meshd.relay.pages import RelayPages
 from meshd.relay.server import RelayServer
+from meshd.relay.session import MAX_SENT_TO, RelaySession
 from meshd.wire import derp
 from meshd.wire.derp import FrameType
 from meshd.wire.derpinfo import ClientInfo
@@ -194,6 +195,37 @@ def test_relay_receivers_hear_that_a_sender_left(play):
     play(scenario)
 
 
+def test_relay_receivers_hear_that_a_sender_left_which_had_connected_again(play):
+    """Else they go on sending to it until their own timers end."""
+
+    async def scenario(rig):
+        a, b = await two(rig)
+        a.send(b, b"hello")
+        await b.next()
+        again = await (await Client(rig, a.private).open()).hello()
+        a.writer.close()
+        await asyncio.sleep(0.05)
+        assert rig.relay.clients == 2
+        again.writer.close()
+        kind, payload = await b.next()
+        assert kind == FrameType.PEER_GONE
+        assert derp.decode_peer_gone(payload) == (a.key, derp.PeerGoneReason.DISCONNECTED)
+
+    play(scenario)
+
+
+def test_relay_inherited_receivers_are_bounded():
+    async def whole():
+        session = RelaySession(RelayServer(NodePrivate.generate()), None, "192.0.2.1")
+        session.sent_to = set(range(MAX_SENT_TO - 2))
+        session.inherit(set(range(MAX_SENT_TO, 2 * MAX_SENT_TO)))
+        assert len(session.sent_to) == MAX_SENT_TO
+        session.inherit({-1})
+        assert len(session.sent_to) == MAX_SENT_TO
+
+    asyncio.run(whole())
+
+
 def test_relay_same_key_twice_sends_to_the_one_that_spoke_last(play):
     async def scenario(rig):
         a, b = await two(rig)
@@ -313,6 +345,23 @@ def test_relay_rate_limit_pauses_reading(play):
         assert rig.relay.counters.throttled > 0
 
     play(scenario, client_rate_bytes=20000)
+
+
+@pytest.mark.parametrize("step", [700, 1448, 65536])
+def test_relay_rate_limit_counts_every_byte_once(monkeypatch, step):
+    counted = []
+    monkeypatch.setattr(RelaySession, "_account", lambda session, received: counted.append(received))
+
+    async def whole():
+        session = RelaySession(RelayServer(NodePrivate.generate(), client_rate_bytes=1), None, "192.0.2.1")
+        session.key, session._awake = bytes(32), True
+        skipped = bytes([FrameType.HEALTH]) + (5000).to_bytes(4, "big") + bytes(5000)
+        stream = (derp.encode_send_packet(b"\2" * 32, bytes(1300)) + skipped) * 20
+        for at in range(0, len(stream), step):
+            session.data_received(stream[at : at + step])
+        assert sum(counted) == len(stream)
+
+    asyncio.run(whole())
 
 
 async def _http(rig, text):
