@@ -39,15 +39,11 @@ class CompiledPolicy:
         self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
         self._self_rules: list[tuple[Rule, Target]] = []
+        self._self_grants: list[AppGrant] = []
         for rule in document.rules:
             self._add_rule(rule)
         for grant in document.grants:
-            source = self._union(grant.sources)
-            for alias in grant.targets:
-                if alias != "autogroup:self":
-                    target = self._resolve(alias)
-                    self._grants.append((source.addresses, target, grant))
-                    self._links.append((source.node_ids, target.node_ids))
+            self._add_grant(grant)
 
     def visible(self, node_id: int) -> Collection[int]:
         seen: set[int] = set()
@@ -57,7 +53,7 @@ class CompiledPolicy:
             if node_id in targets:
                 seen |= sources
         node = self._network.nodes.get(node_id)
-        if node is not None and not node.tags and any(self._own_sources(rule, node) for rule, _ in self._self_rules):
+        if node is not None and not node.tags and any(self._own_sources(part, node) for part in self._self_parts()):
             seen.update(other.id for other in self._devices_of(node.user_id))
         seen.discard(node_id)
         return seen
@@ -77,10 +73,8 @@ class CompiledPolicy:
         made.extend(self._rules_among_own(node))
         for sources, endpoint, grant in self._grants:
             if node.id in endpoint.node_ids and sources:
-                capabilities: dict[str, tuple[Any, ...] | None] = dict(grant.capabilities)
-                made.append(
-                    FilterRule(src_ips=sources, cap_grant=(CapGrant(dsts=node.addresses, cap_map=capabilities),))
-                )
+                made.append(_granted(sources, node, grant))
+        made.extend(self._grants_among_own(node))
         return made
 
     def may_claim(self, tags: Collection[str], user: str) -> bool:
@@ -125,6 +119,20 @@ class CompiledPolicy:
             self._links.append((source.node_ids, endpoint.node_ids))
         self._compiled.append((source.addresses, tuple(targets), rule))
 
+    def _add_grant(self, grant: AppGrant) -> None:
+        source = self._union(grant.sources)
+        for alias in grant.targets:
+            if alias == "autogroup:self":
+                self._self_grants.append(grant)
+                continue
+            target = self._resolve(alias)
+            self._grants.append((source.addresses, target, grant))
+            self._links.append((source.node_ids, target.node_ids))
+
+    def _self_parts(self) -> Iterable[Rule | AppGrant]:
+        yield from (rule for rule, _ in self._self_rules)
+        yield from self._self_grants
+
     def _rules_among_own(self, node: NodeRecord) -> Iterable[FilterRule]:
         """Rules towards `autogroup:self`: the sources that belong to the same user as the node."""
         if node.tags:
@@ -133,7 +141,7 @@ class CompiledPolicy:
             sources = self._own_sources(rule, node)
             if sources:
                 yield FilterRule(
-                    src_ips=tuple(address for other in sources for address in (other.v4, other.v6)),
+                    src_ips=_of_nodes(sources).addresses,
                     dst_ports=tuple(
                         NetPortRange(ip=address, ports=PortRange(first=first, last=last))
                         for address in (node.v4, node.v6)
@@ -142,8 +150,17 @@ class CompiledPolicy:
                     ip_proto=rule.protocols,
                 )
 
-    def _own_sources(self, rule: Rule, node: NodeRecord) -> list[NodeRecord]:
-        allowed = self._union(rule.sources).node_ids
+    def _grants_among_own(self, node: NodeRecord) -> Iterable[FilterRule]:
+        """Capabilities towards `autogroup:self`, for the same sources."""
+        if node.tags:
+            return
+        for grant in self._self_grants:
+            sources = self._own_sources(grant, node)
+            if sources:
+                yield _granted(_of_nodes(sources).addresses, node, grant)
+
+    def _own_sources(self, part: Rule | AppGrant, node: NodeRecord) -> list[NodeRecord]:
+        allowed = self._union(part.sources).node_ids
         return [other for other in self._devices_of(node.user_id) if other.id in allowed]
 
     # --- aliases -----------------------------------------------------------------------------------------
@@ -192,6 +209,11 @@ class CompiledPolicy:
 def compile_policy(document: PolicyDocument, network: Network) -> CompiledPolicy:
     """The access rules for the network as it is now."""
     return CompiledPolicy(document, network)
+
+
+def _granted(sources: tuple[str, ...], node: NodeRecord, grant: AppGrant) -> FilterRule:
+    capabilities: dict[str, tuple[Any, ...] | None] = dict(grant.capabilities)
+    return FilterRule(src_ips=sources, cap_grant=(CapGrant(dsts=node.addresses, cap_map=capabilities),))
 
 
 def _of_nodes(nodes: Iterable[NodeRecord]) -> Endpoint:

@@ -168,6 +168,21 @@ def test_policy_grant_with_app_capability():
     assert not app.dst_ports
 
 
+def test_policy_grant_with_app_capability_towards_own_devices():
+    access, nodes = _access(
+        '{"tagOwners": {"tag:web": []}, "grants": [{"src": ["autogroup:member"], "dst": ["autogroup:self"],'
+        '"app": {"example.com/cap/x": [{"level": 3}]}}]}'
+    )
+    (rule,) = access.rules(nodes["phone"])
+    assert rule.src_ips == (nodes["laptop"].v4, nodes["laptop"].v6, nodes["phone"].v4, nodes["phone"].v6)
+    assert rule.cap_grant[0].cap_map == {"example.com/cap/x": ({"level": 3},)}
+    assert rule.cap_grant[0].dsts == nodes["phone"].addresses
+    assert not rule.dst_ports
+    assert access.rules(nodes["web"]) == []
+    assert _seen(access, nodes, "laptop") == {"phone"}
+    assert _seen(access, nodes, "web") == set()
+
+
 def test_policy_tag_owners_and_auto_approvers():
     access, nodes = _access(
         '{"groups": {"group:a": ["alice"]}, "tagOwners": {"tag:web": ["group:a"], "tag:db": []},'
