@@ -9,6 +9,7 @@ from meshd.base.errors import MeshdError
 
 MAX_LABEL = 63
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
 _BAD = re.compile(r"[^a-z0-9-]+", re.ASCII)
 
 
@@ -28,11 +29,21 @@ def unique_label(hostname: str, taken: Container[str]) -> str:
         return base
     number = 1
     while True:
-        suffix = f"-{number}"
-        candidate = base[: MAX_LABEL - len(suffix)].rstrip("-") + suffix
+        candidate = f"{_stem(base, str(number))}-{number}"
         if candidate not in taken:
             return candidate
         number += 1
+
+
+def is_derived(name: str, hostname: str) -> bool:
+    """Whether `unique_label(hostname)` can have given this name."""
+    base = label(hostname)
+    stem, _, number = name.rpartition("-")
+    return name == base or (_NUMBER.fullmatch(number) is not None and stem == _stem(base, number))
+
+
+def _stem(base: str, number: str) -> str:
+    return base[: MAX_LABEL - len(number) - 1].rstrip("-")
 
 
 def checked_label(name: str) -> str:

@@ -6,6 +6,7 @@ listener's (`Distributor`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from meshd.coord.addresses import AddressPool
@@ -98,8 +99,13 @@ class Network:
         self.on_change(node.id, WHOLE | SELF)
 
     def refresh_routes(self, node: NodeRecord) -> None:
-        """Elect again after the node's routes or its presence changed, and report who won or lost some."""
-        self._routes_moved(self.routes.update(node.id, node.usable_routes, online=node.online), 0)
+        """Elect again after the node's routes, presence or expiry changed, and report who won or lost some."""
+        self._routes_moved(self._offer_routes(node), 0)
+
+    def _offer_routes(self, node: NodeRecord) -> set[int]:
+        # Peers send nothing to a node whose key has ended, even while it is connected.
+        usable = node.online and not node.expired(time.time())
+        return self.routes.update(node.id, node.usable_routes, online=usable)
 
     def _routes_moved(self, node_ids: set[int], except_id: int) -> None:
         for node_id in node_ids:
@@ -117,4 +123,4 @@ class Network:
         self.nodes[node.id] = node
         self.by_node_key[node.node_key] = node
         self.by_machine_key.setdefault(node.machine_key, []).append(node)
-        self.routes.update(node.id, node.usable_routes, online=node.online)
+        self._offer_routes(node)

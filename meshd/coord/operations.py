@@ -211,8 +211,13 @@ class Operations:
 
     def _find(self, args: Arguments) -> NodeRecord:
         wanted = str(args["node"])
-        for node in self._network.nodes.values():
-            if wanted in (str(node.id), node.stable_id, node.name, node.v4, node.v6, node.node_key):
+        nodes = self._network.nodes.values()
+        # A machine may call itself by the number of another one.
+        for node in nodes:
+            if wanted in (str(node.id), node.stable_id):
+                return node
+        for node in nodes:
+            if wanted in (node.name, node.v4, node.v6, node.node_key):
                 return node
         raise MeshdError(
             f"there is no node {wanted!r}", code="not-found", hint="See `mesh-coord nodes list` for ids and names."

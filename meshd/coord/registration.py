@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Coroutine
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -57,7 +58,7 @@ class Registrar:
         self._rules = rules
         self._loop = asyncio.get_running_loop()
         self.pending = PendingRegistrations()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(self, request: RegisterRequest, machine: MachinePublic, source_ip: str) -> RegisterResponse:
         """The answer; refusals are an answer with `error`. MeshdError `busy` means "ask again later"."""
@@ -80,13 +81,10 @@ class Registrar:
         """
 
         async def locked() -> T:
+            # Everybody who holds it or waits for it keeps it alive.
             lock = self._locks.setdefault(machine_key, asyncio.Lock())
-            try:
-                async with lock:
-                    return await work
-            finally:
-                if not lock.locked() and self._locks.get(machine_key) is lock:
-                    del self._locks[machine_key]
+            async with lock:
+                return await work
 
         task = self._loop.create_task(locked())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -14,7 +14,7 @@ from meshd.coord import network as change
 from meshd.coord import store
 from meshd.coord.database import Database
 from meshd.coord.intake import one_per_key, usable_endpoints, usable_hostinfo
-from meshd.coord.names import checked_label, label, unique_label
+from meshd.coord.names import checked_label, is_derived, unique_label
 from meshd.coord.network import Network
 from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
@@ -201,6 +201,7 @@ class Registry:
     def expiry_passed(self, node: NodeRecord) -> None:
         """Tell everybody that the state of the node's key is another one now."""
         self.network.on_change(node.id, change.WHOLE | change.SELF)
+        self.network.refresh_routes(node)
 
     async def rename(self, node: NodeRecord, name: str) -> None:
         if checked_label(name) == node.name:
@@ -215,6 +216,7 @@ class Registry:
         if node.tags:
             node.expiry = None
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
+        self.network.refresh_routes(node)
         await self.save(node)
 
     async def approve_routes(self, node: NodeRecord, routes: Iterable[str]) -> None:
@@ -284,7 +286,7 @@ class Registry:
 
     def _take_hostname(self, node: NodeRecord, hostname: str) -> None:
         """A node that still has the name derived from its host name gets a new one with it."""
-        was_derived = node.name == label(node.hostname) or node.name.startswith(label(node.hostname) + "-")
+        was_derived = is_derived(node.name, node.hostname)
         node.hostname = hostname
         if was_derived:
             self.network.names.discard(node.name)

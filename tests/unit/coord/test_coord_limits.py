@@ -100,6 +100,19 @@ def test_join_that_fails_gives_name_and_address_back(run_coord):
     run_coord(scenario)
 
 
+def test_node_is_found_by_its_number_before_a_machine_of_that_name(run_coord):
+    """Else deleting node 3 deletes whoever has chosen the host name 3."""
+
+    async def scenario(coord):
+        for name in ("3", "n3", "web"):
+            await coord.joined(name)
+        for wanted in ("3", "n3"):
+            found = await coord.admin("nodes.rename", node=wanted, name="web")
+            assert (found["id"], found["hostname"]) == (3, "web")
+
+    run_coord(scenario)
+
+
 def test_two_machines_with_one_node_key_second_is_refused(run_coord):
     async def scenario(coord):
         registry = coord.service._registry

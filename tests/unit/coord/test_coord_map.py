@@ -199,6 +199,31 @@ def test_map_routes_reach_allowed_ips_only_when_approved(run_coord):
     run_coord(scenario)
 
 
+def test_map_route_of_an_expired_node_goes_to_one_that_stands_by(run_coord):
+    """Nobody can send to a node whose key has ended, even while it is still connected."""
+
+    async def scenario(coord):
+        observer = await coord.joined("observer")
+        for name in ("first", "second"):
+            router = await coord.joined(name)
+            router.hostinfo = Hostinfo(hostname=name, routable_ips=("192.168.7.0/24",))
+            await (await router.stream()).next()
+            await coord.admin("nodes.approve-routes", node=name, all=True)
+        first, second = (node for node in coord.service.network.nodes.values() if node.name != "observer")
+        routes = coord.service.network.routes
+        assert (routes.primary(first.id), routes.primary(second.id)) == (("192.168.7.0/24",), ())
+        reader = await observer.stream()
+        await reader.next()
+        await coord.admin("nodes.expire", node="first")
+        await until(reader, lambda m: any(p.primary_routes and p.id == second.id for p in m.peers_changed))
+        assert routes.primary(first.id) == ()
+        await coord.admin("nodes.expire", node="second")
+        await coord.admin("nodes.tag", node="first", tags=["tag:router"])
+        assert routes.primary(first.id) == ("192.168.7.0/24",)
+
+    run_coord(scenario)
+
+
 def test_map_one_shot_request_gets_one_message(run_coord):
     async def scenario(coord):
         from meshd.wire.control import MapResponse, decode, encode

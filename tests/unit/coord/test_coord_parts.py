@@ -14,7 +14,7 @@ from meshd.base.errors import MeshdError
 from meshd.coord import store
 from meshd.coord.addresses import AddressPool
 from meshd.coord.database import Database
-from meshd.coord.names import checked_label, label, unique_label
+from meshd.coord.names import checked_label, is_derived, label, unique_label
 from meshd.coord.options import PublicAddress, check_domain
 from meshd.coord.pending import LIFETIME_S, MAX_PENDING, PendingRegistrations
 from meshd.coord.presence import SWEEP_S, Presence
@@ -38,6 +38,19 @@ def test_unique_label_differs_from_all_taken(text, count):
         taken.add(unique_label(text, taken))
     assert len(taken) == count
     assert all(checked_label(name) for name in taken)
+
+
+@given(st.text(max_size=100), st.integers(0, 30))
+def test_derived_names_are_known_as_such(text, count):
+    taken = set()
+    for _ in range(count):
+        taken.add(unique_label(text, taken))
+    assert all(is_derived(name, text) for name in taken)
+
+
+@pytest.mark.parametrize("name", ["db-prod", "db-", "db-01", "db-1-2", "dba", "d"])
+def test_chosen_names_are_not_derived(name):
+    assert not is_derived(name, "db")
 
 
 def test_addresses_skip_reserved_ones_and_come_back_late():

@@ -10,6 +10,7 @@ import pytest
 from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import NodePrivate
 from meshd.coord.records import TAGGED_USER_ID
+from meshd.coord.registration import Registrar
 from meshd.testing.controlmachine import ControlMachine, RequestFailed, fetch_key
 
 
@@ -69,6 +70,34 @@ def test_register_same_machine_in_parallel_makes_one_node(run_coord):
         assert len(coord.service.network.nodes) == 1
 
     run_coord(scenario)
+
+
+def test_register_of_one_machine_waits_for_each_that_came_before():
+    """Else two of them find no node yet, and each makes one."""
+
+    class Registry:
+        network = None
+
+    async def whole():
+        registrar = Registrar(Registry(), None, None)
+        running = worst = 0
+
+        async def work():
+            nonlocal running, worst
+            running += 1
+            worst = max(worst, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+
+        waiting = [asyncio.create_task(registrar._alone("m", work())) for _ in range(2)]
+        await waiting[0]
+        waiting.append(asyncio.create_task(registrar._alone("m", work())))
+        await asyncio.gather(*waiting)
+        assert worst == 1
+        del waiting
+        assert not registrar._locks
+
+    asyncio.run(whole())
 
 
 def test_register_revoked_and_expired_keys_say_so(run_coord):
@@ -147,6 +176,10 @@ def test_register_again_under_another_hostname_renames_the_node_unless_an_admin_
         machine.hostinfo = type(machine.hostinfo)(hostname="newer")
         await machine.update()
         assert (node.name, node.hostname) == ("chosen", "newer")
+        await coord.admin("nodes.rename", node="chosen", name="newer-prod")
+        machine.hostinfo = type(machine.hostinfo)(hostname="newest")
+        await machine.update()
+        assert (node.name, node.hostname) == ("newer-prod", "newest")
 
     run_coord(scenario)
 
