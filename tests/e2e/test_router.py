@@ -119,6 +119,71 @@ def test_router_restores_what_somebody_deleted(namespace: str, tmp_path: Path) -
     assert "100.64.0.1/32" in ip("addr", "show", "mesh0")
 
 
+IPV6_SWITCHED = (
+    "import subprocess\nfrom meshd.core.routeplan import RouteChange\n"
+    "def ipv6(on, scope='mesh0'):\n"
+    "    Path(f'/proc/sys/net/ipv6/conf/{scope}/disable_ipv6').write_text('0' if on else '1')\n"
+    "def held():\n"
+    "    return ({str(a.local) for a in netlink.addresses() if a.interface == router._index},"
+    " {str(r.prefix[0]) for r in netlink.routes(52)}, [len(netlink.rules(f)) for f in (2, 10)])\n"
+    "config = RouterConfig(own, frozenset({net('100.64.0.2/32'), net('fd7a:115c:a1e0::2/128')}))\n"
+)
+
+
+@pytest.mark.parametrize("scope", ["default", "all"])
+def test_router_without_ipv6_on_the_interface_still_brings_ipv4(namespace: str, tmp_path: Path, scope: str) -> None:
+    """RT-12."""
+    setting = ("sysctl", "-qw", f"net.ipv6.conf.{scope}.disable_ipv6=1")
+    subprocess.run(["ip", "netns", "exec", NAMESPACE, *setting], check=True)
+    ip("link", "del", "mesh0")
+    ip("tuntap", "add", "mesh0", "mode", "tun")
+    inside(
+        IPV6_SWITCHED + "router.apply(config)\n"
+        "assert held() == ({'100.64.0.1'}, {'100.64.0.2'}, [7, 2]), held()\n"
+        "assert router.restore() == 0\n"
+        "more = (net('100.64.0.3/32'), net('fd7a:115c:a1e0::3/128'))\nrouter.change(RouteChange(more, (), ()))\n"
+        "assert held()[1] == {'100.64.0.2', '100.64.0.3'}\n"
+        "router.change(RouteChange((), (), more))\n"
+        "ipv6(True, 'all')\nipv6(True)\nrouter.apply(config)\n"
+        "assert {'100.64.0.1', 'fd7a:115c:a1e0::1'} <= held()[0]\n"
+        "assert held()[1:] == ({'100.64.0.2', 'fd7a:115c:a1e0::2'}, [7, 6]), held()\n"
+        "router.close()\nassert held()[1:] == (set(), [3, 2])",
+        str(tmp_path / "journal"),
+    )
+
+
+def test_router_follows_ipv6_that_is_switched_while_it_runs(namespace: str, tmp_path: Path) -> None:
+    """RT-14: what IPv4 lost is restored even so, and IPv6 comes back with it."""
+    inside(
+        IPV6_SWITCHED + "router.apply(config)\nipv6(False)\n"
+        "subprocess.run('ip route flush table 52'.split(), check=True)\n"
+        "assert router.restore() == 1\nrouter.apply(config)\n"
+        "assert held()[:2] == ({'100.64.0.1'}, {'100.64.0.2'})\n"
+        "ipv6(True)\nassert router.restore() == 2\nassert 'fd7a:115c:a1e0::2' in held()[1]\n"
+        "ipv6(False)\nrouter.change(RouteChange((net('fd7a:115c:a1e0::3/128'),), (), ()))\n"
+        "ipv6(True)\nrouter.change(RouteChange((net('100.64.0.3/32'),), (), ()))\n"
+        "assert held()[1] == {'100.64.0.2', '100.64.0.3', 'fd7a:115c:a1e0::2', 'fd7a:115c:a1e0::3'}\n"
+        "assert 'fd7a:115c:a1e0::1' in held()[0]\n"
+        "ipv6(False)\nrouter.close()\nassert held()[1] == set()",
+        str(tmp_path / "journal"),
+    )
+
+
+def test_router_new_address_costs_no_route(namespace: str, tmp_path: Path) -> None:
+    """RT-14: with its last IPv4 address an interface loses all IPv4 routes."""
+    code = (
+        IPV6_SWITCHED + "import time\nrouter.apply(config)\n"
+        "words = 'timeout 0.6 ip -4 monitor route'.split()\n"
+        "events = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
+        "time.sleep(0.3)\n"
+        "router.apply(RouterConfig((net('100.64.0.9/32'), own[1]), config.routes))\n"
+        "assert held()[1] == {'100.64.0.2', 'fd7a:115c:a1e0::2'}, held()\nassert router.restore() == 0\n"
+        "print(events.stdout.read())\n"
+        "router.apply(RouterConfig(own[1:], config.routes))\nassert '100.64.0.2' in held()[1]"
+    )
+    assert "100.64.0.2" not in inside(code, str(tmp_path / "journal"))
+
+
 def test_router_two_thousand_routes_take_a_moment_only(namespace: str, tmp_path: Path) -> None:
     inside(
         "routes = frozenset(net((0x64400000 + n, 32)) for n in range(2, 2002))\n"

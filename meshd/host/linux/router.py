@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +32,8 @@ BYPASS_MARK = 0x80000
 MARK_MASK = 0xFF0000
 _MAIN, _DEFAULT = 254, 253
 _DONE = (0, errno.EEXIST)
-_GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV)
+_GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+_IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
 
 def policy_rules(family: int, base: int = RULES_FROM) -> list[nl.Rule]:
@@ -53,7 +55,11 @@ def rules_from(netlink: RtNetlink, root: Path = Path("/")) -> int:
 
 
 class LinuxRouter:
-    """Makes the host match a RouterConfig by the smallest change, and undoes everything on close."""
+    """Makes the host match a RouterConfig by the smallest change, and undoes everything on close.
+
+    While the host has IPv6 switched off, for all or for our interface alone, its addresses, routes and rules wait:
+    they come with the first call after it was switched on again.
+    """
 
     def __init__(self, netlink: RtNetlink, interface: str, journal: Journal, root: Path = Path("/")) -> None:
         self._netlink = netlink
@@ -66,9 +72,7 @@ class LinuxRouter:
         self._doubtful: set[IPPrefix] = set()  # of a change that failed half-way
         self._mtu = 0
         self._rules: list[nl.Rule] = []
-        self._ipv6 = _ipv6_usable()
-        if not self._ipv6:
-            log.info("ipv6_unavailable", extra=kv(interface=interface))
+        self._ipv6 = True
 
     def apply(self, config: RouterConfig) -> None:
         """Bring the host to ``config``. Raises MeshdError naming the first change the kernel refused."""
@@ -76,26 +80,30 @@ class LinuxRouter:
             self._do([("set up", self._interface, nl.set_link(self._index, up=True, mtu=config.mtu))])
             self._limit_segmentation()
             self._mtu = config.mtu
-        addresses = {a for a in config.addresses if self._ipv6 or a.version == 4}
-        routes: dict[IPPrefix, int | None] = {r: self._index for r in config.routes if self._usable(r)}
-        routes.update({r: None for r in config.throws if self._usable(r)})
+        came_back = self._look_at_ipv6()
+        addresses = set(config.addresses)
+        routes: dict[IPPrefix, int | None] = dict.fromkeys(config.routes, self._index)
+        routes.update(dict.fromkeys(config.throws))
         if addresses and not self._rules:
             self._add_rules()
         self._drop_routes([p for p in self._routes if p not in routes])
-        for address in self._addresses - addresses:
-            self._netlink.execute([nl.delete_address(self._index, address)])
-        self._do(("add the address", a, nl.add_address(self._index, a)) for a in addresses - self._addresses)
-        self._addresses = addresses
+        gone = self._addresses - addresses
+        self._set_addresses(addresses)
         self._set_routes(routes)
+        if gone or came_back:  # with its last IPv4 address an interface loses all IPv4 routes
+            self.restore()
         if not addresses and self._rules:
             self._remove_rules()
 
     def change(self, change: RouteChange) -> None:
         """Bring some routes up to date; costs nothing for all others. Raises as ``apply`` does."""
+        came_back = self._look_at_ipv6()
         self._drop_routes([p for p in change.gone if p in self._routes])
-        routes: dict[IPPrefix, int | None] = {r: self._index for r in change.routes if self._usable(r)}
-        routes.update({r: None for r in change.throws if self._usable(r)})
+        routes: dict[IPPrefix, int | None] = dict.fromkeys(change.routes, self._index)
+        routes.update(dict.fromkeys(change.throws))
         self._set_routes(routes)
+        if came_back:
+            self.restore()
 
     def _limit_segmentation(self) -> None:
         """Saves a system call per super packet; kernels that cannot are as right without."""
@@ -103,8 +111,25 @@ class LinuxRouter:
         if number:
             log.debug("gso_limit_refused", extra=kv(reason=os.strerror(number)))
 
+    def _look_at_ipv6(self) -> bool:
+        """Whether IPv6 came back; anybody may switch it at any time."""
+        before, self._ipv6 = self._ipv6, _ipv6_usable(self._index)
+        if before and not self._ipv6:
+            log.info("ipv6_unavailable", extra=kv(interface=self._interface))
+        return self._ipv6 and not before
+
     def _usable(self, prefix: IPPrefix) -> bool:
         return self._ipv6 or prefix.version == 4
+
+    def _usable_rules(self, rules: list[nl.Rule]) -> list[nl.Rule]:
+        return [rule for rule in rules if self._ipv6 or rule.family == nl.AF_INET]
+
+    def _set_addresses(self, addresses: set[IPPrefix]) -> None:
+        # Added first: with its last IPv4 address an interface loses all IPv4 routes.
+        added = [a for a in addresses - self._addresses if self._usable(a)]
+        self._do(("add the address", a, nl.add_address(self._index, a)) for a in added)
+        self._netlink.execute([nl.delete_address(self._index, a) for a in self._addresses - addresses])
+        self._addresses = addresses
 
     def _set_routes(self, routes: dict[IPPrefix, int | None]) -> None:
         held, doubtful = self._routes, self._doubtful
@@ -112,7 +137,7 @@ class LinuxRouter:
         # Noted first: what the kernel may hold must be taken back in the end.
         self._routes.update(changed)
         self._doubtful.update(p for p, _ in changed)
-        self._do(("add a route to", p, nl.replace_route(p, TABLE, i)) for p, i in changed)
+        self._do(("add a route to", p, nl.replace_route(p, TABLE, i)) for p, i in changed if self._usable(p))
         self._doubtful.clear()
 
     def _drop_routes(self, prefixes: list[IPPrefix]) -> None:
@@ -123,11 +148,10 @@ class LinuxRouter:
                 log.warning("route_not_removed", extra=kv(reason=os.strerror(number)))
 
     def _add_rules(self) -> None:
-        families = [nl.AF_INET, nl.AF_INET6] if self._ipv6 else [nl.AF_INET]
         base = rules_from(self._netlink, self._root)
-        rules = [rule for family in families for rule in policy_rules(family, base)]
+        rules = [rule for family in (nl.AF_INET, nl.AF_INET6) for rule in policy_rules(family, base)]
         self._journal.record(rules, TABLE, self._interface)
-        self._do(("add the policy rule", r.priority, nl.add_rule(r)) for r in rules)
+        self._do(("add the policy rule", r.priority, nl.add_rule(r)) for r in self._usable_rules(rules))
         self._rules = rules
 
     def holds(self, route: nl.Route) -> bool:
@@ -138,12 +162,14 @@ class LinuxRouter:
         """Put back rules, addresses and routes that somebody else removed (RT-14); how many there were. Services
         that manage the network take what they do not know for left-overs, and a link that goes down loses all.
         Raises MeshdError as ``apply`` does."""
-        present = {rule for family in {r.family for r in self._rules} for rule in self._netlink.rules(family)}
-        rules = [rule for rule in self._rules if rule not in present]
+        self._look_at_ipv6()
+        ours = self._usable_rules(self._rules)
+        present = {rule for family in {r.family for r in ours} for rule in self._netlink.rules(family)}
+        rules = [rule for rule in ours if rule not in present]
         held = {host_prefix(a.local) for a in self._netlink.addresses() if a.interface == self._index}
-        addresses = [address for address in self._addresses if address not in held]
+        addresses = [address for address in self._addresses if address not in held and self._usable(address)]
         listed = {_prefix(route) for route in self._netlink.routes(TABLE)}
-        routes = [(prefix, interface) for prefix, interface in self._routes.items() if prefix not in listed]
+        routes = [(p, interface) for p, interface in self._routes.items() if p not in listed and self._usable(p)]
         self._do(("restore the policy rule", r.priority, nl.add_rule(r)) for r in rules)
         self._do(("restore the address", a, nl.add_address(self._index, a)) for a in addresses)
         self._do(("restore the route to", p, nl.replace_route(p, TABLE, i)) for p, i in routes)
@@ -178,7 +204,7 @@ def remove_rules(netlink: RtNetlink, rules: Iterable[nl.Rule]) -> None:
     """Delete rules; those that are gone already are no error."""
     todo = list(rules)
     for rule, number in zip(todo, netlink.execute([nl.delete_rule(r) for r in todo]), strict=True):
-        if number not in (*_GONE, errno.EAFNOSUPPORT):
+        if number not in _GONE:
             log.warning("rule_not_removed", extra=kv(priority=rule.priority, reason=os.strerror(number)))
 
 
@@ -206,9 +232,10 @@ def _prefix(route: nl.Route) -> IPPrefix:
     return ip_network((address.packed, bits))
 
 
-def _ipv6_usable() -> bool:
-    disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+def _ipv6_usable(index: int) -> bool:
+    """Whether the kernel takes IPv6 on an interface. It has no settings there where the MTU is too small for it."""
     try:
-        return disabled.read_text().strip() == "0"
+        names = ("all", socket.if_indextoname(index))
+        return all((_IPV6_SETTINGS / name / "disable_ipv6").read_text().strip() == "0" for name in names)
     except OSError:
         return False
