@@ -184,6 +184,45 @@ def test_router_new_address_costs_no_route(namespace: str, tmp_path: Path) -> No
     assert "100.64.0.2" not in inside(code, str(tmp_path / "journal"))
 
 
+MONITORED = IPV6_SWITCHED + (
+    "import asyncio, socket\nfrom meshd.host.linux.monitor import NetworkMonitor\n"
+    "def sh(line, text=''):\n    subprocess.run(line.split(), input=text, text=True, check=True)\n"
+    "async def seen(act):\n"
+    "    calls = []\n"
+    "    says = lambda what: lambda: calls.append(what)\n"
+    "    monitor = NetworkMonitor(asyncio.get_running_loop(), netlink.interface_index('mesh0'), 52, says('changed'),"
+    " router.holds, says('lost'), says('gone'), says('settings'))\n"
+    "    act(monitor)\n    await asyncio.sleep(0.5)\n    monitor.close()\n    return calls\n"
+    "routes = ''.join(f'route add 10.50.{n}.0/24 dev lo\\n' for n in range(40))\n"
+    "def overflow(monitor, last):\n"
+    "    monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)\n"
+    "    sh('ip -batch -', routes + last + '\\n' + routes.replace('add', 'del'))\n"
+    "router.apply(config)\n"
+)
+
+
+def test_monitor_that_lost_events_looks_at_everything_again(namespace: str, tmp_path: Path) -> None:
+    """RT-14: whatever was among them."""
+    inside(
+        MONITORED
+        + "assert asyncio.run(seen(lambda m: sh('ip rule del priority 5270'))) == ['lost']\nrouter.restore()\n"
+        "found = asyncio.run(seen(lambda m: overflow(m, 'rule del priority 5270')))\n"
+        "assert sorted(found) == ['changed', 'lost', 'settings'], found\nassert router.restore() == 1\n"
+        "found = asyncio.run(seen(lambda m: overflow(m, 'link del mesh0')))\nassert 'gone' in found, found",
+        str(tmp_path / "journal"),
+    )
+
+
+def test_monitor_notices_ipv6_that_is_switched_on_again(namespace: str, tmp_path: Path) -> None:
+    """RT-14."""
+    inside(
+        MONITORED + "from meshd.io.tun import open_tun\ntun = open_tun('mesh0', queues=1)\nipv6(False)\n"
+        "assert router.restore() == 0\nassert 'lost' in asyncio.run(seen(lambda _: ipv6(True)))\n"
+        "assert router.restore() == 2",
+        str(tmp_path / "journal"),
+    )
+
+
 def test_router_two_thousand_routes_take_a_moment_only(namespace: str, tmp_path: Path) -> None:
     inside(
         "routes = frozenset(net((0x64400000 + n, 32)) for n in range(2, 2002))\n"

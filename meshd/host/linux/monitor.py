@@ -83,14 +83,25 @@ class NetworkMonitor:
                 data = self._socket.recv(1 << 16)
             except BlockingIOError:
                 return
-            except OSError as error:  # ENOBUFS: messages were lost, so look at everything again
+            except OSError as error:  # ENOBUFS: messages were lost
                 log.info("network_events_lost", extra=kv(reason=error))
-                self._note_change()
+                self._look_again()
                 return
             try:
                 self._look(data)
             except WireError as error:
                 log.warning("netlink_event_bad", extra=kv(reason=error))
+
+    def _look_again(self) -> None:
+        """Any message may be among those that were lost."""
+        self._note_change()
+        self._note_loss()
+        self._note_settings()
+        self._down = True  # if it was not, the next news of it only make us look once more
+        try:
+            socket.if_indextoname(self._own_interface)
+        except OSError:
+            self._interface_lost()
 
     def _look(self, data: bytes) -> None:
         for message in nl.messages(data):
@@ -111,9 +122,12 @@ class NetworkMonitor:
         if message.kind == nl.RTM_DELROUTE:
             route = nl.decode_route(message)
             return route is not None and route.table == self._own_table and self._holds(route)
-        if message.kind == nl.RTM_DELADDR:
+        if message.kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
             address = nl.decode_address(message)
-            return address is not None and address.interface == self._own_interface
+            if address is None or address.interface != self._own_interface:
+                return False
+            # The kernel gives it a link-local one when IPv6 is switched on again.
+            return message.kind == nl.RTM_DELADDR or address.local.is_link_local
         if message.kind == nl.RTM_NEWLINK:
             link = nl.decode_link(message)
             if link.interface == self._own_interface:
