@@ -79,7 +79,8 @@ class Forwarder:
         to be had. ``tcp``: the asker takes answers of any length. ``beside``: the question does not go through the
         network, whatever the routes say."""
         how = _How(query.question, tcp=tcp, beside=beside)
-        key = (message[2:4], query.question.lower(), message[dns.HEADER.size + len(query.question) :], tcp, beside)
+        question = dnsresponse.folded(query.question)
+        key = (message[2:4], question, message[dns.HEADER.size + len(query.question) :], tcp, beside)
         task = self._under_way.get(key)
         if task is None:
             if len(self._under_way) >= MAX_UNDER_WAY:
@@ -91,7 +92,7 @@ class Forwarder:
         else:
             self._counters["dns_joined"] += 1
         found = await asyncio.shield(task)
-        if len(found) < dns.HEADER.size + len(query.question):  # a failure without the question
+        if not dnsresponse.has_question(found):
             return dns.encode_response(query, dnsresponse.code_of(found))
         return dnsresponse.for_asker(found, query.number, query.question)
 

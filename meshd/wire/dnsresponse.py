@@ -29,8 +29,13 @@ def answers(query: bytes, question: bytes, message: bytes) -> bool:
         flags & RESPONSE
         and flags & OPCODE == asked & OPCODE
         and questions == 1
-        and message[HEADER.size : end].lower() == question.lower()
+        and folded(message[HEADER.size : end]) == folded(question)
     )
+
+
+def folded(question: bytes) -> bytes:
+    """For comparisons: the case of letters in the name is nothing, in type and class it is another number."""
+    return question[:-4].lower() + question[-4:]
 
 
 def answers_without_question(query: bytes, message: bytes) -> bool:
@@ -39,6 +44,11 @@ def answers_without_question(query: bytes, message: bytes) -> bool:
         return False
     _, flags, *counts = HEADER.unpack_from(message)
     return bool(flags & RESPONSE and flags & CODE and not any(counts[:3]))
+
+
+def has_question(message: bytes) -> bool:
+    """Whether a response repeats what was asked. Its length does not tell: an OPT record may follow the header."""
+    return message[4:6] != b"\0\0"
 
 
 def code_of(message: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -294,6 +295,44 @@ def test_forwarder_failure_without_a_question_becomes_a_whole_answer() -> None:
             assert got[12 : 12 + 17] == message[12 : 12 + 17]
 
     run(test)
+
+
+def test_forwarder_failure_with_nothing_but_its_reason_becomes_a_whole_answer() -> None:
+    """RFC 8914: the reason stands in an OPT record, which is longer than a short question."""
+    reason = struct.pack("!HHH", 15, 12, 18) + b"Prohibited"
+    extra = b"\0" + dns.RECORD.pack(dns.OPT, 1232, 0, len(reason)) + reason
+
+    async def test(world: World) -> None:
+        async with FakeResolver(lambda q: [q[:2] + b"\x81\x05" + bytes(7) + b"\1" + extra]) as resolver:
+            message = query("a.io", payload=1232)
+            got = await world.ask(message, resolver)
+            assert code(got) == dns.REFUSED
+            assert got[12:22] == message[12:22]
+            assert struct.unpack_from("!4H", got, 4) == (1, 0, 0, 1)
+            assert dns.skip_record(got, 22)[0] == dns.OPT
+
+    run(test)
+
+
+def test_forwarder_types_are_no_letters() -> None:
+    """DN-12: type 97 is not type 65 in another case."""
+
+    async def test(world: World) -> None:
+        async with FakeResolver(silent) as resolver:
+
+            def when_both_came(_: bytes) -> list[bytes]:
+                if len(resolver.queries) == 2:
+                    for asked, source in zip(resolver.queries, resolver.sources, strict=True):
+                        resolver.transport.sendto(reply(asked, ip=asked[-3]), source)
+                return []
+
+            resolver.udp = when_both_came
+            messages = [dns.encode_query(7, "a.test", kind) for kind in (65, 97)]
+            tasks = [asyncio.create_task(world.ask(message, resolver)) for message in messages]
+            for message, task in zip(messages, tasks, strict=True):
+                assert (await task)[-1] == message[-3]
+
+    assert run(test).counters["dns_joined"] == 0
 
 
 def test_forwarder_flood_is_bounded() -> None:

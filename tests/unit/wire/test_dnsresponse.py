@@ -35,6 +35,12 @@ def test_dns_answers_belong_to_their_question() -> None:
     assert not dnsresponse.answers(QUERY, QUESTION, good[:2] + b"\xa9\x80" + good[4:]), "of an UPDATE"
     assert not dnsresponse.answers(QUERY, QUESTION, good[:4] + b"\0\x02" + good[6:])
     assert not dnsresponse.answers(QUERY, QUESTION, good[:20])
+    for number, offset in ((65, -4), (97, -4), (65, -2), (97, -2)):
+        kind = QUESTION[:offset] + struct.pack("!H", number) + QUESTION[len(QUESTION) + offset + 2 :]
+        same = good.replace(QUESTION, kind)
+        assert dnsresponse.answers(QUERY[:12] + kind, kind, same)
+        swapped = QUESTION[:offset] + struct.pack("!H", number ^ 32) + QUESTION[len(QUESTION) + offset + 2 :]
+        assert not dnsresponse.answers(QUERY[:12] + swapped, swapped, same), "HTTPS is 65, a letter as a byte"
     assert not dnsresponse.answers(QUERY, QUESTION, b"")
 
 
