@@ -16,6 +16,7 @@ IPPrefix = IPv4Network | IPv6Network
 
 _ZEROS = bytes(10)
 _V4_MAPPED = _ZEROS + b"\xff\xff"
+_LINK_LOCAL = b"\xfe\x80"
 
 
 def parse_ip(text: str) -> IPAddress:
@@ -29,10 +30,22 @@ def parse_ip(text: str) -> IPAddress:
     return unpack_ip(address.packed)
 
 
+def parse_zoned_ip(text: str) -> IPAddress:
+    """An address that may have a zone, ``fe80::1%eth0``, which is kept where nothing reaches the address without."""
+    host, separator, zone = text.partition("%")
+    address = parse_ip(host)
+    if not separator:
+        return address
+    if not zone.isprintable():
+        raise ValueError(f"{text!r} has a zone that names no interface")
+    zoned = IPv6Address(f"{address}%{zone}")  # ValueError for IPv4
+    return zoned if address.is_link_local else address
+
+
 def format_ip(address: IPAddress) -> str:
     """``str`` of an address, several times faster."""
     packed = address.packed
-    if packed.startswith(_ZEROS):  # the system writes some of these with dots
+    if packed.startswith((_ZEROS, _LINK_LOCAL)):  # the system writes some with dots, and some have a zone
         return str(address)
     return format_address(packed)
 

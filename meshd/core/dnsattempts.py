@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from meshd.base.addr import AddrPort, IPAddress, parse_ip
+from meshd.base.addr import AddrPort, IPAddress, parse_ip, parse_zoned_ip
 from meshd.core.publicdns import doh_addresses, doh_url
 from meshd.wire.control import Resolver
 
@@ -83,9 +83,9 @@ def plan_attempts(
 
 
 def resolver_address(text: str) -> AddrPort | None:
-    """The address in an ``Addr`` that is one, with or without a port."""
+    """The address in an ``Addr`` that is one, with or without a port; those of the host may have a zone."""
     try:
-        return AddrPort(parse_ip(text), DNS_PORT)
+        return AddrPort(parse_zoned_ip(text), DNS_PORT)
     except ValueError:
         pass
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from meshd.base.addr import IPAddress, parse_ip
+from meshd.base.addr import IPAddress, parse_zoned_ip
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6
 from meshd.core.dnscompile import OSConfig
@@ -52,8 +52,8 @@ def base_of(data: bytes) -> OSConfig:
     conf = decode_resolv_conf(data)
     servers = []
     for text in conf.nameservers:
-        with contextlib.suppress(ValueError):  # an address with a zone is of no use to others
-            servers.append(parse_ip(text))
+        with contextlib.suppress(ValueError):
+            servers.append(parse_zoned_ip(text))
     return OSConfig(
         tuple(server for server in servers if server not in (SERVICE_V4, SERVICE_V6)),
         tuple(filter(None, (domain.lower() for domain in conf.search))),

@@ -39,7 +39,7 @@ class UdpQuestion:
         self._strays = 0
         self._socket = _socket(server, socket.SOCK_DGRAM, beside=beside)
         try:
-            self._socket.connect((str(server.ip), server.port))
+            self._socket.connect(_place(server))
             self._socket.send(query)
         except OSError:
             self._socket.close()
@@ -85,7 +85,7 @@ async def ask_tcp(server: AddrPort, query: bytes, question: bytes, *, beside: bo
     loop = asyncio.get_running_loop()
     with _socket(server, socket.SOCK_STREAM, beside=beside) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, (str(server.ip), server.port))
+        await loop.sock_connect(sock, _place(server))
         await loop.sock_sendall(sock, len(query).to_bytes(2, "big") + query)
         length = int.from_bytes(await _exactly(loop, sock, 2), "big")
         message = await _exactly(loop, sock, length)
@@ -105,6 +105,15 @@ def _socket(server: AddrPort, kind: int, *, beside: bool) -> socket.socket:
     if beside:
         mark_socket(made, server.ip)
     return made
+
+
+def _place(server: AddrPort) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Where a socket connects to. OSError when the zone names no interface of this host."""
+    zone = getattr(server.ip, "scope_id", None)
+    if zone is None:
+        return str(server.ip), server.port
+    scope = int(zone) if zone.isdecimal() and len(zone) < 10 else socket.if_nametoindex(zone)
+    return str(server.ip).partition("%")[0], server.port, 0, scope
 
 
 async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int) -> bytes:

@@ -167,6 +167,34 @@ def test_overwritten_file_is_told_and_taken_back(lab: Lab, a: Node, b: Node) -> 
     wait_until(lambda: own_file(lab, "a").read_bytes() == before, 10, "our file")
 
 
+def test_host_with_nothing_but_a_link_local_resolver_finds_all_names(lab: Lab, a: Node, b: Node) -> None:
+    """DN-11: what a router that speaks IPv6 alone announces."""
+    before = own_file(lab, "a").read_bytes()
+    a.mesh("down")
+    given_back(lab)
+    lab.run("a", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far")
+    for end in ("near", "far"):
+        lab.run("a", "ip", "link", "set", end, "up")
+    lab.run("a", "ip", "addr", "add", "fe80::53/64", "dev", "near", "nodad")
+    server = lab.start("a", "near.log", program("python"), str(UPSTREAM), "fe80::53%near")
+    wait_until(lambda: "ready" in server.output, 10, "the name server")
+    own_file(lab, "a").write_bytes(b"nameserver fe80::53%near\n")
+    a.mesh("up")
+    pointed(lab)
+    wait_until(lambda: resolved(lab, "node-b") == b.ip, 10, "the name")
+    assert resolved(lab, "www.example") == "192.0.2.1"
+    assert "udp www.example" in server.output
+    assert "fe80::53%near" in a.mesh("dns", "status").stdout
+    a.mesh("down")
+    wait_until(lambda: OURS not in own_file(lab, "a").read_text(), 10, "the host's own file")
+    server.stop()
+    lab.run("a", "ip", "link", "del", "near")
+    own_file(lab, "a").write_bytes(BEFORE)
+    os.utime(own_file(lab, "a"), ns=(0, 1_700_000_000_000_000_001))
+    a.mesh("up")
+    wait_until(lambda: own_file(lab, "a").read_bytes() == before, 10, "our file")
+
+
 def test_read_only_file_leaves_everything_working_but_names(lab: Lab, coordinator: Coordinator, b: Node) -> None:
     """Section 9: dns-set-os-config-failed."""
     node = Node.__new__(Node)

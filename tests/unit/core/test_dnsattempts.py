@@ -73,7 +73,15 @@ def test_attempts_of_one_question_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "address"), [("10.0.0.1", "10.0.0.1:53"), ("[::1]:54", "[::1]:54"), ("::1", "[::1]:53"), ("a:53", None)]
+    ("text", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1:53"),
+        ("[::1]:54", "[::1]:54"),
+        ("::1", "[::1]:53"),
+        ("a:53", None),
+        ("fe80::1%eth0", "[fe80::1%eth0]:53"),
+        ("10.0.0.1%eth0", None),
+    ],
 )
 def test_resolver_address(text: str, address: str | None) -> None:
     found = resolver_address(text)

@@ -34,8 +34,14 @@ def test_host_resolvers_of_a_file_of_ours_are_those_before(tmp_path: Path) -> No
     file.write_bytes(encode_resolv_conf(["100.100.100.100"], ["mesh.test"], (), Original("file", before)))
     found = host_resolvers(str(file))
     assert found == base_of(before)
-    assert [str(server) for server in found.nameservers] == ["10.0.0.1"]
+    assert [str(server) for server in found.nameservers] == ["10.0.0.1", "fe80::1%eth0"]
     assert found.search_domains == ("lan.test",)
+
+
+def test_host_resolvers_have_a_zone_where_they_need_one() -> None:
+    """DN-14: a link-local resolver without it cannot be asked."""
+    text = b"nameserver FE80:0::1%2\nnameserver fd00::1%eth0\nnameserver 10.0.0.1%eth0\nnameserver fe80::2%e\0h\n"
+    assert [str(server) for server in base_of(text).nameservers] == ["fe80::1%2", "fd00::1"]
 
 
 def test_host_resolvers_unknown_is_a_message(tmp_path: Path) -> None:

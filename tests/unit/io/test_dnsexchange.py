@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from meshd.base.addr import AddrPort
+from meshd.base.addr import AddrPort, parse_zoned_ip
+from meshd.io import dnsexchange
 from meshd.io.dnsexchange import MAX_STRAY, UdpQuestion, ask_tcp, is_answer
 from meshd.wire import dnsmessage as dns
 from tests.unit.node.dnsworld import Behaviour, FakeResolver, good, reply, silent
@@ -72,6 +75,31 @@ def test_ask_udp_that_cannot_leave_fails_at_once() -> None:
             UdpQuestion(AddrPort(ip_address("255.255.255.255"), 53), QUERY, QUESTION, lambda: None)
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("zone", ["lo", "{index}"])
+def test_ask_link_local_goes_to_the_interface_of_its_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DN-12: names and numbers, as resolv.conf(5) has them."""
+    went: list[object] = []
+
+    class Spied(socket.socket):
+        def connect(self, address: Any) -> None:
+            went.append(address)
+            raise OSError("not here")
+
+    monkeypatch.setattr(dnsexchange.socket, "socket", Spied)
+    server = AddrPort(parse_zoned_ip("fe80::53%" + zone.format(index=socket.if_nametoindex("lo"))), 53)
+    with pytest.raises(OSError, match="not here"):
+        asyncio.run(ask_udp(server))
+    with pytest.raises(OSError, match="not here"):
+        asyncio.run(ask_tcp(server, QUERY, QUESTION))
+    assert went == [("fe80::53", 53, 0, socket.if_nametoindex("lo"))] * 2
+
+
+@pytest.mark.parametrize("zone", ["none-such", "9" * 12])
+def test_ask_link_local_of_no_interface_fails_at_once(zone: str) -> None:
+    with pytest.raises(OSError, match="no interface"):
+        asyncio.run(ask_udp(AddrPort(parse_zoned_ip(f"fe80::53%{zone}"), 53)))
 
 
 def test_ask_udp_that_nobody_waits_for_is_let_go() -> None:
