@@ -290,11 +290,20 @@ def _zero(field: msgspec.structs.FieldInfo) -> Any:
     return zeros.get(field.type)
 
 
-def check(prefs: Prefs) -> None:
-    """Raise MeshdError "invalid" with every complaint about ``prefs``, one a line (PP-05)."""
-    complaints = [text for rule in _RULES for text in rule(prefs)]
+def check(prefs: Prefs, before: Prefs | None = None) -> None:
+    """Raise MeshdError "invalid" with every complaint about ``prefs``, one a line (PP-05).
+
+    What is wrong with ``before`` already is nobody's fault now: a policy may have made it so, and the user must still
+    be able to change other things, to disconnect above all.
+    """
+    known = _complaints(before) if before is not None else []
+    complaints = [text for text in _complaints(prefs) if text not in known]
     if complaints:
         raise MeshdError("\n".join(complaints), code="invalid")
+
+
+def _complaints(prefs: Prefs) -> list[str]:
+    return [text for rule in _RULES for text in rule(prefs)]
 
 
 def _check_routes(prefs: Prefs) -> list[str]:

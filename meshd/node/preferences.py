@@ -42,10 +42,10 @@ class Preferences:
         self.suggest_exit_node: Callable[[], str] = lambda: ""
         """The stable id of the exit node that is best reached, "" for none."""
 
-    def check(self, prefs: Prefs) -> None:
-        """MeshdError "invalid" with every complaint (PP-05)."""
+    def check(self, prefs: Prefs, before: Prefs | None = None) -> None:
+        """MeshdError "invalid" with every complaint (PP-05) that does not hold for ``before`` already."""
         self._authority.check_unlocked()
-        prefs_module.check(prefs)
+        prefs_module.check(prefs, before)
         if prefs.profile_name and self._profiles.name_taken(prefs.profile_name):
             raise MeshdError(f'profile name "{prefs.profile_name}" already in use', code="invalid")
 
@@ -68,7 +68,7 @@ class Preferences:
     def _edit(self, wanted: Prefs, *, exit_node: bool, reason: str = "") -> Prefs:
         before = self._profiles.prefs
         self._authority.check_edit(before, wanted, exit_node=exit_node, reason=reason)
-        self.check(wanted)
+        self.check(wanted, before)
         if wanted == before:
             return before.redacted()
         delay = self._authority.edited(before, wanted, exit_node=exit_node)

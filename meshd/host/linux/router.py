@@ -97,7 +97,8 @@ class LinuxRouter:
 
     def change(self, change: RouteChange) -> None:
         """Bring some routes up to date; costs nothing for all others. Raises as ``apply`` does."""
-        came_back = self._look_at_ipv6()
+        # Asked only where it matters: most changes are of one IPv4 address, and a look costs as much as the change.
+        came_back = any(p.version == 6 for p in (*change.routes, *change.throws)) and self._look_at_ipv6()
         self._drop_routes([p for p in change.gone if p in self._routes])
         routes: dict[IPPrefix, int | None] = dict.fromkeys(change.routes, self._index)
         routes.update(dict.fromkeys(change.throws))

@@ -253,6 +253,26 @@ def test_policy_that_wants_updates_installed_leaves_preferences_editable() -> No
     run(test, ruled(Disk(policy={"InstallUpdates": "always"})))
 
 
+def test_policy_that_makes_preferences_what_check_refuses_leaves_them_editable() -> None:
+    """policy:AdvertiseExitNode over the exit node of a user, who can still disconnect."""
+    disk = Disk(policy={})
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"ExitNodeID": "n7", "ExitNodeIDSet": True})
+        disk.write("policy", {"AdvertiseExitNode": "always"})
+        made.backend.reload_policy()
+        assert made.backend.prefs.offers_exit_node
+        assert made.backend.prefs.wants_exit_node
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+        assert not made.backend.prefs.want_running
+        with pytest.raises(MeshdError, match="host bits|non-address bits"):
+            made.backend.edit_prefs({"AdvertiseRoutes": ["10.0.0.1/8"], "AdvertiseRoutesSet": True})
+
+    run(test, ruled(disk))
+
+
 def test_policy_auth_key_serves_the_first_login_only() -> None:
     """Table 1.2b: AuthKey."""
 
