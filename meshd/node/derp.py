@@ -89,6 +89,7 @@ class RelayLinks:
         for link in self._links.values():
             link.set_home(link.region.id == region)
         self._want_home()
+        self._arm_sweep()
 
     def _want_home(self) -> None:
         if self._home:
@@ -170,9 +171,12 @@ class RelayLinks:
         link.set_home(region == self._home)
         link.wanted(self._clock.monotonic())
         link.start()
-        if self._sweep is None and region != self._home:
-            self._sweep = self._loop.call_later(IDLE_CHECK_S, self._close_idle)
+        self._arm_sweep()
         return link
+
+    def _arm_sweep(self) -> None:
+        if self._sweep is None and any(region != self._home for region in self._links):
+            self._sweep = self._loop.call_later(IDLE_CHECK_S, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None
@@ -185,8 +189,7 @@ class RelayLinks:
         if idle:
             _log.debug("relay_idle_closed", extra=kv(derp=",".join(map(str, idle))))
         self._close_links(idle)
-        if any(region != self._home for region in self._links):
-            self._sweep = self._loop.call_later(IDLE_CHECK_S, self._close_idle)
+        self._arm_sweep()
 
     def _close_links(self, regions: list[int]) -> None:
         for region in regions:

@@ -118,7 +118,9 @@ class RelayLink:
             self._pause.set()
 
     def wanted(self, now: float) -> None:
-        """Somebody has something to send."""
+        """Somebody has something to send: a link that nobody wanted until now wakes up."""
+        if now - self.last_wanted >= DEMAND_S:
+            self._pause.set()
         self.last_wanted = now
 
     def network_changed(self) -> None:
@@ -152,7 +154,8 @@ class RelayLink:
             frames = self._owner.link_take(self.region.id, WRITE_BYTES)
             if not frames:
                 return
-            self._client.send_frames(frames, self._clock.monotonic())
+            now = self.last_wanted = self._clock.monotonic()  # a full queue is not announced again
+            self._client.send_frames(frames, now)
             self._send_pending()
         self._loop.call_soon(self.flush)  # what comes in has its turn, too
 
@@ -183,7 +186,7 @@ class RelayLink:
                 await self._wait(DEMAND_S)
 
     async def _wait(self, seconds: float) -> None:
-        """Pause; ``set_home`` and a network change end it early."""
+        """Pause; ``set_home``, new demand and a network change end it early."""
         self._pause.clear()
         try:
             async with asyncio.timeout(seconds):

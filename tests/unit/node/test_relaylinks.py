@@ -1,0 +1,143 @@
+"""Which relay connections a node has, and when they are made and closed; time is simulated."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshd.base.keys import NodePrivate
+from meshd.core.derpclient import DerpClient, PacketsReceived, PeerGone
+from meshd.core.relaymap import RelayMap, RelayNode, RelayRegion
+from meshd.node.derp import IDLE_CHECK_S, IDLE_CLOSE_S, RelayLinks
+from meshd.node.derplink import DEMAND_S, RelayLink
+from meshd.testing.clock import FakeClock
+from meshd.testing.loop import FakeTimeLoop
+
+SERVER_KEY = NodePrivate.generate().public().raw
+PEER = bytes(32)
+
+
+class Events:
+    """Keeps what ``RelayLinks`` tells; ``frames`` wait for whoever takes them."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[int, bool]] = []
+        self.frames = b""
+
+    def relay_packets(self, region: int, packets: PacketsReceived) -> None: ...
+
+    def relay_peer_gone(self, region: int, gone: PeerGone) -> None: ...
+
+    def relay_changed(self, region: int, is_open: bool) -> None:
+        self.changes.append((region, is_open))
+
+    def relay_health_changed(self) -> None: ...
+
+    def take_relayed(self, region: int, limit: int = 0) -> bytes:
+        frames, self.frames = self.frames, b""
+        return frames
+
+
+class Connection:
+    """In place of the TLS protocol."""
+
+    paused = False
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class World:
+    """Relays 1 and 2 that answer at once unless they are ``down``. ``dials`` are times and regions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = FakeClock()
+        self.loop = FakeTimeLoop(self.clock)
+        self.down = False
+        self.dials: list[tuple[float, int]] = []
+        self.events = Events()
+        monkeypatch.setattr(RelayLink, "_connect", lambda link: self.connect(link))
+        self.links = RelayLinks(self.loop, self.clock, self.events, random=bytes, mark=False)
+        self.links.set_key(NodePrivate.generate())
+        self.links.set_map(RelayMap({1: region(1), 2: region(2)}))
+
+    async def connect(self, link: Any) -> asyncio.Future[str]:
+        self.dials.append((self.clock.monotonic(), link.region.id))
+        if self.down:
+            raise OSError("no route")
+        link._lost = self.loop.create_future()
+        link._protocol = Connection()
+        link._client = DerpClient(link._key, host="x", random=bytes, server_key=SERVER_KEY, preferred=link._home)
+        link._client.start(self.clock.monotonic())
+        link._step()
+        return link._lost
+
+    def close(self) -> None:
+        self.links.close()
+        self.loop.run_for(1)
+        self.loop.close()
+
+
+def region(number: int) -> RelayRegion:
+    return RelayRegion(number, str(number), str(number), (RelayNode(f"{number}a", number, "host"),))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Any:
+    world = World(monkeypatch)
+    yield world
+    world.close()
+
+
+def test_relay_links_former_home_closes_when_nobody_writes_to_it(world: World) -> None:
+    world.links.set_home(1)
+    world.loop.run_for(10)
+    world.links.set_home(2)
+    world.loop.run_for(1)
+    assert world.links.open_regions() == [1, 2]
+    world.loop.run_for(IDLE_CLOSE_S + IDLE_CHECK_S)
+    assert world.links.open_regions() == [2]
+    assert world.events.changes == [(1, True), (2, True), (1, False)]
+
+
+def test_relay_links_former_home_stays_while_it_is_written_to(world: World) -> None:
+    world.links.set_home(1)
+    world.loop.run_for(10)
+    world.links.set_home(2)
+    for _ in range(4):
+        world.loop.run_for(25)
+        world.links.send(1, PEER, b"x")
+    assert world.links.open_regions() == [1, 2]
+
+
+def test_relay_links_frames_alone_are_demand(world: World) -> None:
+    """The data plane does not announce frames while its queue never becomes empty."""
+    world.links.send(2, PEER, b"x")
+    world.loop.run_for(1)
+    for _ in range(4):
+        world.loop.run_for(25)
+        world.events.frames = b"frames"
+        world.links._links[2].flush()
+    assert world.links.open_regions() == [2]
+
+
+def test_relay_links_demand_wakes_a_link_that_sleeps(world: World) -> None:
+    """A handshake must not wait a minute for the relay of its peer."""
+    world.down = True
+    link = RelayLink(world.loop, world.clock, region(2), NodePrivate.generate(), world.links, random=bytes, mark=False)
+    link.wanted(world.clock.monotonic())
+    link.start()
+    world.loop.run_for(DEMAND_S + 10)
+    world.down = False
+    tried = len(world.dials)
+    world.loop.run_for(5)
+    assert len(world.dials) == tried, "nobody wants it"
+    wanted_at = world.clock.monotonic()
+    link.wanted(wanted_at)
+    world.loop.run_for(1)
+    assert link.is_open
+    assert world.dials[tried:] == [(wanted_at, 2)]
+    link.close()
