@@ -104,6 +104,8 @@ class DerpClient:
         self.state = State.UPGRADING
         self.last_received = 0.0
         self.dropped_by_rate = 0
+        self.answers_pings = True
+        """Off while the relay does not read: its answers would pile up here."""
         self._private = private
         self._host = host
         self._random = random
@@ -285,7 +287,7 @@ class DerpClient:
         elif kind == derp.FrameType.SERVER_INFO:
             self._server_info(body, now)
         elif kind == derp.FrameType.PING:
-            if len(body) == derp.PING_SIZE:
+            if len(body) == derp.PING_SIZE and self.answers_pings:
                 self._to_send.append(derp.encode_pong(body))
         elif kind == derp.FrameType.PONG:
             if self._probe is not None and body == self._probe[0]:

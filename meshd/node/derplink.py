@@ -26,7 +26,7 @@ DEMAND_S = 60.0  # how long a packet for a region justifies trying to reach it
 WRITE_BYTES = 64 * 1024  # of frames; small enough to come from and go back to the process's own memory
 WRITES_PER_TURN = 4
 UNSENT_BYTES = 256 * 1024  # what the kernel takes beyond what is on its way: the rest waits where it can be dropped
-QUEUE_PACKETS = 32  # handshakes and disco that wait for the connection
+QUEUE_PACKETS = 32  # handshakes and disco that wait for the connection, or for room in it
 
 _log = get_logger(__name__)
 
@@ -138,8 +138,8 @@ class RelayLink:
     # -- sending -------------------------------------------------------------------------------------
 
     def send(self, destination: bytes, packet: bytes) -> bool:
-        """Send one packet, or queue it while connecting (the oldest falls out)."""
-        if self._client is None or not self.is_open:
+        """Send one packet, or queue it while connecting or while the relay does not read (the oldest falls out)."""
+        if self._client is None or not self.is_open or self._full:
             self._queue.append((destination, packet))
             return True
         sent = self._client.send_packet(destination, packet, self._clock.monotonic())
@@ -149,7 +149,7 @@ class RelayLink:
     def flush(self) -> None:
         """Send what the data plane has for this region, as long as the connection takes it."""
         for _ in range(WRITES_PER_TURN):
-            if self._client is None or not self.is_open or (self._protocol is not None and self._protocol.paused):
+            if self._client is None or not self.is_open or self._full:
                 return
             frames = self._owner.link_take(self.region.id, WRITE_BYTES)
             if not frames:
@@ -158,6 +158,20 @@ class RelayLink:
             self._client.send_frames(frames, now)
             self._send_pending()
         self._loop.call_soon(self.flush)  # what comes in has its turn, too
+
+    @property
+    def _full(self) -> bool:
+        """Whether the connection takes no more for now."""
+        return self._protocol is not None and self._protocol.paused
+
+    def _send_queued(self) -> None:
+        if self._client is None or not self.is_open:
+            return
+        now = self._clock.monotonic()
+        for destination, packet in self._queue:
+            self._client.send_packet(destination, packet, now)
+        self._queue.clear()
+        self._send_pending()
 
     def _send_pending(self) -> None:
         if self._client is not None and self._protocol is not None and (data := self._client.data_to_send()):
@@ -240,10 +254,12 @@ class RelayLink:
 
     def _data(self, data: bytes) -> None:
         if self._client is not None:
+            self._client.answers_pings = not self._full
             self._client.receive_data(data, self._clock.monotonic())
             self._step()
 
     def _writable(self) -> None:
+        self._send_queued()
         self.flush()
 
     def _step(self) -> None:
@@ -272,14 +288,9 @@ class RelayLink:
             self._arm()
 
     def _ready(self) -> None:
-        assert self._client is not None
-        now = self._clock.monotonic()
         self.last_error, self.tls_failed = "", False
         _log.info("relay_up", extra=kv(derp=self.region.id, home=self._home))
-        for destination, packet in self._queue:
-            self._client.send_packet(destination, packet, now)
-        self._queue.clear()
-        self._send_pending()
+        self._send_queued()
         self._announced = True
         if self._up is not None and not self._up.done():
             self._up.set_result(None)

@@ -158,6 +158,16 @@ def test_derpclient_answers_ping_with_its_bytes():
     assert machine.data_to_send() == derp.encode_pong(b"12345678")
 
 
+def test_derpclient_answers_no_ping_while_nothing_can_be_sent():
+    machine = running()
+    machine.answers_pings = False
+    machine.receive_data(derp.encode_ping(b"12345678"), T0)
+    assert machine.data_to_send() == b""
+    machine.answers_pings = True
+    machine.receive_data(derp.encode_ping(b"abcdefgh"), T0)
+    assert machine.data_to_send() == derp.encode_pong(b"abcdefgh")
+
+
 def test_derpclient_reports_gone_health_restart():
     machine = running()
     machine.receive_data(

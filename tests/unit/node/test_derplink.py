@@ -11,7 +11,7 @@ from meshd.base.keys import NodePrivate
 from meshd.core.derpclient import DerpClient
 from meshd.core.relaymap import RelayRegion
 from meshd.io.systemclock import SystemClock
-from meshd.node.derplink import WRITE_BYTES, WRITES_PER_TURN, RelayLink
+from meshd.node.derplink import QUEUE_PACKETS, WRITE_BYTES, WRITES_PER_TURN, RelayLink
 from meshd.wire import derp
 
 FRAME = derp.encode_send_packet(bytes(32), b"\x04" + bytes(1300))
@@ -106,5 +106,39 @@ def test_relay_link_that_lost_its_connection_takes_nothing() -> None:
         link.close()
         await asyncio.sleep(0)
         assert len(owner.pieces) == 2
+
+    asyncio.run(main())
+
+
+def test_relay_link_keeps_a_few_packets_while_the_relay_does_not_read() -> None:
+    """Handshakes and disco; the oldest fall out. They go before the frames of the data plane."""
+
+    async def main() -> None:
+        owner, connection = Owner(1), Connection(0)
+        link = linked(owner, connection, asyncio.get_running_loop())
+        for number in range(QUEUE_PACKETS + 3):
+            link.send(bytes(32), bytes([number]))
+        assert connection.written == []
+        connection.room = 1000
+        link._writable()
+        kept = [derp.encode_send_packet(bytes(32), bytes([number])) for number in range(3, QUEUE_PACKETS + 3)]
+        assert connection.written == [b"".join(kept), FRAME + bytes(4)]
+        link.send(bytes(32), b"x")
+        assert connection.written[2:] == [derp.encode_send_packet(bytes(32), b"x")]
+        link.close()
+
+    asyncio.run(main())
+
+
+def test_relay_link_answers_no_pings_of_a_relay_that_does_not_read() -> None:
+    async def main() -> None:
+        connection = Connection(0)
+        link = linked(Owner(0), connection, asyncio.get_running_loop())
+        link._data(derp.encode_ping(bytes(8)) * 1000)
+        assert connection.written == []
+        connection.room = 1
+        link._data(derp.encode_ping(bytes(8)))
+        assert connection.written == [derp.encode_pong(bytes(8))]
+        link.close()
 
     asyncio.run(main())
