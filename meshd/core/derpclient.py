@@ -7,11 +7,11 @@ A connection that failed stays failed; dial again with a new machine.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from meshd._fast.derpframes import MAX_FRAME, RelayedPackets, split_frames
+from meshd._fast.derpframes import BUNDLE_TYPE, MAX_FRAME, RelayedPackets, split_frames
 from meshd.base.crypto import box_shared
 from meshd.base.errors import WireError
 from meshd.base.keys import NodePrivate, NodePublic
@@ -27,6 +27,7 @@ MAX_HTTP_HEAD_BYTES = 16 << 10
 
 _FRAME = struct.Struct(">BI")
 _KEY_BYTES = 32
+_BUNDLE = struct.Struct(">BBH")
 
 
 class State(Enum):
@@ -198,15 +199,19 @@ class DerpClient:
         if self._bucket is None:
             self._to_send.append(frames)
             return
-        offset = 0
-        while offset + _FRAME.size <= len(frames):
-            _, length = _FRAME.unpack_from(frames, offset)
-            end = offset + _FRAME.size + length
-            if self._bucket.take(end - offset, now):
-                self._to_send.append(frames[offset:end])
+        for frame in _each(frames):
+            if self._bucket.take(len(frame), now):
+                self._to_send.append(frame)
+            else:
+                self._send_unbundled(frame, self._bucket, now)
+
+    def _send_unbundled(self, frame: bytes, bucket: TokenBucket, now: float) -> None:
+        """Of a frame that is too much at once, send what the server's rate allows."""
+        for part in _unbundled(frame):
+            if part is not frame and bucket.take(len(part), now):
+                self._to_send.append(part)
             else:
                 self.dropped_by_rate += 1
-            offset = end
 
     def note_preferred(self, preferred: bool) -> None:
         """Tell the relay whether it is our home (it only counts that)."""
@@ -342,3 +347,27 @@ class DerpClient:
     def server_key(self) -> NodePublic | None:
         """The relay's key once known."""
         return NodePublic(self._server_key) if self._server_key is not None else None
+
+
+def _each(frames: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset + _FRAME.size <= len(frames):
+        _, length = _FRAME.unpack_from(frames, offset)
+        end = offset + _FRAME.size + length
+        yield frames[offset:end]
+        offset = end
+
+
+def _unbundled(frame: bytes) -> list[bytes]:
+    """A frame for each message of a bundle; any other frame as it is."""
+    start = _FRAME.size + _KEY_BYTES + _BUNDLE.size
+    if len(frame) <= start:
+        return [frame]
+    kind, zero, segment = _BUNDLE.unpack_from(frame, start - _BUNDLE.size)
+    if kind != BUNDLE_TYPE or zero or not segment:
+        return [frame]
+    destination = frame[_FRAME.size : start - _BUNDLE.size]
+    return [
+        derp.encode_send_packet(destination, frame[offset : offset + segment])
+        for offset in range(start, len(frame), segment)
+    ]

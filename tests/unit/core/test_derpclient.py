@@ -205,6 +205,39 @@ def test_derpclient_rate_limit_drops_the_excess():
     assert not machine.send_packet(OTHER, bytes(63), T0 + 0.1)
 
 
+def test_derpclient_bundle_beyond_the_burst_goes_in_pieces():
+    """A relay whose burst is shorter than a bundle would otherwise never let one pass."""
+    machine = running()
+    info = ServerInfo(version=2, token_bucket_bytes_per_second=1000, token_bucket_bytes_burst=250)
+    machine.receive_data(derp.encode_server_info(SHARED, fixed(24), info), T0)
+    messages = [bytes([4, 0, 0, 0, n]) + bytes(58) for n in range(4)] + [b"\x04\0\0\0\x04"]
+    singles = [derp.encode_send_packet(OTHER, message) for message in messages]
+    bundle = derp.encode_send_packet(OTHER, b"\x42\0\0\x3f" + b"".join(messages))
+    assert (len(singles[0]), len(bundle) > 250) == (100, True)
+    machine.send_frames(bundle, T0)
+    assert machine.data_to_send() == singles[0] + singles[1] + singles[4]
+    assert machine.dropped_by_rate == 2
+
+
+def test_derpclient_bundle_within_the_rate_stays_one_frame():
+    machine = running()
+    info = ServerInfo(version=2, token_bucket_bytes_per_second=1000, token_bucket_bytes_burst=1000)
+    machine.receive_data(derp.encode_server_info(SHARED, fixed(24), info), T0)
+    bundle = derp.encode_send_packet(OTHER, b"\x42\0\0\x3f" + bytes(63 * 4))
+    machine.send_frames(bundle, T0)
+    assert machine.data_to_send() == bundle
+
+
+@pytest.mark.parametrize("packet", [b"\x42\0\0\0" + bytes(400), b"\x42\0\0", b"\x42", b"\x04" + bytes(400)])
+def test_derpclient_frame_beyond_the_burst_that_is_no_bundle_is_dropped(packet):
+    machine = running()
+    info = ServerInfo(version=2, token_bucket_bytes_per_second=1, token_bucket_bytes_burst=1)
+    machine.receive_data(derp.encode_server_info(SHARED, fixed(24), info), T0)
+    machine.send_frames(derp.encode_send_packet(OTHER, packet), T0)
+    assert machine.data_to_send() == b""
+    assert machine.dropped_by_rate == 1
+
+
 def test_derpclient_forged_server_info_fails():
     machine = running()
     machine.receive_data(derp.encode_server_info(bytes(32), fixed(24), ServerInfo(version=2)), T0)
