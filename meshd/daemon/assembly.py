@@ -190,6 +190,7 @@ class RunningNode:
         hooks.send_error = magicsock.send_error
         hooks.answer = magicsock.send_to
         hooks.active = magicsock.peer_active
+        hooks.authenticated = magicsock.peer_authenticated
         self._resolver = resolver = NodeResolver(
             lambda: self._backend.netmap,
             lambda silent: self._report("dns-forward-failing", silent),

@@ -25,6 +25,7 @@ from meshd.core.netreport import Report
 from meshd.core.path import PathChange
 from meshd.core.relayadapter import relay_map
 from meshd.core.relaymap import RelayMap, RelayRegion
+from meshd.core.wireguardpath import WireGuardOnlyPath
 from meshd.io.interfaces import local_addresses as read_local_addresses
 from meshd.io.mark import bound_device
 from meshd.io.relaydial import measure_https
@@ -42,6 +43,7 @@ from meshd.node.peerpaths import PeerPath, PeerPaths
 from meshd.node.restun import Restun
 from meshd.wire import disco, stun
 from meshd.wire.control import DERPMap, NetInfo
+from meshd.wire.wireguard import MESSAGE_INITIATION, message_type
 
 __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
@@ -281,6 +283,9 @@ class MagicSock:
 
     def update_peer(self, peer: PathPeer) -> None:
         """Add a peer or change what control says about it; unchanged costs next to nothing."""
+        known = self._paths.get(peer.node_key)
+        if known is not None and known.spec.wireguard_only != peer.wireguard_only:
+            self.remove_peer(peer.node_key)  # its path is of another kind
         self._paths.update(peer)
 
     def remove_peer(self, key: NodePublic) -> None:
@@ -298,6 +303,11 @@ class MagicSock:
             return
         self._traffic(peer)
         path = peer.path
+        if isinstance(path, WireGuardOnlyPath):
+            initiation = message_type(datagram) == MESSAGE_INITIATION
+            for address in path.handshake_addresses(self._clock.monotonic(), initiation=initiation):
+                self._send_udp(peer, address, datagram)
+            return
         trusted = path.trusted(self._clock.monotonic())
         sent = path.best is not None and self._send_udp(peer, path.best.address, datagram)
         if trusted and sent:
@@ -316,6 +326,11 @@ class MagicSock:
         peer = self._paths.get(key)
         if peer is not None:
             self._traffic(peer)
+
+    def peer_authenticated(self, key: NodePublic, source: AddrPort | NodePublic) -> None:
+        """A handshake message from this source proved to be the peer's."""
+        if isinstance(source, AddrPort):
+            self._paths.authenticated(key, source)
 
     def send_error(self, key: NodePublic, code: int) -> None:
         """The data plane could not send to a peer's address."""

@@ -13,12 +13,16 @@ from meshd.base.keys import DiscoPublic, NodePublic
 
 
 class PathPeer(msgspec.Struct, frozen=True, gc=False):
-    """What control says about reaching a peer. ``home_relay`` 0 and ``disco_key`` None: it has none."""
+    """What control says about reaching a peer. ``home_relay`` 0 and ``disco_key`` None: it has none.
+
+    ``wireguard_only``: nothing but WireGuard is to be sent to it, and straight to its endpoints.
+    """
 
     node_key: NodePublic
     disco_key: DiscoPublic | None
     home_relay: int
     endpoints: tuple[AddrPort, ...]
+    wireguard_only: bool = False
 
 
 class PathStatus(msgspec.Struct, frozen=True):

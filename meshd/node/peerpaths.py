@@ -12,6 +12,7 @@ from meshd.base.clock import Clock
 from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.core.path import Effect, NeedCallMeMaybe, PathSet, PingAnswered, SendPing, SetPath, WentIdle
+from meshd.core.wireguardpath import WireGuardOnlyPath
 from meshd.node.bundles import Bundles
 from meshd.node.discochannel import DiscoChannel
 from meshd.node.pathtypes import PathPeer, PathPlane
@@ -181,7 +182,7 @@ class PeerPaths:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)
         if peer is None:
-            relay = self._owner.path_relay(spec.home_relay, 0)
+            relay = self._relay_of(spec, 0)
             peer = self._peers[spec.node_key.raw] = PeerPath(spec, relay, self._make)
             if spec.disco_key is not None:
                 self.disco.peers.add(spec.disco_key, peer)
@@ -206,10 +207,15 @@ class PeerPaths:
     def _make_machine(self, peer: PeerPath) -> PathSet:
         lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * max(1, len(self._peers)))))
         endpoints = self._endpoints_of(peer)
+        if peer.spec.wireguard_only:
+            return WireGuardOnlyPath(peer.key, endpoints, self._random, change_limit=lines)
         return PathSet(peer.key, peer.disco_key, endpoints, peer.relay, self._random, change_limit=lines)
 
     def _endpoints_of(self, peer: PeerPath) -> tuple[AddrPort, ...]:
         return () if self._relays_only else peer.spec.endpoints
+
+    def _relay_of(self, spec: PathPeer, heard: int) -> int:
+        return 0 if spec.wireguard_only else self._owner.path_relay(spec.home_relay, heard)
 
     def remove(self, key: NodePublic) -> PeerPath | None:
         """Forget a peer."""
@@ -378,6 +384,15 @@ class PeerPaths:
         for peer in concerned:
             self.turn(peer)
 
+    def authenticated(self, key: NodePublic, address: AddrPort) -> None:
+        """A handshake message of the peer came from ``address``; of those that answer pings, only pings count."""
+        peer = self._peers.get(key.raw)
+        if peer is None or not peer.spec.wireguard_only or self._relays_only:
+            return
+        if isinstance(path := peer.path, WireGuardOnlyPath):
+            path.authenticated(address, self._clock.monotonic())
+            self.turn(peer)
+
     # -- relays --------------------------------------------------------------------------------------
 
     def data_relayed(self, sources: set[bytes]) -> None:
@@ -427,7 +442,7 @@ class PeerPaths:
                 self.turn(peer)
 
     def _reroute(self, peer: PeerPath) -> None:
-        relay = self._owner.path_relay(peer.spec.home_relay, peer.heard)
+        relay = self._relay_of(peer.spec, peer.heard)
         if relay != peer.relay:
             peer.relay = relay
             if peer.machine is not None:

@@ -337,7 +337,13 @@ def _basis(prefs: Prefs, private: NodePrivate) -> tuple[object, ...]:
 
 
 def _path_peer(node: Node) -> PathPeer:
-    return PathPeer(node_key=node.key, disco_key=node.disco_key, home_relay=node.home_derp, endpoints=node.endpoints)
+    return PathPeer(
+        node_key=node.key,
+        disco_key=node.disco_key,
+        home_relay=node.home_derp,
+        endpoints=node.endpoints,
+        wireguard_only=node.is_wireguard_only,
+    )
 
 
 def _exit_node_in(change: MapChange, prefs: Prefs) -> bool:

@@ -59,6 +59,7 @@ class PathHost:
         self.hooks.datagram = self.magic.receive_datagram
         self.hooks.relay = self.magic.relay_wake
         self.hooks.active = self.magic.peer_active
+        self.hooks.authenticated = self.magic.peer_authenticated
         self.hooks.answer = self.magic.send_to
         self.loop.add_reader(self.sockets.v4.fileno(), self._readable)
         self.engine.set_private_key(self.private)
@@ -93,6 +94,14 @@ class PathHost:
             )
         )
         self.engine.update_peer(PeerConfig(other.key, (host_prefix(other.address),), other.magic.disco_public))
+
+    def know_wireguard_only(self, other, *endpoints):
+        self.magic.update_peer(PathPeer(other.key, None, 0, endpoints, wireguard_only=True))
+        self.engine.update_peer(PeerConfig(other.key, (host_prefix(other.address),)))
+
+    @property
+    def udp_address(self):
+        return AddrPort(parse_ip("127.0.0.1"), self.sockets.port_v4)
 
     def send(self, other, payload):
         packet = encode_udp(self.address, other.address, UDPDatagram(1000, 2000, payload))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -18,6 +19,7 @@ from meshd.node import magicsock, restun
 from meshd.node.magicsock import PathPeer
 from meshd.node.pathswitches import PathSwitches
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion
+from meshd.wire.wireguard import MESSAGE_INITIATION
 from tests.unit.node.pathhost import PathHost, loopback_socket, until
 from tests.unit.node.relayhost import RelayHost
 
@@ -194,6 +196,78 @@ def test_magicsock_packets_flow_direct_and_back(tmp_path):
         await until(lambda: a.magic.status(b.key).address is not None)
         assert a.magic.status(b.key).active
         assert a.magic.status(b.key).last_write is not None
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_wireguard_only_peer_is_reached_at_the_endpoint_that_answers(tmp_path):
+    """EX-06: an exit node that is no Tailscale node has no relay and answers no pings."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a, b = mesh.host(), mesh.host()
+        silent = loopback_socket()
+        a.know_wireguard_only(b, AddrPort(parse_ip("127.0.0.1"), silent.getsockname()[1]), b.udp_address)
+        b.know_wireguard_only(a)
+        a.send(b, b"hello")
+        assert await b.receive() == b"hello"
+        b.send(a, b"back")
+        assert await a.receive() == b"back"
+        status = a.magic.status(b.key)
+        assert (status.address, status.relay, status.active) == (b.udp_address, 0, True)
+        assert b.magic.status(a.key).address == a.udp_address
+        heard = {silent.recv(2000)[0]}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard.add(silent.recv(2000)[0])
+        assert heard == {MESSAGE_INITIATION}
+        silent.close()
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path):
+    async def scenario(mesh):
+        a, b = mesh.host(), mesh.host()
+        silent = loopback_socket()
+        a.know_wireguard_only(b, AddrPort(parse_ip("127.0.0.1"), silent.getsockname()[1]))
+        b.know_wireguard_only(a, a.udp_address)
+        b.send(a, b"hello")
+        assert await a.receive() == b"hello"
+        a.send(b, b"back")
+        assert await b.receive() == b"back"
+        assert a.magic.status(b.key).address == b.udp_address
+        silent.close()
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_peer_that_becomes_wireguard_only_loses_its_relay(tmp_path):
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a, b = await mesh.pair()
+        a.know(b, endpoints=())
+        a.send(b, b"lost")
+        assert a.magic.status(b.key).relay == 900
+        a.know_wireguard_only(b, b.udp_address)
+        b.know_wireguard_only(a)
+        assert a.magic.status(b.key).relay == 0
+        a.engine.greet(b.key)
+        await until(lambda: b.magic.status(a.key).address == a.udp_address)
+
+    run(tmp_path, scenario)
+
+
+def test_magicsock_relays_only_holds_for_wireguard_only_peers(tmp_path):
+    async def scenario(mesh):
+        a, b = mesh.host(switches=PathSwitches(relays_only=True)), mesh.host()
+        a.know_wireguard_only(b, b.udp_address)
+        b.know_wireguard_only(a, a.udp_address)
+        a.send(b, b"no")
+        b.send(a, b"no")
+        await until(lambda: a.engine.peer_status(b.key).rx_bytes)
+        assert a.magic.status(b.key).address is None
+        assert b.engine.peer_status(a.key).rx_bytes == 0
 
     run(tmp_path, scenario)
 

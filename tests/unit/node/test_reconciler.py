@@ -182,6 +182,18 @@ def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
     assert world.paths.peers[peer.key].endpoints == moved.endpoints
 
 
+def test_reconciler_paths_are_told_of_a_peer_that_is_wireguard_only() -> None:
+    world = World()
+    exit_node = node(2, disco_key=None, home_derp=0, is_wireguard_only=True, endpoints=(AddrPort.parse("192.0.2.1:5"),))
+    other = node(3)
+    world.put(exit_node)
+    world.put(other)
+    world.apply()
+    assert world.paths.peers[exit_node.key].wireguard_only
+    assert world.paths.peers[exit_node.key].endpoints == exit_node.endpoints
+    assert not world.paths.peers[other.key].wireguard_only
+
+
 def test_reconciler_peer_that_knows_us_by_another_address_is_shown_that() -> None:
     """RT-02: for families in which we have an address."""
     world = World()

@@ -1,0 +1,71 @@
+"""How a node is put together: what one part tells another, with the real data plane and no tunnel interface."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from meshd.base.addr import AddrPort, host_prefix, parse_ip
+from meshd.base.keys import NodePrivate
+from meshd.core.cookie import CookieJar
+from meshd.core.handshake import Counterpart, Identity, create_initiation
+from meshd.core.tai64n import encode_step, step_of
+from meshd.daemon.assembly import RunningNode
+from meshd.daemon.flags import parse_flags
+from meshd.daemon.notify import ServiceNotifier
+from meshd.feature.localapi.server import LocalApiServer
+from meshd.node.authority import Authority
+from meshd.node.enginepeer import PeerConfig
+from meshd.node.magicsock import PathPeer
+from meshd.wire.wireguard import MESSAGE_RESPONSE, encode_initiation
+
+LOOPBACK = parse_ip("127.0.0.1")
+
+
+def initiation(private: NodePrivate, to: bytes) -> bytes:
+    identity = Identity.of(private.raw)
+    message, _ = create_initiation(
+        identity,
+        Counterpart.between(identity, to),
+        local_index=7,
+        timestamp=encode_step(step_of(time.time())),
+        ephemeral_private=NodePrivate.generate().raw,
+    )
+    return CookieJar(to).sign(encode_initiation(message), 0.0)
+
+
+def test_assembly_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path: Path) -> None:
+    own, other = NodePrivate.generate(), NodePrivate.generate()
+
+    async def scenario(node: Any, peer: socket.socket) -> None:
+        node._engine.set_private_key(own)
+        node._magicsock.set_private_key(own)
+        node._engine.update_peer(PeerConfig(other.public(), (host_prefix(parse_ip("100.64.0.2")),)))
+        node._magicsock.update_peer(PathPeer(other.public(), None, 0, (), wireguard_only=True))
+        port = node._magicsock.sockets.port_v4
+        peer.sendto(initiation(other, own.public().raw), (str(LOOPBACK), port))
+        async with asyncio.timeout(5):
+            answer = await asyncio.get_running_loop().sock_recv(peer, 2000)
+        assert answer[0] == MESSAGE_RESPONSE
+        status = node._magicsock.status(other.public())
+        assert status.address == AddrPort(LOOPBACK, peer.getsockname()[1])
+
+    async def main() -> None:
+        flags = parse_flags(
+            [f"--statedir={tmp_path}", "--state=mem:", "--tun=userspace-networking", "--syspolicy-file="], {}
+        )
+        node = RunningNode(flags, Authority(), LocalApiServer(), ServiceNotifier(), lambda: None)
+        await node.open()
+        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        peer.setblocking(False)
+        peer.bind((str(LOOPBACK), 0))
+        try:
+            await scenario(node, peer)
+        finally:
+            peer.close()
+            await node.close()
+
+    asyncio.run(main())
