@@ -52,7 +52,7 @@ async def _connect(
     try:
         async with asyncio.timeout(CONNECT_S):
             far_reader, far_writer = await dial(request.host, request.port)
-    except TimeoutError:
+    except (TimeoutError, UnicodeError):  # nothing answers, or there can be no such name
         writer.write(socks.encode_reply(socks.Reply.HOST_UNREACHABLE))
         return
     except OSError as error:

@@ -21,6 +21,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def dial(host: str, port: int) -> Connection:
     if host == "refuse":
         raise ConnectionRefusedError(111, "refused")
+    host.encode("idna")  # as a lookup by the system does
     return await asyncio.open_connection("127.0.0.1", port)
 
 
@@ -55,10 +56,12 @@ def test_socks5_connect_by_name_carries_data_both_ways() -> None:
         (b"\x05\x01\x02", b"\x05\xff"),
         (b"\x05\x01\x00\x05\x02\x00\x03\x04nodePP", b"\x05\x00\x05\x07\x00\x01" + bytes(6)),
         (b"\x05\x01\x00\x05\x01\x00\x03\x06refusePP", b"\x05\x00\x05\x05\x00\x01" + bytes(6)),
+        (b"\x05\x01\x00\x05\x01\x00\x03\x04a..bPP", b"\x05\x00\x05\x04\x00\x01" + bytes(6)),
+        (b"\x05\x01\x00\x05\x01\x00\x03\x40" + b"a" * 64 + b"PP", b"\x05\x00\x05\x04\x00\x01" + bytes(6)),
         (b"GET / HTTP/1.1\r\n\r\n", b""),
         (b"\x05\x01\x00\x05\x01\x00\x07\x00\x00", b"\x05\x00"),
     ],
-    ids=["no method", "udp associate", "refused", "http", "address type"],
+    ids=["no method", "udp associate", "refused", "empty label", "long label", "http", "address type"],
 )
 def test_socks5_refusals_are_by_the_book(request_bytes: bytes, answer: bytes) -> None:
     assert asyncio.run(talk(request_bytes)) == answer
