@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from meshd.base.errors import MeshdError
 from meshd.base.version import CAPABILITY_VERSION
 from meshd.feature.localapi.jsontext import json_response, parse_object
 from meshd.feature.localapi.route import Access, Call, Route, error_response
-from meshd.io.http.h1server import HttpError, Response
+from meshd.io.http.h1server import HttpError, Response, reason_phrase
 
 _SHOWN = 300  # characters of a server's words
 
@@ -19,7 +17,7 @@ async def _id_token(call: Call) -> Response:
         raise HttpError(400, "no audience requested")
     body = {"CapVersion": CAPABILITY_VERSION, "Audience": audience}
     status, answer = await call.backend.ask_control("POST", "/machine/id-token", body)
-    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], answer)
+    return _passed_on(status, "text/plain; charset=utf-8", answer)
 
 
 async def _query_feature(call: Call) -> Response:
@@ -27,7 +25,12 @@ async def _query_feature(call: Call) -> Response:
     if not feature:
         raise HttpError(500, "missing feature")
     status, answer = await call.backend.ask_control("POST", "/machine/feature/query", {"Feature": feature})
-    return Response(status, [("Content-Type", "application/json")], answer)
+    return _passed_on(status, "application/json", answer)
+
+
+def _passed_on(status: int, kind: str, answer: bytes) -> Response:
+    """A server's answer as ours; a status that ends no request becomes 502."""
+    return Response(status if 200 <= status <= 599 else 502, [("Content-Type", kind)], answer)
 
 
 async def _set_dns(call: Call) -> Response:
@@ -54,12 +57,8 @@ async def _told(call: Call, method: str, path: str, body: dict[str, object], wha
     """MeshdError with the server's words unless it answers 200."""
     status, answer = await call.backend.ask_control(method, path, body)
     if status != 200:
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = "Unknown"
         words = answer.decode("utf-8", "replace").strip()[:_SHOWN]
-        raise MeshdError(f"{what} response: {status} {phrase}, {words}")
+        raise MeshdError(f"{what} response: {status} {reason_phrase(status)}, {words}")
 
 
 async def _disconnect(call: Call) -> Response:

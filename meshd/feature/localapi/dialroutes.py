@@ -31,6 +31,7 @@ async def _dial(call: Call) -> Response:
     address, ours = call.backend.dial_target(host)
     if not ours:
         return Response(200, [("Dial-Self", "true"), ("Dial-Addr", await _resolved(address, number))])
+    await request.body()  # nothing is in it, but nothing is dialled either for a client that never ends its request
     try:
         with request.cancel_if_gone():
             far = await asyncio.open_connection(address, number)
@@ -43,7 +44,8 @@ async def _dial(call: Call) -> Response:
         finally:
             far[1].close()
 
-    return Response(101, [("Connection", "upgrade"), ("Upgrade", PROTOCOL)], take_over=joined)
+    headers = [("Connection", "upgrade"), ("Upgrade", PROTOCOL)]
+    return Response(101, headers, take_over=joined, abandon=far[1].close)
 
 
 async def _resolved(host: str, port: int) -> str:

@@ -7,14 +7,23 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from http import HTTPStatus
 from typing import cast
 
 import h11
 
 from meshd.base.log import get_logger, kv
 from meshd.io.http.h1limits import ConnectionOwner, Limits
-from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, text_response
+from meshd.io.http.h1message import (
+    ClientGone,
+    Headers,
+    HttpError,
+    Request,
+    Response,
+    TakeOver,
+    parse_query,
+    reason_phrase,
+    text_response,
+)
 from meshd.io.peercred import PeerIdentity
 from meshd.wire.requesttarget import read_target
 
@@ -174,8 +183,10 @@ class Connection(asyncio.Protocol):
         self.idle = False
         response = await self._answer(request)
         if response.take_over is not None:
-            await self._hand_over(response)
-            return False
+            refusal = await self._hand_over(response, response.take_over)
+            if refusal is None:
+                return False
+            response = refusal
         await self._send(request.method, response)
         await self._skip_body()
         if self._http.their_state is h11.SEND_BODY:
@@ -190,9 +201,7 @@ class Connection(asyncio.Protocol):
         try:
             return await self._handler(request)
         except HttpError as error:
-            response = text_response(error.status, error.text)
-            response.headers += error.headers
-            return response
+            return _refusal(error)
         except ClientGone:
             raise
         except Exception:
@@ -264,7 +273,10 @@ class Connection(asyncio.Protocol):
         """Read what the handler left of the request, so that the connection can be used again."""
         skipped = 0
         while self._http.their_state is h11.SEND_BODY and self._http.our_state is h11.DONE:
-            part = await self.read_body_part()
+            try:
+                part = await self.read_body_part()
+            except HttpError:  # it never came, and the answer is out already
+                return
             skipped += len(part)
             if not part or skipped > READ_AHEAD_BYTES:
                 return
@@ -292,11 +304,12 @@ class Connection(asyncio.Protocol):
         if unread or self._http.they_are_waiting_for_100_continue or self._owner.closing:
             headers.append(("Connection", "close"))
         if isinstance(body, bytes):
+            bodiless = method == "HEAD" or response.status in (204, 304)
             if response.status != 204:
                 headers.append(("Content-Length", str(len(body))))
             self._write(
                 self._head(response.status, headers)
-                + (self._http.send(h11.Data(data=body)) or b"" if body and method != "HEAD" else b"")
+                + (self._http.send(h11.Data(data=body)) or b"" if body and not bodiless else b"")
                 + (self._http.send(h11.EndOfMessage()) or b"")
             )
             await self._drain(self._limits.write_s)
@@ -320,7 +333,7 @@ class Connection(asyncio.Protocol):
                 await close()
 
     def _head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
-        reason = HTTPStatus(status).phrase.encode()
+        reason = reason_phrase(status).encode()
         return self._http.send(h11.Response(status_code=status, headers=headers, reason=reason)) or b""
 
     def _refuse(self, status: int, text: str) -> None:
@@ -336,11 +349,29 @@ class Connection(asyncio.Protocol):
         head = self._head(status, headers)
         self._write(head + (self._http.send(h11.Data(data=body)) or b"" if self._method != b"HEAD" else b""))
 
-    async def _hand_over(self, response: Response) -> None:
-        while self._http.their_state is h11.SEND_BODY:
-            await self.read_body_part()
-        headers = [*response.headers]
-        self._write(self._http.send(h11.InformationalResponse(status_code=101, headers=headers)))
+    async def _hand_over(self, response: Response, take_over: TakeOver) -> Response | None:
+        """Give the connection away until it ends; a refusal when the request did not come whole."""
+        switched = False
+        try:
+            while self._http.their_state is h11.SEND_BODY:
+                await self.read_body_part()
+            reader, writer = self._switch(response.headers)
+            switched = True
+        except HttpError as error:
+            return _refusal(error)
+        finally:
+            if not switched and response.abandon is not None:
+                response.abandon()
+        try:
+            await take_over(reader, writer)
+        finally:
+            writer.close()
+            self._owner.forget(self)
+        return None
+
+    def _switch(self, headers: Headers) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Say so, and make streams of the connection."""
+        self._write(self._http.send(h11.InformationalResponse(status_code=101, headers=[*headers])))
         leftover = self._http.trailing_data[0] + bytes(self._incoming)
         self._incoming.clear()
         self._resume_reading()
@@ -354,13 +385,7 @@ class Connection(asyncio.Protocol):
             reader.feed_data(leftover)
         if self._eof:
             reader.feed_eof()
-        writer = asyncio.StreamWriter(self._transport, protocol, reader, loop)
-        assert response.take_over is not None
-        try:
-            await response.take_over(reader, writer)
-        finally:
-            writer.close()
-            self._owner.forget(self)
+        return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
 
     def _write(self, data: bytes | None) -> None:
         if self._lost:
@@ -396,3 +421,9 @@ class Connection(asyncio.Protocol):
         if self._paused_reading and not self._lost:
             self._paused_reading = False
             self._transport.resume_reading()
+
+
+def _refusal(error: HttpError) -> Response:
+    response = text_response(error.status, error.text)
+    response.headers += error.headers
+    return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -113,19 +114,28 @@ class Response(msgspec.Struct):
     """An answer. A bytes body is sent with its length, an iterator as chunks, each as soon as it is there.
 
     An iterator is closed (`aclose`) when the client leaves. With `take_over` the status must be 101, and the
-    connection is handed over after the headers.
+    connection is handed over after the headers. When that cannot be, `abandon` is called in its place.
     """
 
     status: int = 200
     headers: Headers = msgspec.field(default_factory=list)
     body: bytes | AsyncIterator[bytes] = b""
     take_over: TakeOver | None = None
+    abandon: Callable[[], None] | None = None
 
 
 def text_response(status: int, text: str) -> Response:
     """A plain-text answer, one line feed added."""
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
     return Response(status, headers, text.encode() + b"\n")
+
+
+def reason_phrase(status: int) -> str:
+    """The words beside a status; servers behind us may use ones that are in no book."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
 
 
 def parse_query(text: str) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from meshd.io.http.h1connection import Connection, Handler
 from meshd.io.http.h1limits import ConnectionOwner, Limits
-from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, text_response
+from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, parse_query, reason_phrase, text_response
 from meshd.io.peercred import PeerIdentity, peer_identity
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Request",
     "Response",
     "parse_query",
+    "reason_phrase",
     "text_response",
 ]
 

@@ -20,6 +20,7 @@ from meshd.feature.localapi import server
 from meshd.feature.localapi.requestlog import RequestLog
 from meshd.feature.localapi.route import Access
 from meshd.feature.localapi.waiting import MAX_WAITERS
+from meshd.io.http.h1server import Limits
 from meshd.testing.clock import FakeClock
 from meshd.testing.localapi import LocalApiThread
 from tests.unit.feature.rawhttp import ask, chunks
@@ -88,6 +89,11 @@ def test_localapi_control_routes_pass_the_answer_on(api: LocalApiThread) -> None
     api.backend.control_answer = (404, b"nothing here\n")
     got = ask(api, "PATCH", "alpha-set-device-attrs", b"{}")
     assert (got.status, got.body) == (500, b"set-device-attr response: 404 Not Found, nothing here\n")
+    for given, passed_on in ((520, 520), (999, 502), (101, 502)):
+        api.backend.control_answer = (given, b"words")
+        for method, path in (("GET", "id-token?aud=x"), ("POST", "query-feature?feature=serve")):
+            got = ask(api, method, path)
+            assert (got.status, got.body) == (passed_on, b"words")
     assert ask(api, "POST", "disconnect-control").status == 200
     assert api.backend.calls[-1] == ("disconnect_control",)
 
@@ -192,12 +198,17 @@ def echo() -> Iterator[int]:
         thread.join(5)
 
 
-def upgrade(api: LocalApiThread, host: str, port: int | str) -> tuple[socket.socket, bytes]:
+def request_dial(api: LocalApiThread, host: str, port: int | str, length: int = 0) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(5)
     sock.connect(api.path)
     head = "POST /localapi/v0/dial HTTP/1.1\r\nHost:\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n"
-    sock.sendall(f"{head}Dial-Host: {host}\r\nDial-Port: {port}\r\nContent-Length: 0\r\n\r\n".encode())
+    sock.sendall(f"{head}Dial-Host: {host}\r\nDial-Port: {port}\r\nContent-Length: {length}\r\n\r\n".encode())
+    return sock
+
+
+def upgrade(api: LocalApiThread, host: str, port: int | str) -> tuple[socket.socket, bytes]:
+    sock = request_dial(api, host, port)
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += sock.recv(1000)
@@ -214,6 +225,17 @@ def test_localapi_dial_joins_both_ends(api: LocalApiThread, echo: int) -> None:
         assert sock.recv(100) == b"HELLO"
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(100) == b""
+
+
+def test_localapi_dial_for_a_request_that_never_ends_is_not_made(tmp_path: Path) -> None:
+    limits = Limits(body_s=0.01)
+    with LocalApiThread(str(tmp_path / "s"), limits=limits) as api, socket.create_server(("127.0.0.1", 0)) as far:
+        far.setblocking(False)
+        api.backend.dial_targets["node-a"] = ("127.0.0.1", True)
+        with request_dial(api, "node-a", far.getsockname()[1], length=5) as sock:
+            assert sock.recv(1000).startswith(b"HTTP/1.1 408 ")
+        with pytest.raises(BlockingIOError):
+            far.accept()
 
 
 def test_localapi_dial_elsewhere_is_left_to_the_client(api: LocalApiThread) -> None:

@@ -24,6 +24,7 @@ class Rig:
         self.seen: list[Request] = []
         self.gone = asyncio.Event()
         self.released = asyncio.Event()
+        self.abandoned = asyncio.Event()
         self.writers: list[asyncio.StreamWriter] = []
         self.handler: Callable[[Request], Awaitable[Response]] = self.default
 
@@ -49,7 +50,10 @@ class Rig:
             case "/big":
                 return Response(200, [], b"x" * (4 << 20))
             case "/upgrade":
-                return Response(101, [("Upgrade", "test"), ("Connection", "upgrade")], take_over=self.shout)
+                headers = [("Upgrade", "test"), ("Connection", "upgrade")]
+                return Response(101, headers, take_over=self.shout, abandon=self.abandoned.set)
+            case "/status":
+                return Response(int(await request.value("n")), [], b"words")
         return Response(200, [], b"hello")
 
     async def shout(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -425,6 +429,79 @@ def test_h1server_upgrade_hands_the_bytes_over(serve) -> None:
         assert await reader.readline() == b"LATE\n"
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert not rig.abandoned.is_set()
+
+    serve(scenario)
+
+
+def test_h1server_upgrade_whose_body_never_comes_is_refused(serve, caplog: pytest.LogCaptureFixture) -> None:
+    """What was opened for it is let go."""
+
+    async def scenario(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        head = "POST /upgrade HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: test\r\nContent-Length: 5\r\n\r\n"
+        writer.write(head.encode())
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in answer.lower()
+        assert rig.abandoned.is_set()
+
+    serve(scenario, limits=Limits(body_s=0.01))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("length", "cut"), [(5, False), (0, True)])
+def test_h1server_upgrade_of_a_client_that_left_is_abandoned(serve, length: int, cut: bool) -> None:
+    """It left before the end of its body, or the connection broke while the handler was at work."""
+
+    async def scenario(rig: Rig) -> None:
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Request) -> Response:
+            entered.set()
+            await leave.wait()
+            return await rig.default(request)
+
+        rig.handler = slow
+        reader, writer = await rig.connect()
+        head = "POST /upgrade HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: test\r\n"
+        writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode())
+        await entered.wait()
+        if cut:
+            (connection,) = rig.server._owner.open  # type: ignore[attr-defined]
+            connection._transport.abort()
+            await reader.read()
+        writer.close()
+        leave.set()
+        await asyncio.wait_for(rig.abandoned.wait(), 5)
+
+    serve(scenario)
+
+
+def test_h1server_unread_body_that_never_comes_ends_the_connection(serve, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+        assert answer.endswith(b"hello")
+
+    serve(scenario, limits=Limits(body_s=0.01))
+    assert not caplog.records
+
+
+def test_h1server_status_that_is_in_no_book_is_answered(serve) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(GET.format("/status?n=520"))
+        assert answer.startswith(b"HTTP/1.1 520 Unknown\r\n")
+        assert answer.endswith(b"words")
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_h1server_status_that_allows_no_body_is_sent_without(serve, status: int) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask(GET.format(f"/status?n={status}"))
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.endswith(b"\r\n\r\n")
 
     serve(scenario)
 
