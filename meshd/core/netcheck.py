@@ -124,8 +124,10 @@ class NetworkCheck:
         """When ``handle_timer`` wants to be called, None when finished."""
         if self._finished:
             return None
-        deadlines = [self.started + OVERALL_S if self._https else self._stop_at]
-        deadlines += [self.started + s.plan.probes[s.next].delay_s for s in self._open_sets()]
+        waits_for_https = bool(self._https) and not self.report.udp
+        deadlines = [self.started + OVERALL_S if waits_for_https else self._stop_at]
+        probes = [self.started + s.plan.probes[s.next].delay_s for s in self._open_sets()]
+        deadlines += [due for due in probes if due < self._stop_at]
         if self._https is None and not self.report.udp:
             deadlines.append(self.started + HTTPS_AFTER_S)
         return min(deadlines)
@@ -134,16 +136,11 @@ class NetworkCheck:
         """Send the probes that are due, begin HTTPS, finish."""
         if self._finished:
             return
-        if now < self._stop_at:
-            for probe_set in self._open_sets():
-                while (
-                    probe_set.next < len(probe_set.plan.probes)
-                    and now >= self.started + probe_set.plan.probes[probe_set.next].delay_s
-                ):
-                    probe = probe_set.plan.probes[probe_set.next]
-                    probe_set.next += 1
-                    if self._useful(probe):
-                        self._send(probe_set, probe)
+        for probe_set in self._open_sets():
+            if now < self._stop_at:
+                self._send_due(probe_set, now)
+            else:
+                probe_set.next = len(probe_set.plan.probes)  # too late, and never due again
         silent = self._https is None and not self.report.udp
         if silent and (now >= self.started + HTTPS_AFTER_S or not self._sets):
             self._begin_https()
@@ -244,6 +241,14 @@ class NetworkCheck:
         if probe.family == 6:
             return not self.report.ipv6
         return sum(self.report.global_v4_counters.values()) < 2
+
+    def _send_due(self, probe_set: _Set, now: float) -> None:
+        probes = probe_set.plan.probes
+        while probe_set.next < len(probes) and now >= self.started + probes[probe_set.next].delay_s:
+            probe = probes[probe_set.next]
+            probe_set.next += 1
+            if self._useful(probe):
+                self._send(probe_set, probe)
 
     def _send(self, probe_set: _Set, probe: Probe) -> None:
         txid = self._random(12)

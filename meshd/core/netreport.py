@@ -9,8 +9,8 @@ import msgspec
 from meshd.base.addr import AddrPort
 from meshd.core.relaymap import RelayMap
 
-HISTORY_S = 5 * 60.0  # reports of the last five minutes decide
 FULL_INTERVAL_S = 5 * 60.0
+HISTORY_S = FULL_INTERVAL_S + 5.0  # of reports; the last full one stays while the next one runs
 HOME_FRAME_S = 8.0  # a frame this recent proves that the home region is alive
 HOME_FRAME_UNMEASURED_S = 120.0  # the same when nothing at all could be measured
 HOME_ABSOLUTE_S = 0.010
@@ -66,6 +66,14 @@ class ReportHistory:
     def last(self) -> Report | None:
         return self._reports[-1][1] if self._reports else None
 
+    def recent(self) -> dict[int, float]:
+        """The lowest latency of every region in the reports of the last minutes, of which most measure few regions."""
+        best: dict[int, float] = {}
+        for _, report in self._reports:
+            for region, latency in report.region_latency.items():
+                best[region] = min(latency, best.get(region, latency))
+        return best
+
     def want_full(self, now: float) -> bool:
         """Whether the next check must try every region."""
         last = self.last
@@ -102,15 +110,9 @@ class ReportHistory:
         score: Mapping[int, float],
         home_frame_at: float,
     ) -> int:
-        best_recent: dict[int, float] = {}
-        for _, past in self._reports:
-            for region, latency in past.region_latency.items():
-                best_recent[region] = min(latency, best_recent.get(region, latency))
-        measured = {
-            region: best_recent[region] * (score[region] if score.get(region, 0) > 0 else 1.0)
-            for region in report.region_latency
-            if region in allowed
-        }
+        recent = self.recent()
+        factor = {region: score[region] if score.get(region, 0) > 0 else 1.0 for region in report.region_latency}
+        measured = {region: recent[region] * factor[region] for region in report.region_latency if region in allowed}
         home = self.home if self.home in allowed else 0
         heard = home_frame_at > 0 and (home_frame_at >= started or now - home_frame_at <= HOME_FRAME_S)
         if not measured:
@@ -119,11 +121,9 @@ class ReportHistory:
         best = min(measured, key=lambda region: (measured[region], region))
         if not home or best == home:
             return best
-        old = measured.get(home)
-        if old is None:
-            if not heard or home not in best_recent:
-                return best
-            old = best_recent[home]
+        if home not in measured:
+            return home if heard else best
+        old = report.region_latency[home] * factor[home]  # as it is now: a region that became slow is left
         if old - measured[best] < HOME_ABSOLUTE_S or measured[best] > HOME_RATIO * old:
             return home
         return best

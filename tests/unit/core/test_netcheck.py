@@ -170,6 +170,37 @@ def test_check_udp_blocked_measures_https_after_500_ms():
     assert run.finished_at - T0 == pytest.approx(3.0)
 
 
+def test_check_udp_that_answers_late_does_not_wait_for_https():
+    rtt = {1: 0.70, 2: 0.72, 3: 0.74}
+    run = Run(check(relays(1, 2, 3, 4)), rtt=rtt, https=dict.fromkeys((1, 2, 3, 4), 10.0)).go()
+    assert len(run.of(MeasureHttps)) == 4
+    assert run.finished_at - T0 == pytest.approx(3 * 0.74)
+
+
+def test_check_probe_due_after_the_udp_phase_is_not_waited_for():
+    """While HTTPS is measured the check goes on; a deadline in the past would keep a processor busy."""
+    last = Report(region_latency={1: 0.9}, region_v4_latency={1: 0.9})
+    machine = check(relays(1), full=False, last=last, home=1)
+    machine.start(now := T0)
+    while not machine.finished:
+        for effect in machine.drain():
+            if isinstance(effect, SendStun):
+                machine.stun_sent(effect.txid, now)
+        due = machine.next_timer()
+        assert due > now
+        machine.handle_timer(now := due)
+    assert now == T0 + 5.0
+
+
+def test_check_that_stood_still_over_the_udp_phase_sends_no_late_probes():
+    machine = check(relays(1))
+    machine.start(T0)
+    machine.drain()
+    machine.handle_timer(T0 + 3.2)
+    assert machine.drain() == [MeasureHttps(1)]
+    assert machine.next_timer() == T0 + 5.0
+
+
 def test_check_nothing_answers_ends_within_5_s():
     run = Run(check(relays(1))).go()
     assert run.finished_at - T0 <= 5.0
@@ -254,8 +285,32 @@ def test_preferred_keeps_home_when_best_is_over_two_thirds():
 def test_preferred_uses_best_of_five_minutes():
     history = ReportHistory()
     conclude(history, {1: 0.020})
-    assert conclude(history, {1: 0.500, 2: 0.019}, T0 + 100) == 1
-    assert conclude(history, {1: 0.500, 2: 0.019}, T0 + 600) == 2
+    assert conclude(history, {1: 0.500, 2: 0.030}, T0 + 100) == 1
+    assert conclude(history, {1: 0.500, 2: 0.030}, T0 + 600) == 2
+
+
+def test_preferred_leaves_a_home_that_became_slow():
+    history = ReportHistory()
+    assert conclude(history, {1: 0.060, 2: 0.070}) == 1
+    assert conclude(history, {1: 0.400, 2: 0.055}, T0 + 30, frame=T0 + 29) == 2
+
+
+def test_preferred_score_scales_what_home_takes_now():
+    scored = RelayMap({n: region(n) for n in (1, 2)}, {1: 0.5})
+    history = ReportHistory()
+    assert conclude(history, {1: 0.100}, relay_map=scored) == 1
+    assert conclude(history, {1: 0.100, 2: 0.040}, T0 + 30, relay_map=scored) == 1
+
+
+def test_history_keeps_the_full_report_until_the_next_one_ends():
+    history = ReportHistory()
+    conclude(history, {1: 0.020, 9: 0.200})
+    conclude(history, {1: 0.030}, T0 + 304, full=False)
+    assert history.recent() == {1: 0.020, 9: 0.200}
+    conclude(history, {1: 0.030}, T0 + 306, full=False)
+    assert history.recent() == {1: 0.030}
+    history.forget()
+    assert history.recent() == {}
 
 
 def test_preferred_leaves_an_unmeasured_home_unless_it_was_heard():
@@ -264,6 +319,7 @@ def test_preferred_leaves_an_unmeasured_home_unless_it_was_heard():
         conclude(history, {1: 0.020})
     assert conclude(silent, {2: 0.050}, T0 + 30) == 2
     assert conclude(heard, {2: 0.050}, T0 + 30, frame=T0 + 25) == 1
+    assert conclude(heard, {2: 0.050}, T0 + 600, frame=T0 + 595) == 1, "also when no report knows it any more"
 
 
 def test_preferred_nothing_measured_keeps_a_home_heard_within_120_s():
