@@ -61,8 +61,8 @@ def suggest(
     """The exit node that is best reached from here, None when the network suggests none.
 
     ``home`` is our relay region, ``latency`` the seconds to each region. Among equals ``previous`` (a stable id)
-    stays, otherwise ``choose`` picks. ``allowed`` lists stable ids; None allows all. Peers with a relay region come
-    before those with a place only.
+    stays, otherwise ``choose`` picks; regions are equal when the latency of none is known. ``allowed`` lists stable
+    ids; None allows all. Peers with a relay region come before those with a place only.
     MeshdError while our own region is not known.
     """
     regions = netmap.derp_map.regions if netmap is not None and netmap.derp_map is not None else None
@@ -78,8 +78,7 @@ def suggest(
         if node.home_derp:
             by_region.setdefault(node.home_derp, []).append(node)
     if by_region:
-        nearest = min(by_region, key=lambda region: latency.get(region, math.inf))
-        return _keep(by_region[nearest], previous, choose)
+        return _keep(_in_nearest_region(by_region, latency, previous, choose), previous, choose)
     own = regions.get(home)
     if own is None:
         raise MeshdError("no preferred DERP, try again later", code="internal")
@@ -93,6 +92,18 @@ def location_of(node: Node) -> Location | None:
 
 def _keep(equals: Sequence[Node], previous: str, choose: Choose) -> Node:
     return next((node for node in equals if node.stable_id == previous), None) or choose(equals)
+
+
+def _in_nearest_region(
+    by_region: Mapping[int, Sequence[Node]], latency: Mapping[int, float], previous: str, choose: Choose
+) -> Sequence[Node]:
+    known = [region for region in by_region if latency.get(region)]
+    if known:
+        return by_region[min(known, key=lambda region: (latency[region], region))]
+    for nodes in by_region.values():
+        if any(node.stable_id == previous for node in nodes):
+            return nodes
+    return by_region[choose([nodes[0] for nodes in by_region.values()]).home_derp]
 
 
 def _nearest(candidates: Sequence[Node], region: DERPRegion) -> list[Node]:

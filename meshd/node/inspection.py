@@ -164,17 +164,21 @@ class Inspection:
 
     def suggest_exit_node(self) -> JSON:
         """EX-05."""
-        report = self._magicsock.last_report
         node = exitnode.suggest(
             self._backend.netmap,
             self._magicsock.home_relay,
-            report.region_latency if report is not None else {},
-            self._suggested,
+            self._magicsock.recent_latency,
+            self._suggested or self._automatic(),
             secrets.choice,
             self._backend.authority.allowed_exit_nodes(),
         )
         self._suggested = node.stable_id if node is not None else ""
         return _suggestion(node)
+
+    def _automatic(self) -> str:
+        """The exit node that was chosen for the user, maybe before this process began."""
+        prefs = self._backend.prefs
+        return prefs.exit_node_id if prefs.auto_exit_node else ""
 
     def _suggested_id(self) -> str:
         """The suggestion, or the last one while there can be none."""

@@ -438,6 +438,11 @@ class MagicSock:
     def last_report(self) -> Report | None:
         return self._prober.history.last
 
+    @property
+    def recent_latency(self) -> dict[int, float]:
+        """Seconds to the relay regions, also to those that the last report did not measure."""
+        return self._prober.history.recent()
+
     def disco_drops(self) -> dict[str, int]:
         """Disco packets that were not accepted, by reason."""
         return dict(self._paths.disco.dropped)

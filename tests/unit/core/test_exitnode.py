@@ -42,6 +42,10 @@ def first(equals: Sequence[Node]) -> Node:
     return equals[0]
 
 
+def last(equals: Sequence[Node]) -> Node:
+    return equals[-1]
+
+
 def test_suggest_needs_our_own_region() -> None:
     """EX-05."""
     for netmap, home in ((None, 1), (world(exit_peer(2)), 0), (world(placed(2, 0, 0), placed(3, 0, 0)), 9)):
@@ -68,6 +72,18 @@ def test_suggest_takes_the_region_of_lowest_latency_and_stays_with_a_good_choice
     chosen = exitnode.suggest(netmap, 1, latency, "s4", first)
     assert chosen is not None
     assert chosen.id == 4
+
+
+def test_suggest_while_no_latency_is_known_stays_or_takes_any_region() -> None:
+    """EX-05: not always the region of the peer that is listed first."""
+    netmap = world(exit_peer(2, HomeDERP=1), exit_peer(3, HomeDERP=2), exit_peer(4, HomeDERP=2))
+    for latency in ({}, {9: 0.01}, {1: 0.0}):
+        kept = exitnode.suggest(netmap, 9, latency, "s3", last)
+        assert kept is not None
+        assert kept.id == 3
+        chosen = exitnode.suggest(netmap, 9, latency, "s9", last)
+        assert chosen is not None
+        assert chosen.id == 4
 
 
 def test_suggest_without_regions_takes_the_near_one_of_highest_priority() -> None:

@@ -44,7 +44,7 @@ class World:
             authority=Authority(),
         )
         paths: Any = SimpleNamespace(
-            last_report=None,
+            recent_latency={},
             home_relay=1,
             path_changes=lambda key: self.changes,
             rebind=lambda: None,
@@ -139,6 +139,33 @@ def test_inspection_without_netmap_says_so() -> None:
     for question in (inspection.dns_config, inspection.services, inspection.suggest_exit_node):
         with pytest.raises(MeshdError):
             question()
+
+
+def exit_world(prefs: Prefs) -> World:
+    derp = {"Regions": {str(n): {"RegionID": n, "RegionCode": "r", "Nodes": []} for n in (1, 2)}}
+    everything = ["0.0.0.0/0", "::/0"]
+    peers = [
+        node(number, CapMap={"suggest-exit-node": None}, Online=True, HomeDERP=home, AllowedIPs=everything)
+        for number, home in ((2, 1), (3, 2), (4, 2))
+    ]
+    return World(joined(*peers, DERPMap=derp).netmap, prefs)
+
+
+def test_inspection_suggestion_stays_while_its_region_is_not_measured() -> None:
+    """EX-05: not every check measures every region."""
+    made = exit_world(Prefs())
+    made.paths.recent_latency = {1: 0.05, 2: 0.01}
+    chosen = made.inspection.suggest_exit_node()["ID"]
+    assert chosen in ("s3", "s4")
+    made.paths.recent_latency = {}
+    assert {made.inspection.suggest_exit_node()["ID"] for _ in range(20)} == {chosen}
+
+
+def test_inspection_automatic_exit_node_outlives_the_process() -> None:
+    """EX-10: nothing is measured yet, and the one that is in use is as good as any."""
+    for used in ("s2", "s3", "s4"):
+        made = exit_world(Prefs(exit_node_id=used, auto_exit_node="any"))
+        assert made.inspection._suggested_id() == used
 
 
 def test_inspection_dns_config_is_as_the_network_sent_it() -> None:

@@ -419,6 +419,7 @@ def test_magicsock_background_stun_needs_no_traffic(tmp_path, monkeypatch):
         a = mesh.host()
         await until(lambda: a.magic.last_report is not None)
         first = a.magic.last_report
+        assert set(a.magic.recent_latency) == {900}
         a.magic.set_background_stun(True)
         await until(lambda: a.magic.last_report is not first)
         a.magic.set_background_stun(False)
