@@ -72,6 +72,7 @@ class RelaySession:
         "_rest",
         "_server",
         "_skip",
+        "_stuck",
         "_task",
         "_timer",
         "_transport",
@@ -93,6 +94,7 @@ class RelaySession:
         self._awake = False
         self._pong_waits = False
         self._timer: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._dirty: list[RelaySession] = []
@@ -307,14 +309,19 @@ class RelaySession:
 
     def pause_writing(self) -> None:
         self._paused = True
-        self._disarm()
+        self._disarm_stuck()
         self._written_left = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(WRITE_TIMEOUT_S, self._check_progress)
+        self._stuck = self._loop.call_later(WRITE_TIMEOUT_S, self._check_progress)
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._disarm()
+        self._disarm_stuck()
         self._flush()
+
+    def _disarm_stuck(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _check_progress(self) -> None:
         left = self._transport.get_write_buffer_size()
@@ -324,7 +331,7 @@ class RelaySession:
             self.abort()
             return
         self._written_left = left
-        self._timer = self._loop.call_later(WRITE_TIMEOUT_S, self._check_progress)
+        self._stuck = self._loop.call_later(WRITE_TIMEOUT_S, self._check_progress)
 
     def _arm_keepalive(self) -> None:
         delay_s = KEEP_ALIVE_S + random.uniform(0, KEEP_ALIVE_JITTER_S)
@@ -382,6 +389,7 @@ class RelaySession:
             return
         self.closed = True
         self._disarm()
+        self._disarm_stuck()
         if self._keepalive is not None:
             self._keepalive.cancel()
         if self._task is not None and not self._task.done():

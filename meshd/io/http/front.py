@@ -28,6 +28,8 @@ REQUEST_TIMEOUT_S = 10.0
 """From the first moment a request may come to its last byte."""
 IDLE_TIMEOUT_S = 60.0
 """Silence allowed between two requests of one connection."""
+STUCK_TIMEOUT_S = 60.0
+"""How long answers may wait for a client that does not read them."""
 READ_AHEAD_BYTES = 256 * 1024
 """What may pile up while a request is being handled."""
 
@@ -92,6 +94,7 @@ class FrontConnection(asyncio.Protocol):
         self._body = bytearray()
         self._held = bytearray()
         self._lost = False
+        self._paused = False
         self._peer_ip = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,7 +108,7 @@ class FrontConnection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.data_received(data)
             return
-        if self._task is not None:
+        if self._task is not None or self._paused:
             self._held += data
             if len(self._held) > READ_AHEAD_BYTES:
                 self._abort()
@@ -130,12 +133,23 @@ class FrontConnection(asyncio.Protocol):
         self._released()
 
     def pause_writing(self) -> None:
+        self._paused = True
         if self._stream is not None:
             self._stream.pause_writing()
+        elif self._transport is not None and not self._transport.is_closing():
+            # Whoever sends requests and reads no answer would fill our memory with answers.
+            self._transport.pause_reading()
+            self._arm(STUCK_TIMEOUT_S)
 
     def resume_writing(self) -> None:
+        self._paused = False
         if self._stream is not None:
             self._stream.resume_writing()
+        elif self._transport is not None and not self._transport.is_closing():
+            self._disarm()
+            self._transport.resume_reading()
+            if self._http is not None and self._task is None:
+                self._proceed(self._http)
 
     def _advance(self, http: h11.Connection) -> None:
         try:
@@ -216,7 +230,13 @@ class FrontConnection(asyncio.Protocol):
         if http.our_state is h11.MUST_CLOSE or http.their_state is not h11.DONE:
             self._close()
             return
-        http.start_next_cycle()
+        if not self._paused:
+            self._proceed(http)
+
+    def _proceed(self, http: h11.Connection) -> None:
+        """Go on to the next request, of which a part may be there already."""
+        if http.our_state is h11.DONE:
+            http.start_next_cycle()
         self._arm(IDLE_TIMEOUT_S)
         if self._held:
             held = bytes(self._held)
@@ -232,6 +252,11 @@ class FrontConnection(asyncio.Protocol):
         if upgrade.head:
             transport.write(upgrade.head)
         self._stream = upgrade.attach(transport)
+        if self._paused and not transport.is_closing():
+            # The transport speaks of it once only, and has done so before there was a stream.
+            self._disarm()
+            transport.resume_reading()
+            self._stream.pause_writing()
         if leftover and not transport.is_closing():
             self._stream.data_received(leftover)
 
@@ -266,6 +291,9 @@ class FrontConnection(asyncio.Protocol):
         self._disarm()
         if self._transport is not None:
             self._transport.close()
+            if not self._lost:
+                # The transport itself waits for ever for the last answer to be read.
+                self._arm(STUCK_TIMEOUT_S)
 
     def _abort(self) -> None:
         self._disarm()
