@@ -30,6 +30,8 @@ MAX_REGISTER_BYTES = 64 * 1024
 """Anybody may send one, and it is kept while an administrator thinks about it; honest ones have 2 KiB."""
 MAX_MAP_BYTES = 256 * 1024
 """What a node tells of itself here goes to all its peers; host information with a thousand routes has 40 KiB."""
+MAX_ANSWERS = 4
+"""Whole maps that one node may leave unread at a time, beside its stream."""
 
 
 class ControlService:
@@ -51,6 +53,8 @@ class ControlService:
         self._network = registry.network
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: dict[int, list[H2Stream]] = {}
+        """Maps on their way by node id, oldest first."""
 
     def handle(self, machine: MachinePublic, version: int, source_ip: str, stream: H2Stream) -> None:
         """Answer a request of a machine whose key is proven."""
@@ -101,6 +105,7 @@ class ControlService:
     async def _register(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:
         _check_size(stream, MAX_REGISTER_BYTES)
         request = decode(RegisterRequest, bytes(stream.body))
+        stream.body.clear()
         _check_version(request.version)
         answer = await self._registrar.register(request, machine, source_ip)
         stream.respond(200, encode(answer))
@@ -148,6 +153,22 @@ class ControlService:
         message = MapStream(self._distributor, node, stream, zstd=False).full()
         stream.write(encode_map_frame(message, request.compress == "zstd"))
         stream.end()
+        if not stream.closed:
+            self._hold(node.id, stream)
+
+    def _hold(self, node_id: int, stream: H2Stream) -> None:
+        """Remember an answer until it has left; the oldest of too many is broken off."""
+        answers = self._answers.setdefault(node_id, [])
+        answers.append(stream)
+
+        def closed() -> None:
+            answers.remove(stream)
+            if not answers:
+                del self._answers[node_id]
+
+        stream.on_closed = closed
+        if len(answers) > MAX_ANSWERS:
+            answers[0].reset()
 
     def node_deleted(self, node: NodeRecord) -> None:
         """End the stream of a node that is gone."""

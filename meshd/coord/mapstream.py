@@ -37,6 +37,7 @@ class Outlet(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def end(self) -> None: ...
+    def reset(self) -> None: ...
 
 
 class Surroundings(Protocol):
@@ -228,7 +229,11 @@ class MapStream:
 
     def end(self) -> None:
         """Another stream of the node took over, or the node is gone."""
-        self.outlet.end()
+        if self.outlet.unsent:
+            # A client that takes nothing would keep us holding it.
+            self.outlet.reset()
+        else:
+            self.outlet.end()
 
 
 def keepalive_delay() -> float:

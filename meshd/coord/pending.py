@@ -19,6 +19,8 @@ from meshd.wire.control import RegisterRequest
 MAX_PENDING = 1024
 MAX_PER_SOURCE = 64
 """So that one sender of requests cannot fill the list for everybody."""
+MAX_WAITERS = 4
+"""Requests that wait for one approval; a machine has one, and some that broke unnoticed."""
 LIFETIME_S = 15 * 60.0
 """From the last sign of the machine that waits."""
 
@@ -37,7 +39,23 @@ class PendingRegistration(msgspec.Struct):
     done: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set when the machine was let in or turned away."""
     refused: str = ""
-    waiters: int = 0
+    waiters: list[asyncio.Task[bool]] = msgspec.field(default_factory=list)
+    """Requests that wait for the end of this, oldest first."""
+
+    async def decided(self) -> None:
+        """Wait for the end. MeshdError `busy` for the oldest of too many that wait."""
+        wait = asyncio.get_running_loop().create_task(self.done.wait())
+        self.waiters.append(wait)
+        if len(self.waiters) > MAX_WAITERS:
+            self.waiters.pop(0).cancel()
+        try:
+            await asyncio.wait([wait])
+            if wait.cancelled():
+                raise MeshdError("newer requests of this machine wait for the same approval", code="busy")
+        finally:
+            wait.cancel()
+            if wait in self.waiters:
+                self.waiters.remove(wait)
 
 
 class PendingRegistrations:

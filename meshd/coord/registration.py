@@ -206,11 +206,7 @@ class Registrar:
         registration_id = request.followup.rsplit("/", 1)[-1]
         entry = self.pending.get(registration_id, self._loop.time())
         if entry is not None and entry.machine_key == machine_key and entry.request.node_key == request.node_key:
-            entry.waiters += 1
-            try:
-                await entry.done.wait()
-            finally:
-                entry.waiters -= 1
+            await entry.decided()
             if entry.refused:
                 raise MeshdError(entry.refused, code="denied")
         node = self._network.by_node_key.get(request.node_key)

@@ -34,6 +34,8 @@ RECEIVE_WINDOW = 1024 * 1024
 CONNECTION_WINDOW = 4 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 """From the head of a request to the end of its body."""
+STALL_TIMEOUT_S = 60.0
+"""An answer of which the client's windows let no byte through for this long is broken off."""
 FIRST_REQUEST_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 300.0
 """A connection without any stream is closed after this."""
@@ -52,6 +54,7 @@ class H2Stream:
         "_started",
         "body",
         "closed",
+        "complete",
         "ended",
         "headers",
         "id",
@@ -59,6 +62,8 @@ class H2Stream:
         "on_closed",
         "on_drained",
         "path",
+        "stall",
+        "stalled_since",
         "timer",
         "unsent",
     )
@@ -72,6 +77,8 @@ class H2Stream:
         self.method = headers.get(":method", "")
         self.path = headers.get(":path", "")
         self.body = bytearray()
+        self.complete = False
+        """The request's body is here."""
         self.closed = False
         """Nothing can be sent any more."""
         self.ended = False
@@ -82,12 +89,17 @@ class H2Stream:
         self.on_drained: Callable[[], None] | None = None
         """Called each time `unsent` falls to zero."""
         self.timer: asyncio.TimerHandle | None = None
+        self.stall: asyncio.TimerHandle | None = None
+        """Set while something is unsent."""
+        self.stalled_since = 0.0
+        """Loop time of the last byte that left, or of the first that could not."""
 
     def start(self, status: int, content_type: str = "application/json") -> None:
-        """Send the head of an answer whose body follows by `write`."""
+        """Send the head of an answer whose body follows by `write`. The request's body is not kept longer."""
         if self.closed or self._started:
             return
         self._started = True
+        self._server._release_body(self)
         self._server._send_headers(self, status, content_type)
 
     def write(self, data: bytes) -> None:
@@ -257,6 +269,7 @@ class H2Server:
             stream.timer.cancel()
             stream.timer = None
         self._held -= len(stream.body)
+        stream.complete = True
         try:
             self._handler(stream)
         except Exception as error:
@@ -264,7 +277,8 @@ class H2Server:
             stream.respond(500, b"internal error\n", "text/plain; charset=utf-8")
 
     def _release_body(self, stream: H2Stream) -> None:
-        self._held -= len(stream.body)
+        if not stream.complete:
+            self._held -= len(stream.body)
         stream.body = bytearray()
 
     def _was_reset(self, stream_id: int | None) -> None:
@@ -292,6 +306,7 @@ class H2Server:
         """Send what the windows and the transport allow."""
         had = stream.unsent
         queue = stream._queue
+        sent = 0
         try:
             while queue and self._writable:
                 chunk = queue[0]
@@ -304,6 +319,7 @@ class H2Server:
                 else:
                     queue.popleft()
                 stream.unsent -= len(chunk)
+                sent += len(chunk)
                 self._h2.send_data(stream.id, chunk)
                 if not self._batching:
                     self._flush()
@@ -315,8 +331,33 @@ class H2Server:
         except h2.exceptions.ProtocolError:
             self._forget(stream)
             return
+        self._watch(stream, moved=sent > 0)
         if had and not stream.unsent and stream.on_drained is not None:
             stream.on_drained()
+
+    def _watch(self, stream: H2Stream, *, moved: bool) -> None:
+        """Begin or end the wait for a client that lets nothing through."""
+        if not stream.unsent:
+            if stream.stall is not None:
+                stream.stall.cancel()
+                stream.stall = None
+            return
+        if moved or stream.stall is None:
+            stream.stalled_since = self._loop.time()
+        if stream.stall is None:
+            stream.stall = self._loop.call_later(STALL_TIMEOUT_S, self._check_stall, stream)
+
+    def _check_stall(self, stream: H2Stream) -> None:
+        now = self._loop.time()
+        if not self._writable:
+            # The transport holds it back, and whoever owns that watches it.
+            stream.stalled_since = now
+        left = stream.stalled_since + STALL_TIMEOUT_S - now
+        if left > 0:
+            stream.stall = self._loop.call_later(left, self._check_stall, stream)
+            return
+        log.info("h2_stream_stalled", extra=kv(path=stream.path, bytes=stream.unsent))
+        self._reset(stream, h2.errors.ErrorCodes.CANCEL)
 
     def _pump_all(self) -> None:
         for stream in list(self._streams.values()):
@@ -339,8 +380,9 @@ class H2Server:
         stream.closed = True
         if stream.timer is not None:
             stream.timer.cancel()
-            if not stream._started:
-                self._release_body(stream)
+        if stream.stall is not None:
+            stream.stall.cancel()
+        self._release_body(stream)
         stream._queue.clear()
         stream.unsent = 0
         self._streams.pop(stream.id, None)

@@ -46,6 +46,9 @@ class Outlet:
     def end(self):
         self.closed = True
 
+    def reset(self):
+        self.closed = True
+
 
 class World:
     """A network, its streams, and what every streaming node has understood so far."""

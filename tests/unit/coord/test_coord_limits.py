@@ -10,10 +10,12 @@ import pytest
 from meshd.base.errors import MeshdError
 from meshd.coord import store
 from meshd.coord.cli.output import print_table
-from meshd.coord.control import MAX_MAP_BYTES, MAX_REGISTER_BYTES
-from meshd.coord.pending import MAX_PER_SOURCE, PendingRegistrations
+from meshd.coord.control import MAX_ANSWERS, MAX_MAP_BYTES, MAX_REGISTER_BYTES
+from meshd.coord.pending import MAX_PER_SOURCE, MAX_WAITERS, PendingRegistrations
+from meshd.io.http.h2server import H2Stream
+from meshd.testing import controlmachine
 from meshd.testing.controlmachine import RequestFailed
-from meshd.wire.control import Hostinfo, RegisterRequest
+from meshd.wire.control import Hostinfo, RegisterRequest, encode
 
 
 @pytest.mark.parametrize(
@@ -136,5 +138,105 @@ def test_two_machines_with_one_node_key_second_is_refused(run_coord):
         outcomes = await asyncio.gather(join("mkey:" + "1" * 64), join("mkey:" + "2" * 64), return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["MeshdError", "NodeRecord"]
         assert len(coord.service.network.nodes) == 1
+
+    run_coord(scenario)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The requests that the server got, in order."""
+    streams = []
+    init = H2Stream.__init__
+
+    def remember(stream, *args):
+        init(stream, *args)
+        streams.append(stream)
+
+    monkeypatch.setattr(H2Stream, "__init__", remember)
+    return streams
+
+
+async def twin_that_takes_nothing(coord, monkeypatch, machine):
+    """Another connection of that machine; no byte of an answer's body may come through it."""
+    monkeypatch.setattr(controlmachine, "_WINDOW", 0)
+    monkeypatch.setattr("h2.connection.H2Connection.increment_flow_control_window", lambda *args, **named: None)
+    return await coord.machine(like=machine)
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def test_maps_that_a_node_does_not_read_are_few(run_coord, served, monkeypatch):
+    """Else one node fills the memory with whole maps."""
+
+    async def scenario(coord):
+        twin = await twin_that_takes_nothing(coord, monkeypatch, await coord.joined())
+        del served[:]
+        for _ in range(12):
+            twin.send("/machine/map", encode(twin.map_request(stream=False)))
+        await until(lambda: len(served) == 12 and sum(stream.closed for stream in served) == 12 - MAX_ANSWERS)
+        assert sum(stream.unsent > 0 for stream in served) == MAX_ANSWERS
+        await twin.close()
+        await until(lambda: not coord.service._control._answers)
+
+    run_coord(scenario)
+
+
+@pytest.mark.parametrize("how", ["superseded", "deleted", "rekeyed"])
+def test_map_stream_that_is_over_keeps_nothing_unsent(run_coord, served, monkeypatch, how):
+    async def scenario(coord):
+        twin = await twin_that_takes_nothing(coord, monkeypatch, await coord.joined())
+        del served[:]
+        body = encode(twin.map_request(stream=True))
+        twin.send("/machine/map", body)
+        await until(lambda: served and served[0].unsent)
+        (node,) = coord.service.network.nodes.values()
+        if how == "superseded":
+            twin.send("/machine/map", body)
+        elif how == "deleted":
+            await coord.admin("nodes.delete", node=node.name)
+        else:
+            coord.service._control.node_rekeyed(node, node.node_key)
+        await until(lambda: served[0].closed)
+        assert not served[0].unsent
+
+    run_coord(scenario)
+
+
+def test_followups_that_wait_are_few_and_their_bodies_are_not_kept(run_coord, served):
+    """Anybody may send them, and they wait for as long as an administrator thinks."""
+
+    async def scenario(coord):
+        machine = await coord.machine()
+        url = (await machine.register()).auth_url
+        del served[:]
+        waiting = [asyncio.create_task(machine.register(followup=url)) for _ in range(12)]
+        await until(lambda: len(served) == 12 and sum(stream.closed for stream in served) == 12 - MAX_WAITERS)
+        assert not any(stream.body for stream in served)
+        for refused in waiting[:-MAX_WAITERS]:
+            with pytest.raises(RequestFailed) as caught:
+                await refused
+            assert caught.value.status == 429
+        await coord.admin("nodes.approve", id=url)
+        for answer in await asyncio.gather(*waiting[-MAX_WAITERS:]):
+            assert answer.machine_authorized
+
+    run_coord(scenario)
+
+
+def test_followup_of_a_machine_that_hung_up_waits_no_longer(run_coord):
+    async def scenario(coord):
+        machine = await coord.machine()
+        url = (await machine.register()).auth_url
+        machine.send(
+            "/machine/register",
+            encode(RegisterRequest(version=113, node_key=machine.node.public().text(), followup=url)),
+        )
+        (entry,) = coord.service._control._registrar.pending._by_id.values()
+        await until(lambda: entry.waiters)
+        await machine.close()
+        await until(lambda: not entry.waiters)
 
     run_coord(scenario)

@@ -8,8 +8,10 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 
+from meshd.io.http import h2server
 from meshd.io.http.h2server import H2Server, H2Stream
 
 HEAD = [(":method", "GET"), (":scheme", "http"), (":path", "/a"), (":authority", "there:8080")]
@@ -84,5 +86,82 @@ def test_h2server_malformed_request_ends_the_connection(headers: list[tuple[str,
         assert talk.ended()
         assert talk.seen == []
         talk.server.connection_lost()
+
+    asyncio.run(scenario())
+
+
+class StallTalk(Talk):
+    """A client that lets no byte of an answer through until it says so, and answers that the test writes."""
+
+    def __init__(self) -> None:
+        self.streams: list[H2Stream] = []
+        super().__init__()
+        self.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        self.ask(HEAD)
+
+    def _handle(self, stream: H2Stream) -> None:
+        self.streams.append(stream)
+        stream.start(200)
+
+    def allow(self, size: int) -> None:
+        self.client.increment_flow_control_window(size, 1)
+        self.server.data_received(self.client.data_to_send())
+
+    def broken_off(self) -> bool:
+        return any(isinstance(event, h2.events.StreamReset) for event in self.events)
+
+
+def test_h2server_answer_that_the_client_lets_not_through_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        talk = StallTalk()
+        talk.streams[0].write(bytes(1000))
+        while not talk.broken_off():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert talk.streams[0].closed
+        assert talk.streams[0].unsent == talk.server.streams == 0
+        talk.server.connection_lost()
+
+    monkeypatch.setattr(h2server, "STALL_TIMEOUT_S", 0.02)
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+
+
+def test_h2server_answer_that_goes_on_or_waits_for_the_server_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        talk = StallTalk()
+        (stream,) = talk.streams
+        stream.write(bytes(10))
+        for _ in range(10):  # slow, but not stuck
+            await asyncio.sleep(0.03)
+            talk.allow(1)
+        assert not stream.unsent
+        await asyncio.sleep(0.15)  # nothing to send
+        assert not talk.broken_off()
+        talk.server.set_writable(False)  # the transport is watched by its owner
+        talk.allow(10)
+        stream.write(bytes(10))
+        await asyncio.sleep(0.15)
+        talk.server.set_writable(True)
+        assert not talk.broken_off()
+        assert not stream.unsent
+        talk.server.connection_lost()
+
+    monkeypatch.setattr(h2server, "STALL_TIMEOUT_S", 0.1)
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+
+
+def test_h2server_body_is_let_go_when_its_answer_starts() -> None:
+    async def scenario() -> None:
+        talk = StallTalk()
+        stream_id = talk.client.get_next_available_stream_id()
+        talk.client.send_headers(stream_id, HEAD)
+        talk.client.send_data(stream_id, bytes(10_000), end_stream=True)
+        talk.server.data_received(talk.client.data_to_send())
+        stream = talk.streams[1]
+        stream.write(b"not found")
+        assert stream.unsent
+        assert not stream.body
+        assert talk.server._held == 0
+        talk.server.connection_lost()
+        assert talk.server._held == 0
 
     asyncio.run(scenario())
