@@ -34,18 +34,21 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str] | No
     value = environ.get(name) or environ.get(name.upper()) or ""
     if not value or _exempt(host, port, environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
         return None
-    parts = urlsplit(value if "://" in value else f"http://{value}")
     try:
-        proxy_port = parts.port or 80
-    except ValueError:
+        return _parse(value)
+    except ValueError:  # its text may hold the password
         raise _unusable(name) from None
+
+
+def _parse(value: str) -> Proxy:
+    parts = urlsplit(value if "://" in value else f"http://{value}")
     if parts.scheme != "http" or not parts.hostname:
-        raise _unusable(name)
+        raise ValueError("no HTTP proxy")
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, proxy_port, authorization)
+    return Proxy(parts.hostname, parts.port or 80, authorization)
 
 
 async def dial_through(proxy: Proxy, host: str, port: int) -> SocketStream:

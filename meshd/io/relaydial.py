@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.core.relaymap import RelayNode, RelayRegion
+from meshd.io import dial
 from meshd.io.mark import mark_socket
 from meshd.io.proxy import Proxy, proxy_for
 from meshd.io.streams import SocketStream
@@ -88,7 +89,7 @@ async def resolve(node: RelayNode, family: int) -> IPAddress | None:
     wanted = socket.AF_INET if family == 4 else socket.AF_INET6
     try:
         found = await asyncio.get_running_loop().getaddrinfo(node.host, 0, family=wanted, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return None
     for entry in found:
         try:
@@ -142,33 +143,42 @@ async def _connect(node: RelayNode, family: int, delay_s: float, mark: bool) -> 
     address = await resolve(node, family)
     if address is None:
         raise _NoAddressError(f"{node.host} has no IPv{family} address")
-    return await _open(address, node.derp_port, mark)
+    family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+    return await _open(family, (str(address), node.derp_port), mark)
 
 
-async def _open(address: IPAddress, port: int, mark: bool) -> socket.socket:
+async def _open(family: int, where: Any, mark: bool) -> socket.socket:
+    """A connection to a socket address; its host may have a zone."""
     loop = asyncio.get_running_loop()
-    sock = socket.socket(socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if mark:
-            mark_socket(sock, address)
+            mark_socket(sock, parse_ip(where[0].partition("%")[0]))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, (str(address), port))
+        await loop.sock_connect(sock, where)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
+async def _open_proxy(proxy: Proxy, mark: bool) -> socket.socket:
+    try:
+        found = await dial.resolve(proxy.host, proxy.port)
+    except MeshdError as error:  # its hint is about the coordination server
+        raise ConnectionError(error.message) from None
+    return await dial.first_success([_open(family, where, mark) for family, where in found], dial.ATTEMPT_DELAY)
+
+
 async def _connect_through(proxy: Proxy, node: RelayNode, mark: bool) -> socket.socket:
     """A tunnel made by an HTTP proxy (RFC 9110 9.3.6). Nothing follows its answer until we speak."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
     target = f"[{node.host}]:{node.derp_port}" if ":" in node.host else f"{node.host}:{node.derp_port}"
     head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
     if proxy.authorization:
         head += f"Proxy-Authorization: {proxy.authorization}\r\n"
-    sock = await _open(parse_ip(str(found[0][4][0])), proxy.port, mark)
+    sock = await _open_proxy(proxy, mark)
     try:
         await loop.sock_sendall(sock, (head + "\r\n").encode())
         answer = b""

@@ -182,14 +182,7 @@ class RelayLink:
     async def _run(self) -> None:
         while not self._closed:
             started = self._loop.time()
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    lost = await self._connect()
-            except (OSError, MeshdError) as error:
-                self.last_error = getattr(error, "message", "") or str(error) or "no answer in time"
-                self.tls_failed = getattr(error, "code", "") == "tls"
-            else:
-                self.last_error = await lost
+            self.last_error = await self._attempt()
             self._drop_connection()
             self._owner.link_take(self.region.id)  # too old to be worth sending later
             _log.info("relay_down", extra=kv(derp=self.region.id, reason=self.last_error))
@@ -198,6 +191,22 @@ class RelayLink:
             await self._wait(min(self._backoff.failed(), LONGEST_PAUSE_S))
             while not self._home and self._clock.monotonic() - self.last_wanted >= DEMAND_S:
                 await self._wait(DEMAND_S)
+
+    async def _attempt(self) -> str:
+        """Connect and stay connected; returns why that failed or ended."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                lost = await self._connect()
+        except (OSError, MeshdError) as error:
+            self.tls_failed = getattr(error, "code", "") == "tls"
+            return getattr(error, "message", "") or str(error) or "no answer in time"
+        except Exception as error:  # noqa: BLE001 - logged; nobody would start this task again
+            self.tls_failed = False
+            reason = f"internal error: {type(error).__name__}"
+            known = reason == self.last_error
+            _log.error("relay_fault", extra=kv(derp=self.region.id, reason=reason), exc_info=None if known else error)
+            return reason
+        return await lost
 
     async def _wait(self, seconds: float) -> None:
         """Pause; ``set_home``, new demand and a network change end it early."""

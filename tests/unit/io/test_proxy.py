@@ -40,10 +40,17 @@ def test_proxy_for_follows_the_environment(
     assert proxy_for(scheme, host, 80, environ) == proxy
 
 
-@pytest.mark.parametrize("value", ["socks5://p:1", "https://p:1", "http://", "http://p:99999"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("socks5://p:1", "https://p:1", "http://", "http://p:99999"),
+        *("http://[fd00::1:3128", "http://u:s\u2100cret@p:1", "http://u:s\udcffcret@p:1"),
+    ],
+)
 def test_proxy_for_unusable_proxy_is_a_clear_error(value: str) -> None:
-    with pytest.raises(MeshdError, match="HTTP_PROXY does not name"):
+    with pytest.raises(MeshdError, match="HTTP_PROXY does not name") as refused:
         proxy_for("http", "h.example", 80, {"http_proxy": value})
+    assert "cret" not in str(refused.value)
 
 
 def test_proxy_credentials_do_not_show() -> None:

@@ -113,12 +113,39 @@ def test_dial_through_a_proxy(monkeypatch, status):
     with_server(scenario, proxy)
 
 
+def test_dial_tries_every_address_of_a_proxy(monkeypatch):
+    """As the control connection does: a proxy may have an IPv6 address that this host cannot reach."""
+
+    async def proxy(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async def scenario(port):
+        addresses = [("127.0.0.2", port), ("127.0.0.1", port)]
+        entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://proxy.test:{port}")
+        dialled = await dial_region(region(node("a", 443, host="relay.test")), mark=False)
+        assert dialled.sock.getpeername() == addresses[1]
+        dialled.sock.close()
+
+    with_server(scenario, proxy)
+
+
+@pytest.mark.parametrize("value", ["http://proxy..corp:3128", "http://[fd00::1:3128"])
+def test_dial_through_an_impossible_proxy_is_an_ordinary_error(monkeypatch, value):
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    with pytest.raises(MeshdError, match="cannot be reached"):
+        asyncio.run(dial_region(region(node("a", 443, host="relay.test")), mark=False))
+
+
 @pytest.mark.parametrize(
     ("changes", "family", "expected"),
     [
         ({}, 4, "127.0.0.1"),
         ({}, 6, None),
         ({"ipv6": ""}, 6, None),
+        ({"host": "relay..test", "ipv4": ""}, 4, None),
         ({"host": "192.0.2.9", "ipv4": ""}, 4, "192.0.2.9"),
         ({"host": "2001:db8::9", "ipv4": "", "ipv6": ""}, 6, "2001:db8::9"),
         ({"host": "x.test", "ipv4": "192.0.2.1", "stun_test_ip": "192.0.2.2"}, 4, "192.0.2.2"),

@@ -6,11 +6,14 @@ import asyncio
 from collections import deque
 from typing import Any
 
+import pytest
+
 from meshd.base.clock import Clock
 from meshd.base.keys import NodePrivate
 from meshd.core.derpclient import DerpClient
 from meshd.core.relaymap import RelayRegion
 from meshd.io.systemclock import SystemClock
+from meshd.node import derplink
 from meshd.node.derplink import QUEUE_PACKETS, WRITE_BYTES, WRITES_PER_TURN, RelayLink
 from meshd.wire import derp
 
@@ -139,6 +142,33 @@ def test_relay_link_answers_no_pings_of_a_relay_that_does_not_read() -> None:
         connection.room = 1
         link._data(derp.encode_ping(bytes(8)))
         assert connection.written == [derp.encode_pong(bytes(8))]
+        link.close()
+
+    asyncio.run(main())
+
+
+def test_relay_link_tries_again_after_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody starts its task again: the relay would be lost for as long as the daemon runs."""
+
+    async def main() -> None:
+        attempts = asyncio.Queue[str]()
+
+        async def dial_region(region: RelayRegion, **_: object) -> None:
+            attempts.put_nowait(region.code)
+            raise ValueError("not foreseen: secret")
+
+        monkeypatch.setattr(derplink, "dial_region", dial_region)
+        monkeypatch.setattr(derplink, "LONGEST_PAUSE_S", 0.0)
+        stand_in: Any = Owner(0)
+        region = RelayRegion(id=1, code="x", name="X", nodes=())
+        loop = asyncio.get_running_loop()
+        link = RelayLink(loop, SystemClock(), region, NodePrivate.generate(), stand_in, random=bytes, mark=False)
+        link.set_home(True)
+        link.start()
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await attempts.get()
+        assert link.last_error == "internal error: ValueError"
         link.close()
 
     asyncio.run(main())
