@@ -16,7 +16,8 @@ class RelayNode(msgspec.Struct, frozen=True):
 
     ``ipv4`` and ``ipv6`` are addresses, the word ``none`` (do not use that family) or empty (ask DNS for
     ``host``). ``stun_port`` is -1 when the server answers no STUN. ``cert_name`` replaces ``host`` when
-    the certificate is checked; ``sha256-raw:<hex>`` pins the leaf certificate instead.
+    the certificate is checked; ``sha256-raw:<hex>`` pins the leaf certificate instead. ``stun_test_ip`` is where
+    STUN goes instead, and nothing but STUN.
     """
 
     name: str
@@ -33,15 +34,22 @@ class RelayNode(msgspec.Struct, frozen=True):
 
     def address(self, family: int) -> IPv4Address | IPv6Address | None:
         """The literal address of family 4 or 6, or None when DNS must be asked or the family is unused."""
-        text = self.stun_test_ip or (self.ipv4 if family == 4 else self.ipv6)
-        try:
-            return IPv4Address(text) if family == 4 else IPv6Address(text)
-        except ValueError:
-            return None
+        return _literal(self.ipv4 if family == 4 else self.ipv6, family)
+
+    def stun_address(self, family: int) -> IPv4Address | IPv6Address | None:
+        """The same for STUN."""
+        return _literal(self.stun_test_ip, family) if self.stun_test_ip else self.address(family)
 
     def uses(self, family: int) -> bool:
         """Whether the family may be tried at all."""
         return (self.ipv4 if family == 4 else self.ipv6) != "none"
+
+
+def _literal(text: str, family: int) -> IPv4Address | IPv6Address | None:
+    try:
+        return IPv4Address(text) if family == 4 else IPv6Address(text)
+    except ValueError:
+        return None
 
 
 class RelayRegion(msgspec.Struct, frozen=True):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.crypto import same
 from meshd.base.errors import MeshdError
 
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
 PIN_PREFIX = "sha256-raw:"
 _READ_BYTES = 16 * 1024  # a read returns one record at most; larger buffers are mapped and unmapped each time
 _META_NAME = re.compile(rb"[\x0c\x13]\x47derpkey([0-9a-f]{64})")  # a string of 71 bytes in DER
-_contexts: dict[tuple[bool, str], ssl.SSLContext] = {}
+_contexts: dict[tuple[bool, bool, str], ssl.SSLContext] = {}
 
 
 class CertificateCheck:
     """How a server proves itself: by its name, by the hash of its certificate, or not at all (tests).
 
-    ``cert_name`` is a host name that replaces ``host``, or ``sha256-raw:<hex>`` of the leaf's DER form.
+    ``cert_name`` is a host name that the certificate must be for instead of ``host``, or ``sha256-raw:<hex>`` of the
+    leaf's DER form. ``server_name`` is what the server is asked for (SNI).
     """
 
     __slots__ = ("insecure", "name", "pin", "server_name")
@@ -45,18 +48,23 @@ class CertificateCheck:
                 raise MeshdError(f"{cert_name!r} is no certificate pin", code="tls")
         elif cert_name:
             self.name = cert_name
+            self.server_name = host or cert_name
 
 
-def client_context(*, verify: bool, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """A shared context with the system's roots (TLS 1.2 or newer), or one that checks nothing itself."""
+def client_context(*, verify: bool, check_name: bool = True, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """A shared context with the system's roots (TLS 1.2 or newer), or one that checks nothing itself.
+
+    Without ``check_name`` a certificate for any name is accepted.
+    """
     import ssl
 
-    key = (verify, ",".join(alpn))
+    key = (verify, check_name, ",".join(alpn))
     context = _contexts.get(key)
     if context is None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if verify:
+            context.check_hostname = check_name
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         else:
             context.check_hostname = False
@@ -82,11 +90,11 @@ class TlsEngine:
         self._ssl = ssl
         self._check = check
         verify = not check.insecure and not check.pin
-        # The name is checked against the certificate, and it is also what the server sees (SNI).
-        name = check.name if verify else check.server_name
+        self._fronted = verify and check.name != check.server_name
+        name = check.server_name
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        context = client_context(verify=verify, alpn=alpn)
+        context = client_context(verify=verify, check_name=not self._fronted, alpn=alpn)
         try:
             self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
         except (ValueError, TypeError):  # a UnicodeError, or a zero byte in it
@@ -173,7 +181,37 @@ class TlsEngine:
                     code="tls",
                     hint="Either the relay has a new certificate, or someone is between you and it.",
                 )
+        if self._fronted and not certificate_is_for(self._object.getpeercert() or {}, self._check.name):
+            raise MeshdError(
+                f"the certificate of {self._check.server_name} is not valid for {self._check.name}", code="tls"
+            )
         self.established = True
+
+
+def certificate_is_for(certificate: Mapping[str, Any], name: str) -> bool:
+    """Whether a certificate, as ``getpeercert`` gives it, is for this host name or address (RFC 6125 6.4)."""
+    names: list[tuple[str, str]] = list(certificate.get("subjectAltName", ()))
+    try:
+        address = parse_ip(name)
+    except ValueError:
+        return any(kind == "DNS" and _name_matches(pattern, name) for kind, pattern in names)
+    return any(kind == "IP Address" and _is_address(text, address) for kind, text in names)
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    """A star stands for the whole first label, and for one label only."""
+    pattern, name = pattern.lower(), name.lower().rstrip(".")
+    if not pattern.startswith("*."):
+        return pattern == name
+    first, _, rest = name.partition(".")
+    return bool(first) and "." in rest and pattern[2:] == rest
+
+
+def _is_address(text: str, address: IPAddress) -> bool:
+    try:
+        return parse_ip(text.strip()) == address
+    except ValueError:
+        return False  # OpenSSL could not write it
 
 
 def relay_key(engine: TlsEngine) -> bytes | None:

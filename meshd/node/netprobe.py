@@ -214,7 +214,7 @@ class NetProber:
             self.start(full=again)
 
     def _send_stun(self, effect: SendStun) -> None:
-        address = effect.node.address(effect.family) or self._remembered(effect.node, effect.family)
+        address = effect.node.stun_address(effect.family) or self._remembered(effect.node, effect.family)
         if address is not None:
             self._transmit(effect, address)
         elif self._check is not None:
@@ -233,7 +233,7 @@ class NetProber:
             check.stun_sent(effect.txid, now)
 
     async def _resolve_and_send(self, check: NetworkCheck, effect: SendStun) -> None:
-        address = await resolve(effect.node, effect.family)
+        address = None if effect.node.stun_test_ip else await resolve(effect.node, effect.family)
         if check is not self._check or self._driver is None:
             return
         now = self._clock.monotonic()

@@ -65,6 +65,15 @@ def test_dial_skips_servers_that_only_answer_stun():
     with_server(scenario)
 
 
+def test_dial_leaves_the_address_for_stun_alone():
+    async def scenario(port):
+        dialled = await dial_region(region(node("a", port, stun_test_ip="127.0.0.9")), mark=False)
+        assert dialled.sock.getpeername() == ("127.0.0.1", port)
+        dialled.sock.close()
+
+    with_server(scenario)
+
+
 def test_dial_without_any_server_says_so():
     async def scenario(port):
         with pytest.raises(MeshdError, match="no server to connect to"):
@@ -148,7 +157,7 @@ def test_dial_through_an_impossible_proxy_is_an_ordinary_error(monkeypatch, valu
         ({"host": "relay..test", "ipv4": ""}, 4, None),
         ({"host": "192.0.2.9", "ipv4": ""}, 4, "192.0.2.9"),
         ({"host": "2001:db8::9", "ipv4": "", "ipv6": ""}, 6, "2001:db8::9"),
-        ({"host": "x.test", "ipv4": "192.0.2.1", "stun_test_ip": "192.0.2.2"}, 4, "192.0.2.2"),
+        ({"host": "x.test", "ipv4": "192.0.2.1", "stun_test_ip": "192.0.2.2"}, 4, "192.0.2.1"),
     ],
 )
 def test_resolve_uses_the_map_before_dns(changes, family, expected):

@@ -233,4 +233,89 @@ def test_tlsprotocol_large_writes_keep_their_order(server_tls, direct):
 def test_tls_name_that_no_certificate_can_have_is_an_ordinary_error(name):
     """Names come from the coordination server; any other exception would end the relay link for good."""
     with pytest.raises(MeshdError):
-        TlsEngine(CertificateCheck("relay.test", name))
+        TlsEngine(CertificateCheck(name))
+
+
+@pytest.fixture
+def trusted(server_tls, tmp_path, monkeypatch):
+    """The server's certificate is one that this system trusts; what it was asked for (SNI) comes in a list."""
+    path = tmp_path / "roots.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(connect(server_tls.context, pin(server_tls))[1].peer_chain()[0]))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    monkeypatch.setattr(tls, "_contexts", {})
+    asked = []
+    monkeypatch.setattr(server_tls.context, "sni_callback", lambda _, name, __: asked.append(name))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("host", "cert_name", "asked"),
+    [
+        ("relay.test", "", "relay.test"),
+        ("front.test", "relay.test", "front.test"),
+        ("front.test", "127.0.0.1", "front.test"),
+        ("", "relay.test", "relay.test"),
+        ("192.0.2.1", "relay.test", None),
+    ],
+)
+def test_tls_certificate_may_be_for_another_name_than_the_server_is_asked_for(
+    server_tls, trusted, host, cert_name, asked
+):
+    """CertName of the map: a relay behind a front is found by the front's name."""
+    connect(server_tls.context, CertificateCheck(host, cert_name))
+    assert trusted == [asked]
+
+
+@pytest.mark.parametrize(
+    ("host", "cert_name"),
+    [("front.test", ""), ("relay.test", "other.test"), ("front.test", "127.0.0.2"), ("relay.test", "two..dots")],
+)
+def test_tls_certificate_for_another_name_is_refused(server_tls, trusted, host, cert_name):
+    with pytest.raises(MeshdError, match="not valid") as refused:
+        connect(server_tls.context, CertificateCheck(host, cert_name))
+    assert refused.value.code == "tls"
+
+
+def test_tls_certificate_for_another_name_needs_an_authority_all_the_same(server_tls):
+    with pytest.raises(MeshdError, match="not valid"):
+        connect(server_tls.context, CertificateCheck("front.test", "relay.test"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.example", True),
+        ("A.Example.", True),
+        ("b.example", False),
+        ("x.w.example", True),
+        ("w.example", False),
+        (".w.example", False),
+        ("y.x.w.example", False),
+        ("x.test", False),
+        ("xy.p.example", False),
+        ("192.0.2.1", True),
+        ("192.0.2.2", False),
+        ("192.0.2.3", False),
+        ("2001:db8::1", True),
+        ("2001:db8::2", False),
+        ("", False),
+    ],
+)
+def test_tls_names_of_a_certificate(name, expected):
+    """RFC 6125 6.4: a star is the whole first label; addresses are no names."""
+    certificate = {
+        "subject": ((("commonName", "b.example"),),),
+        "subjectAltName": (
+            ("DNS", "a.EXAMPLE"),
+            ("DNS", "*.w.example"),
+            ("DNS", "*.test"),
+            ("DNS", "x*.p.example"),
+            ("DNS", "192.0.2.3"),
+            ("email", "b.example"),
+            ("IP Address", "192.0.2.1"),
+            ("IP Address", "2001:DB8:0:0:0:0:0:1\n"),
+            ("IP Address", "<invalid>"),
+        ),
+    }
+    assert tls.certificate_is_for(certificate, name) is expected
+    assert not tls.certificate_is_for({}, name)
