@@ -29,6 +29,7 @@ PORT = 53
 MAX_LISTENERS = 4  # one for each of this node's addresses; former ones are closed
 MAX_CONNECTIONS = 128
 BACKLOG = 64
+ACCEPT_RETRY_S = 0.2  # pause after the process ran out of file descriptors
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # Linux
 _SERVICES = {str(SERVICE_V4), str(SERVICE_V6)}
 
@@ -73,20 +74,9 @@ class ServiceTcp:
     def _listen(self, address: IPAddress) -> int:
         while len(self._listeners) >= MAX_LISTENERS:
             self._unlisten(next(iter(self._listeners)))
-        v4 = address.version == 4
-        sock = socket.socket(
-            socket.AF_INET if v4 else socket.AF_INET6,
-            socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-        )
         try:
-            if v4:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-            sock.bind((str(address), 0))
-            sock.listen(BACKLOG)
+            sock = _listening(address)
         except OSError as error:
-            sock.close()
             log.warning("dns_tcp_failed", extra=kv(addr=address, reason=error.strerror))
             return 0
         self._listeners[address], self._ports[address] = sock, sock.getsockname()[1]
@@ -106,6 +96,8 @@ class ServiceTcp:
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                     log.warning("dns_tcp_failed", extra=kv(reason=error.strerror))
+                    self._loop.remove_reader(listener.fileno())
+                    self._loop.call_later(ACCEPT_RETRY_S, self._resume, listener)
                 return
             # Peers and the host's networks find this port too; only the way over the tunnel interface is meant.
             if str(parse_ip(str(remote[0]).partition("%")[0])) not in _SERVICES:
@@ -120,6 +112,10 @@ class ServiceTcp:
             stream = DnsStream(self._resolver, sock, self._used, self._gone)
             self._streams[stream] = None
 
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._listeners.values():
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
     def _make_room(self) -> bool:
         """End the connection that has had no question under way for the longest time."""
         idle = next((stream for stream in self._streams if not stream.waiting), None)
@@ -133,3 +129,22 @@ class ServiceTcp:
 
     def _gone(self, stream: DnsStream) -> None:
         self._streams.pop(stream, None)
+
+
+def _listening(address: IPAddress) -> socket.socket:
+    v4 = address.version == 4
+    sock = socket.socket(
+        socket.AF_INET if v4 else socket.AF_INET6,
+        socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+    )
+    try:
+        if v4:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        sock.bind((str(address), 0))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
+
+import pytest
 
 from meshd.base.addr import IPAddress
 from meshd.core.dnscompile import ResolverConfig
@@ -233,5 +237,49 @@ def test_service_tcp_refuses_whoever_finds_the_listener() -> None:
         assert await reader.read() == b""
         writer.close()
         assert world.count("dns_refused_source") == 1
+
+    run(test)
+
+
+def test_service_tcp_rests_while_the_process_has_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DN-12: a connection that cannot be accepted stays in the queue and wakes the loop again and again."""
+    monkeypatch.setattr("meshd.node.servicetcp._SERVICES", {"127.0.0.1"})
+    tries = 0
+
+    def accept(_: socket.socket) -> None:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def test(world: World) -> None:
+        own = ip_address("127.0.0.1")
+        world.service._own = lambda: (own,)
+        world.service.packet(encode_ip(own, SERVICE4, PROTO_TCP, segment(5000, 53)))
+        port = tcp_ports(decode_ip(world.sent.pop()))[1]
+        with monkeypatch.context() as full:
+            full.setattr(socket.socket, "accept", accept)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.sleep(0.05)
+        assert 1 <= tries <= 3
+        writer.write(len(QUESTION).to_bytes(2, "big") + QUESTION)
+        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        assert data[-4:] == bytes([100, 64, 0, 2])
+        writer.close()
+
+    run(test)
+
+
+def test_service_tcp_without_a_descriptor_for_the_listener_drops_the_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DN-12."""
+
+    def no_socket(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def test(world: World) -> None:
+        with monkeypatch.context() as full:
+            full.setattr(socket, "socket", no_socket)
+            world.service.packet(encode_ip(OWN4, SERVICE4, PROTO_TCP, segment(5000, 53)))
+        assert world.count("service_dropped") == 1
+        assert world.sent == []
 
     run(test)
