@@ -21,7 +21,10 @@ def local_addresses() -> list[IPAddress]:
         for name in netifaces.interfaces():
             if not _is_up(query, name):
                 continue
-            entries = netifaces.ifaddresses(name)
+            try:
+                entries = netifaces.ifaddresses(name)
+            except (ValueError, OSError):
+                continue  # gone since it was listed
             for family in (netifaces.AF_INET, netifaces.AF_INET6):
                 for entry in entries.get(family, ()):
                     try:

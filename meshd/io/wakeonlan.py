@@ -61,7 +61,11 @@ def interface_addresses() -> list[tuple[str, IPAddress]]:
 
     found = []
     for name in netifaces.interfaces():
-        for entry in netifaces.ifaddresses(name).get(netifaces.AF_INET, ()):
+        try:
+            entries = netifaces.ifaddresses(name).get(netifaces.AF_INET, ())
+        except (ValueError, OSError):
+            continue  # gone since it was listed
+        for entry in entries:
             with contextlib.suppress(KeyError, ValueError):
                 found.append((name, parse_ip(str(entry["addr"]))))
     return found

@@ -11,9 +11,11 @@ import pytest
 
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import MeshdError
+from meshd.io import interfaces
 from meshd.io.interfaces import local_addresses
 from meshd.io.mark import mark_socket
 from meshd.io.udp import UdpSockets, open_udp_sockets
+from meshd.io.wakeonlan import interface_addresses
 
 
 def test_udp_any_port_is_the_same_for_both_families():
@@ -71,6 +73,27 @@ def test_mark_leaves_local_connections_alone():
 
 def test_interfaces_list_loopback():
     assert parse_ip("127.0.0.1") in local_addresses()
+
+
+@pytest.mark.parametrize(
+    "gone", [ValueError("You must specify a valid interface name."), OSError(19, "No such device")]
+)
+def test_interface_that_vanishes_while_it_is_read_hides_no_other(monkeypatch, gone):
+    """A container that stops takes its interface along; the network change was lost then."""
+    import netifaces
+
+    addresses = netifaces.ifaddresses
+
+    def ifaddresses(name):
+        if name == "gone0":
+            raise gone
+        return addresses(name)
+
+    monkeypatch.setattr(netifaces, "interfaces", lambda: ["gone0", "lo"])
+    monkeypatch.setattr(netifaces, "ifaddresses", ifaddresses)
+    monkeypatch.setattr(interfaces, "_is_up", lambda *_: True)
+    assert parse_ip("127.0.0.1") in local_addresses()
+    assert ("lo", parse_ip("127.0.0.1")) in interface_addresses()
 
 
 @pytest.fixture
