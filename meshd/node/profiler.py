@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from types import FrameType, ModuleType
 from typing import Any
 
+from meshd.base.errors import MeshdError
 from meshd.wire.pprof import Frame, Kind, Stack, encode_profile
 
 INTERVAL_S = 0.001
@@ -23,9 +24,13 @@ MAX_DEPTH = 200
 """Places of a stack that are kept, the innermost ones."""
 
 
+_running = threading.Lock()
+
+
 class CpuProfile:
     """Charges the CPU time that every thread uses to the place it is at. ``start``, later ``finish``.
 
+    One at a time: ``start`` raises MeshdError "conflict" while another one runs, whose numbers both would spoil.
     Packet threads, which never run Python, show at the one place they were started from.
     """
 
@@ -38,16 +43,23 @@ class CpuProfile:
         self._former_switch_s = sys.getswitchinterval()
 
     def start(self) -> None:
+        if not _running.acquire(blocking=False):
+            raise MeshdError("a CPU profile is being taken already", code="conflict", hint="Try again when it is done.")
+        try:
+            self._thread.start()
+        except BaseException:
+            _running.release()
+            raise
         self._begun, self._wall = time.monotonic(), time.time()
         self._former_switch_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
-        self._thread.start()
 
     def finish(self) -> bytes:
         """The profile; it ends here."""
         self._stop.set()
         self._thread.join()
         sys.setswitchinterval(self._former_switch_s)
+        _running.release()
         samples = [(stack, (self._looks[stack], used)) for stack, used in self._used.items()]
         cpu = Kind("cpu", "nanoseconds")
         return encode_profile(

@@ -365,7 +365,11 @@ class LocalBackend(Protocol):
         ...
 
     async def profile(self, kind: Literal["profile", "heap"], seconds: float) -> bytes:
-        """Where the daemon spends its time for so long from now on, or its memory now: a profile for pprof."""
+        """Where the daemon spends its time for so long from now on, or its memory now: a profile for pprof.
+
+        Raises:
+            MeshdError: "conflict" while another one of its time is taken.
+        """
         ...
 
     async def write_state(self, key: str, value: str) -> None:

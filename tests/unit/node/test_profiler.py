@@ -6,6 +6,9 @@ import asyncio
 import sys
 import threading
 
+import pytest
+
+from meshd.base.errors import MeshdError
 from meshd.node.profiler import CpuProfile, heap_profile
 from tests.unit.wire.test_pprof import read
 
@@ -47,6 +50,30 @@ def test_cpu_profile_leaves_the_interpreter_as_it_was() -> None:
     profile.start()
     assert sys.getswitchinterval() < before
     profile.finish()
+    assert sys.getswitchinterval() == before
+
+
+def test_cpu_profile_is_refused_while_another_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once left the interpreter with short turns for ever."""
+    before = sys.getswitchinterval()
+    first, second = CpuProfile(), CpuProfile()
+    first.start()
+    with pytest.raises(MeshdError, match="already") as refused:
+        second.start()
+    assert refused.value.code == "conflict"
+    first.finish()
+    assert sys.getswitchinterval() == before
+    without_thread = CpuProfile()
+
+    def no_thread() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(without_thread._thread, "start", no_thread)
+    with pytest.raises(RuntimeError):
+        without_thread.start()
+    assert sys.getswitchinterval() == before
+    second.start()
+    second.finish()
     assert sys.getswitchinterval() == before
 
 
