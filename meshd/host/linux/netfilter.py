@@ -125,8 +125,7 @@ class Netfilter:
         config = msgspec.structs.replace(config, exit_node=marks)
         missing = rules.apply(config, ports, exempt, masquerade=config.snat and forwards)
         self._stands = True
-        marks = marks and nft.CONNMARK not in missing
-        self._set_src_valid_mark(wanted=marks)
+        marks = self._set_src_valid_mark(wanted=marks and nft.CONNMARK not in missing)
         problems = [problem]
         if config.snat and config.forwards and nft.NAT in missing:
             problems.append(
@@ -217,13 +216,22 @@ class Netfilter:
                 )
         return ""
 
-    def _set_src_valid_mark(self, *, wanted: bool) -> None:
-        """Let the reverse path check look at the mark."""
+    def _set_src_valid_mark(self, *, wanted: bool) -> bool:
+        """Let the reverse path check look at the mark; whether it does."""
         if not wanted:
             _restore_settings(self._journal, self._root)
-        elif _read(self._root, _SRC_VALID_MARK) == "0":
-            self._journal.record_settings({**self._journal.settings, _SRC_VALID_MARK: "0"})
+            return False
+        if _read(self._root, _SRC_VALID_MARK) != "0":
+            return True
+        before = self._journal.settings
+        self._journal.record_settings({**before, _SRC_VALID_MARK: "0"})
+        try:
             _file(self._root, _SRC_VALID_MARK).write_text("1")
+        except OSError as error:  # containers have /proc/sys read-only; the rules stand all the same
+            self._journal.record_settings({p: value for p, value in before.items() if p != _SRC_VALID_MARK})
+            log.warning("setting_refused", extra=kv(path=_SRC_VALID_MARK, reason=error.strerror))
+            return False
+        return True
 
     def _forwarding(self) -> bool:
         """Whether the host forwards at all; containers make it do so without any routes of ours."""

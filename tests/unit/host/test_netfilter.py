@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,35 @@ def test_netfilter_answers_are_marked_while_an_exit_node_is_in_use(world: World)
     assert not world.apply(replace(PLAIN, exit_node=True)).answers_marked
     assert "prerouting" not in world.table, "no strict check: nothing to mark, nothing to track"
     assert world.setting("conf/all/src_valid_mark") == "0"
+
+
+@pytest.mark.parametrize("kind", ["nftables", "iptables"])
+def test_netfilter_rules_stand_where_kernel_settings_are_read_only(
+    world: World, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RT-16, EX-09: containers have /proc/sys read-only; the strict check is told of then, and nothing made anew."""
+    genuine = Path.write_text
+
+    def refused(path: Path, text: str) -> int:
+        if path.name == "src_valid_mark":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return genuine(path, text)
+
+    config = replace(PLAIN, kind=kind, exit_node=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", refused)
+        first = world.apply(config)
+        before = world.programs.generation, str(world.programs.kept)
+        made = sum("-restore" in command[0] for command in world.programs.log)
+        assert (first.problem, first.answers_marked, first.restored) == ("", False, False)
+        assert first.mode == ("nft-forced" if kind == "nftables" else "ipt-forced")
+        assert "meshd-in-mesh0" in before[1] or "input" in world.table
+        assert world.apply(config) == first
+    assert (world.programs.generation, str(world.programs.kept)) == before
+    assert sum("-restore" in command[0] for command in world.programs.log) == made
+    assert {record.message for record in caplog.records if record.levelname == "WARNING"} == {"setting_refused"}
+    assert world.journal.settings == {}, "it was not we who made it what it is"
+    assert world.apply(config).answers_marked
 
 
 @pytest.mark.parametrize("kind", ["nftables", "iptables"])
