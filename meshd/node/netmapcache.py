@@ -23,6 +23,7 @@ from meshd.core.cachedmap import NO_CACHE_ATTRIBUTE, CachedMap, Picture, decode_
 from meshd.core.netmap import Netmap
 from meshd.core.prefs import Prefs, same_control
 from meshd.io.files import remove_leftovers, write_atomic
+from meshd.io.threads import start_thread
 from meshd.node.profiledata import ProfileData
 from meshd.wire.zstd import compress, decompress
 
@@ -205,9 +206,12 @@ class NetmapCache:
     def _begin(self) -> None:
         self._timer = None
         picture = self._picture()
-        if picture is not None:
-            self._writer = threading.Thread(target=self._work, args=picture, name="netmap cache", daemon=True)
-            self._writer.start()
+        if picture is None:
+            return
+        self._writer = start_thread("netmap cache", self._work, *picture)
+        if self._writer is None:
+            self._quiet_until = self._loop.time() + QUIET_S
+            self.touch()
 
     def _work(self, path: Path, private: NodePrivate, picture: Picture) -> None:
         begun = time.thread_time()

@@ -16,12 +16,13 @@ from meshd.core.dnsway import Choice, Facts, Way, choose_way
 from meshd.host.linux.dnsfacts import HostDNS, foreign_problem, look_at_host
 from meshd.host.linux.inotify import FileWatch
 from meshd.host.resolvconf import host_resolvers
+from meshd.io.threads import start_thread
 
 log = get_logger(__name__)
 
 SETTLE_S, MAX_SETTLE_S = 1.0, 60.0
 QUIET_S = 2 * MAX_SETTLE_S  # after this the other program has given up, or wrote for a reason of its own
-POLL_S = 30.0  # where the kernel does not tell of changes
+POLL_S = 30.0  # where the kernel does not tell of changes, and after a failure
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -109,8 +110,13 @@ class DnsKeeper:
             self._quiet.cancel()
         if self._watch is not None:
             self._watch.close()
-        if self._thread is not None:
-            self._thread.join()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._way is not None:
             try:
                 self._way.close()
@@ -195,8 +201,9 @@ class DnsKeeper:
             return
         self._disarm()
         self._again = self._restored = False
-        self._thread = threading.Thread(target=self._apply, args=(self._wish,), name="meshd-dns", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("meshd-dns", self._apply, self._wish)
+        if self._thread is None:
+            self._timer = self._loop.call_later(POLL_S, self._work)
 
     def _applied(self, outcome: Outcome) -> None:
         self._thread = None

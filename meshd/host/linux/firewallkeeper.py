@@ -11,11 +11,12 @@ from meshd.base.log import get_logger, kv
 from meshd.core.firewall import OFF, FirewallConfig
 from meshd.host.linux.netfilter import LEGACY, Netfilter, Outcome
 from meshd.host.linux.rulesetmonitor import RulesetMonitor
+from meshd.io.threads import start_thread
 
 log = get_logger(__name__)
 
 SETTLE_S, MAX_SETTLE_S = 1.0, 60.0
-POLL_S = 60.0  # where the kernel does not tell of changes
+POLL_S = 60.0  # where the kernel does not tell of changes, and after a failure
 
 
 class FirewallKeeper:
@@ -67,9 +68,11 @@ class FirewallKeeper:
         self._disarm()
         if self._monitor is not None:
             self._monitor.close()
-        if self._thread is not None:
-            self._thread.join()
-        self._netfilter.close()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:
+            self._netfilter.close()
 
     def _work(self) -> None:
         if self._closed:
@@ -81,13 +84,9 @@ class FirewallKeeper:
         self._again = False
         if self._monitor is not None:
             self._monitor.forget()
-        self._thread = threading.Thread(
-            target=self._apply,
-            args=(self._wanted, self._ports(), self._attached()),
-            name="meshd-firewall",
-            daemon=True,
-        )
-        self._thread.start()
+        self._thread = start_thread("meshd-firewall", self._apply, self._wanted, self._ports(), self._attached())
+        if self._thread is None:
+            self._timer = self._loop.call_later(POLL_S, self._work)
 
     def _apply(self, config: FirewallConfig, ports: list[int], attached: list[IPPrefix]) -> None:
         try:

@@ -21,6 +21,7 @@ from meshd.host.linux.dnsdirect import DirectDNS, look
 from meshd.host.linux.dnskeeper import DnsKeeper, Outcome
 from meshd.host.linux.journal import Journal
 from meshd.wire.control import Resolver
+from tests.unit.threads import no_room_for_threads
 
 MESH = DNSPlan(routes={"mesh.test": ()}, search=("mesh.test",), accepted=True)
 OTHER = DNSPlan(routes={"mesh.test": (), "corp.test": (Resolver(addr="10.0.0.9"),)}, accepted=True)
@@ -357,5 +358,36 @@ def test_silent_program_in_charge_is_waited_for(tmp_path: Path, monkeypatch: pyt
         other.silent = False
         await world.until(lambda: not world.outcomes[-1].set_problem)
         assert world.path.read_bytes() == RESOLVED_FILE
+
+    run(test, tmp_path)
+
+
+def test_thread_that_is_refused_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container limits how many there are."""
+    monkeypatch.setattr(dnskeeper, "POLL_S", 0.01)
+
+    async def test(world: World) -> None:
+        await world.want(MESH)
+        world.outcomes.clear()
+        with no_room_for_threads(monkeypatch):
+            world.keeper.want(OTHER, ())
+            await world.until(lambda: len(caplog.records) > 1)
+        await world.until(lambda: world.outcomes)
+        assert world.outcomes[-1].applied == OSConfig((SERVICE_V4,))
+        assert {record.message for record in caplog.records} == {"thread_refused"}
+
+    with caplog.at_level("WARNING", "meshd"):
+        run(test, tmp_path)
+
+
+def test_close_gives_back_where_a_thread_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        await world.want(MESH)
+        with no_room_for_threads(monkeypatch):
+            world.keeper.want(OTHER, ())
+            world.keeper.close()
+        assert world.path.read_bytes() == b"nameserver 192.168.1.1\n"
 
     run(test, tmp_path)

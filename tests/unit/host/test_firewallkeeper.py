@@ -13,6 +13,7 @@ from meshd.core.firewall import NO_DIVERT, ON, FirewallConfig
 from meshd.host.linux import firewallkeeper
 from meshd.host.linux.firewallkeeper import FirewallKeeper
 from meshd.host.linux.netfilter import Outcome
+from tests.unit.threads import no_room_for_threads
 
 
 class Netfilter:
@@ -133,3 +134,30 @@ def test_keeper_polls_where_the_kernel_does_not_tell(monkeypatch: pytest.MonkeyP
             await outcomes.get()
 
     assert len(run(scenario).applied) >= 3
+
+
+def test_keeper_tries_again_where_a_thread_was_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container limits how many there are."""
+    monkeypatch.setattr(firewallkeeper, "POLL_S", 0.0)
+
+    async def scenario(keeper: Any, outcomes: Any, netfilter: Netfilter) -> None:
+        with no_room_for_threads(monkeypatch):
+            keeper.want(FirewallConfig(mode=ON))
+            await asyncio.sleep(0.01)
+        await outcomes.get()
+
+    with caplog.at_level("WARNING", "meshd"):
+        assert run(scenario).applied == [(FirewallConfig(mode=ON), [41641])]
+    assert {record.message for record in caplog.records} == {"thread_refused"}
+
+
+def test_keeper_takes_everything_back_where_a_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(keeper: Any, outcomes: Any, netfilter: Netfilter) -> None:
+        with no_room_for_threads(monkeypatch):
+            keeper.want(FirewallConfig(mode=ON))
+            keeper.close()
+        assert netfilter.closed
+
+    assert run(scenario).applied == []

@@ -20,6 +20,7 @@ from meshd.node.netmapcache import MAGIC, NetmapCache, cache_wanted
 from meshd.node.profiledata import ProfileData
 from meshd.testing.clock import FakeClock
 from tests.unit.core.mapworld import node, own, send
+from tests.unit.threads import no_room_for_threads
 
 KEY = NodePrivate.generate()
 
@@ -125,6 +126,30 @@ def test_cache_writes_soon_and_then_seldom(tmp_path: Path, monkeypatch: pytest.M
         assert bench.cache._timer.when() - asyncio.get_running_loop().time() > netmapcache.QUIET_S / 2
         bench.cache.close()
         assert bench.file.read_bytes() != first
+
+    run(test)
+
+
+def test_cache_is_written_where_a_thread_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container limits how many there are: written later, or at the end."""
+    monkeypatch.setattr(netmapcache, "FIRST_WRITE_S", 0.0)
+    monkeypatch.setattr(netmapcache, "QUIET_S", 0.01)
+
+    async def test() -> None:
+        bench = Bench(tmp_path)
+        with no_room_for_threads(monkeypatch):
+            bench.cache.keep("ab12", prefs(), netmap())
+            await asyncio.sleep(0.02)
+            assert not bench.file.exists()
+        async with asyncio.timeout(20):
+            while bench.cache._writer is not None or not bench.file.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        bench.file.unlink()
+        with no_room_for_threads(monkeypatch):
+            bench.cache.keep("ab12", prefs(), netmap())
+            await asyncio.sleep(0.02)
+            bench.cache.close()
+        assert bench.file.exists()
 
     run(test)
 
