@@ -33,6 +33,7 @@ MARK_MASK = 0xFF0000
 _MAIN, _DEFAULT = 254, 253
 _DONE = (0, errno.EEXIST)
 _GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+_UNSUPPORTED = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 _IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -58,7 +59,7 @@ class LinuxRouter:
     """Makes the host match a RouterConfig by the smallest change, and undoes everything on close.
 
     While the host has IPv6 switched off, for all or for our interface alone, its addresses, routes and rules wait:
-    they come with the first call after it was switched on again.
+    they come with the first call after it was switched on again. A kernel without policy rules for IPv6 gets none.
     """
 
     def __init__(self, netlink: RtNetlink, interface: str, journal: Journal, root: Path = Path("/")) -> None:
@@ -72,7 +73,9 @@ class LinuxRouter:
         self._doubtful: set[IPPrefix] = set()  # of a change that failed half-way
         self._mtu = 0
         self._rules: list[nl.Rule] = []
+        self._rules_stand = False
         self._ipv6 = True
+        self._ipv6_rules = True  # until the kernel says that it has none
 
     def apply(self, config: RouterConfig) -> None:
         """Bring the host to ``config``. Raises MeshdError naming the first change the kernel refused."""
@@ -84,7 +87,7 @@ class LinuxRouter:
         addresses = set(config.addresses)
         routes: dict[IPPrefix, int | None] = dict.fromkeys(config.routes, self._index)
         routes.update(dict.fromkeys(config.throws))
-        if addresses and not self._rules:
+        if addresses and not self._rules_stand:
             self._add_rules()
         self._drop_routes([p for p in self._routes if p not in routes])
         gone = self._addresses - addresses
@@ -114,7 +117,7 @@ class LinuxRouter:
 
     def _look_at_ipv6(self) -> bool:
         """Whether IPv6 came back; anybody may switch it at any time."""
-        before, self._ipv6 = self._ipv6, _ipv6_usable(self._index)
+        before, self._ipv6 = self._ipv6, self._ipv6_rules and _ipv6_usable(self._index)
         if before and not self._ipv6:
             log.info("ipv6_unavailable", extra=kv(interface=self._interface))
         return self._ipv6 and not before
@@ -149,11 +152,25 @@ class LinuxRouter:
                 log.warning("route_not_removed", extra=kv(reason=os.strerror(number)))
 
     def _add_rules(self) -> None:
-        base = rules_from(self._netlink, self._root)
-        rules = [rule for family in (nl.AF_INET, nl.AF_INET6) for rule in policy_rules(family, base)]
-        self._journal.record(rules, TABLE, self._interface)
-        self._do(("add the policy rule", r.priority, nl.add_rule(r)) for r in self._usable_rules(rules))
-        self._rules = rules
+        if not self._rules:
+            base = rules_from(self._netlink, self._root)
+            # Noted first: what the kernel may hold must be taken back in the end.
+            self._rules = [rule for family in (nl.AF_INET, nl.AF_INET6) for rule in policy_rules(family, base)]
+            self._journal.record(self._rules, TABLE, self._interface)
+        self._put_rules("add the policy rule", self._usable_rules(self._rules))
+        self._rules_stand = True
+
+    def _put_rules(self, what: str, rules: list[nl.Rule]) -> int:
+        """How many there were for this kernel. Without rules for IPv6 nothing leads to its routes, and IPv4 goes on
+        alone."""
+        results = dict(zip(rules, self._netlink.execute([nl.add_rule(rule) for rule in rules]), strict=True))
+        if any(rule.family == nl.AF_INET6 and number in _UNSUPPORTED for rule, number in results.items()):
+            self._ipv6 = self._ipv6_rules = False
+            log.warning("ipv6_rules_unsupported", extra=kv(interface=self._interface, action="IPv4 only"))
+        usable = self._usable_rules(rules)
+        for rule in usable:
+            self._check(what, rule.priority, results[rule])
+        return len(usable)
 
     def holds(self, route: nl.Route) -> bool:
         """Whether a route of our table is one that should be there."""
@@ -166,31 +183,34 @@ class LinuxRouter:
         self._look_at_ipv6()
         ours = self._usable_rules(self._rules)
         present = {rule for family in {r.family for r in ours} for rule in self._netlink.rules(family)}
-        rules = [rule for rule in ours if rule not in present]
+        # Before the others: it shows whether they are for IPv6 too.
+        count = self._put_rules("restore the policy rule", [rule for rule in ours if rule not in present])
         held = {host_prefix(a.local) for a in self._netlink.addresses() if a.interface == self._index}
         addresses = [address for address in self._addresses if address not in held and self._usable(address)]
         listed = {_prefix(route) for route in self._netlink.routes(TABLE)}
         routes = [(p, interface) for p, interface in self._routes.items() if p not in listed and self._usable(p)]
-        self._do(("restore the policy rule", r.priority, nl.add_rule(r)) for r in rules)
         self._do(("restore the address", a, nl.add_address(self._index, a)) for a in addresses)
         self._do(("restore the route to", p, nl.replace_route(p, TABLE, i)) for p, i in routes)
-        return len(rules) + len(addresses) + len(routes)
+        return count + len(addresses) + len(routes)
 
     def _remove_rules(self) -> None:
         remove_rules(self._netlink, self._rules)
-        self._rules = []
+        self._rules, self._rules_stand = [], False
         self._journal.clear()
 
     def _do(self, changes: Iterable[tuple[str, object, nl.Request]]) -> None:
         todo = list(changes)
         results = self._netlink.execute([request for _, _, request in todo])
         for (what, which, _), number in zip(todo, results, strict=True):
-            if number not in _DONE:
-                raise MeshdError(
-                    f"cannot {what} {which} on {self._interface}: {os.strerror(number)}",
-                    code="host",
-                    hint="meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking",
-                )
+            self._check(what, which, number)
+
+    def _check(self, what: str, which: object, number: int) -> None:
+        if number not in _DONE:
+            raise MeshdError(
+                f"cannot {what} {which} on {self._interface}: {os.strerror(number)}",
+                code="host",
+                hint="meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking",
+            )
 
     def close(self) -> None:
         """Take back everything; the interface itself belongs to its opener."""

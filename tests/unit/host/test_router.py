@@ -1,0 +1,128 @@
+"""The Linux router beside a kernel that refuses some of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from meshd.base.errors import MeshdError
+from meshd.core.routeplan import RouteChange
+from meshd.core.routes import RouterConfig
+from meshd.host.linux import router as module
+from meshd.host.linux.journal import Journal
+from meshd.host.linux.router import LinuxRouter, policy_rules
+from meshd.wire import netlink as nl
+
+OWN = (ip_network("100.64.0.1/32"), ip_network("fd7a:115c:a1e0::1/128"))
+PEERS = frozenset({ip_network("100.64.0.2/32"), ip_network("fd7a:115c:a1e0::2/128")})
+CONFIG = RouterConfig(OWN, PEERS)
+_KINDS = {nl.RTM_NEWRULE: "rule", nl.RTM_NEWADDR: "address", nl.RTM_NEWROUTE: "route"}
+
+
+class Kernel:
+    """Keeps the policy rules; ``refuse`` are rules that it does not take, and how it says so."""
+
+    def __init__(self) -> None:
+        self.refuse: dict[nl.Rule, int] = {}
+        self.held: list[nl.Rule] = []
+        self.added: list[tuple[str, int]] = []
+
+    def interface_index(self, _: str) -> int:
+        return 7
+
+    def execute(self, requests: Iterable[nl.Request]) -> list[int]:
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: nl.Request) -> int:
+        if request.kind in (nl.RTM_NEWRULE, nl.RTM_DELRULE):
+            rule = nl.decode_rule(nl.Message(request.kind, 0, request.body))
+            if rule in self.refuse:
+                return self.refuse[rule]
+            if request.kind == nl.RTM_DELRULE:
+                return self._delete(rule)
+            if rule in self.held:
+                return errno.EEXIST
+            self.held.append(rule)
+        if request.kind in _KINDS:
+            self.added.append((_KINDS[request.kind], request.body[0]))
+        return 0
+
+    def _delete(self, rule: nl.Rule) -> int:
+        if rule not in self.held:
+            return errno.ENOENT
+        self.held.remove(rule)
+        return 0
+
+    def rules(self, family: int) -> list[nl.Rule]:
+        return [rule for rule in self.held if rule.family == family]
+
+    def addresses(self) -> list[nl.InterfaceAddress]:
+        return []
+
+    def routes(self, _: int) -> list[nl.Route]:
+        return []
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.kernel = Kernel()
+        self.path = folder / "journal"
+        self.router = LinuxRouter(self.kernel, "mesh0", Journal(self.path), folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(module, "_ipv6_usable", lambda _: True)
+    return World(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EAFNOSUPPORT])
+def test_router_kernel_without_ipv6_rules_gets_ipv4(
+    world: World, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RT-12."""
+    world.kernel.refuse = dict.fromkeys(policy_rules(nl.AF_INET6), number)
+    world.router.apply(CONFIG)
+    assert world.kernel.held == policy_rules(nl.AF_INET)
+    assert world.router.restore() == 2
+    world.router.change(RouteChange((ip_network("fd7a:115c:a1e0::3/128"),), (), ()))
+    world.router.apply(RouterConfig())
+    world.router.apply(CONFIG)
+    assert {family for _, family in world.kernel.added} == {nl.AF_INET}
+    assert {kind for kind, _ in world.kernel.added} == {"rule", "address", "route"}
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["ipv6_rules_unsupported"]
+    world.router.close()
+    assert world.kernel.held == []
+    assert not world.path.exists()
+
+
+def test_router_kernel_without_ipv6_rules_is_known_when_ipv6_is_switched_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RT-12, RT-14."""
+    world.kernel.refuse = dict.fromkeys(policy_rules(nl.AF_INET6), errno.EAFNOSUPPORT)
+    monkeypatch.setattr(module, "_ipv6_usable", lambda _: False)
+    world.router.apply(CONFIG)
+    monkeypatch.setattr(module, "_ipv6_usable", lambda _: True)
+    assert world.router.restore() == 2, "the address and the route of IPv4"
+    assert {family for _, family in world.kernel.added} == {nl.AF_INET}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_router_rules_that_were_refused_are_tried_again_and_leave_nothing(world: World, *, again: bool) -> None:
+    """RT-12."""
+    world.kernel.refuse = {policy_rules(nl.AF_INET)[-1]: errno.ENOMEM}
+    with pytest.raises(MeshdError, match="cannot add the policy rule 5270 on mesh0"):
+        world.router.apply(CONFIG)
+    assert world.kernel.held
+    world.kernel.refuse = {}
+    if again:
+        world.router.apply(CONFIG)
+        assert set(world.kernel.held) == {*policy_rules(nl.AF_INET), *policy_rules(nl.AF_INET6)}
+    world.router.close()
+    assert world.kernel.held == []
+    assert not world.path.exists()
