@@ -25,14 +25,6 @@ class Access(Protocol):
         """What may come in at the node."""
         ...
 
-    def may_claim(self, tags: Collection[str], user: str) -> bool:
-        """Whether a user may give these tags to a machine."""
-        ...
-
-    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
-        """Whether a route is usable without an administrator's approval."""
-        ...
-
 
 class AllowAll:
     """The access of a network without a policy."""
@@ -47,9 +39,3 @@ class AllowAll:
 
     def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
         return self._rules
-
-    def may_claim(self, tags: Collection[str], user: str) -> bool:
-        return not tags
-
-    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
-        return False

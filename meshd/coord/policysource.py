@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from meshd.base.errors import MeshdError
@@ -9,6 +10,7 @@ from meshd.coord.access import Access, AllowAll
 from meshd.coord.network import Network
 from meshd.coord.policy.compile import compile_policy
 from meshd.coord.policy.document import PolicyDocument, parse_policy
+from meshd.coord.records import NodeRecord
 
 
 class PolicySource:
@@ -38,5 +40,13 @@ class PolicySource:
         self.file = path
 
     def access(self, network: Network) -> Access:
-        """The rules for the network as it is now."""
+        """The rules for the network as it is now. Not for single questions: it works through all nodes."""
         return AllowAll() if self._document is None else compile_policy(self._document, network)
+
+    def may_claim(self, tags: Collection[str], user: str) -> bool:
+        """Whether a user may give these tags to a machine."""
+        return not tags if self._document is None else self._document.may_claim(tags, user)
+
+    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
+        """Whether a route is usable without an administrator's approval."""
+        return self._document is not None and self._document.approves(route, node, user)

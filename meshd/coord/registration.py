@@ -185,8 +185,7 @@ class Registrar:
         wanted = request.hostinfo.request_tags if request.hostinfo is not None else ()
         if not wanted:
             return ()
-        access = self._registry.policy.access(self._network)
-        if len(wanted) > MAX_TAGS or not access.may_claim(wanted, user.name):
+        if len(wanted) > MAX_TAGS or not self._registry.policy.may_claim(wanted, user.name):
             raise MeshdError(
                 f"requested tags {', '.join(wanted[:MAX_TAGS])} are invalid or not permitted", code="denied"
             )

@@ -296,10 +296,9 @@ class Registry:
     def _approved(self, node: NodeRecord) -> tuple[str, ...]:
         """Approved routes, with those added that the policy approves by itself."""
         user = self.network.users[node.user_id].name if node.user_id in self.network.users else ""
-        access = self.policy.access(self.network) if node.hostinfo.routable_ips else None
         approved = list(node.approved_routes)
         for route in node.hostinfo.routable_ips:
-            if access is not None and route not in approved and access.approves(route, node, user):
+            if route not in approved and self.policy.approves(route, node, user):
                 approved.append(route)
         return tuple(approved)
 

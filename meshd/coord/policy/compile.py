@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
@@ -76,31 +76,6 @@ class CompiledPolicy:
                 made.append(_granted(sources, node, grant))
         made.extend(self._grants_among_own(node))
         return made
-
-    def may_claim(self, tags: Collection[str], user: str) -> bool:
-        owners = self._document.tag_owners
-        return all(tag in owners and self._is_user_among(user, owners[tag]) for tag in tags)
-
-    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
-        if route in EXIT_ROUTES:
-            return self._owned_by(node, user, self._document.exit_approvers)
-        wanted = prefix_of(route)
-        return wanted is not None and any(
-            _within(wanted, prefix) and self._owned_by(node, user, owners)
-            for prefix, owners in self._document.route_approvers
-        )
-
-    # --- owners ------------------------------------------------------------------------------------------
-
-    def _owned_by(self, node: NodeRecord, user: str, owners: tuple[str, ...]) -> bool:
-        if node.tags:
-            return any(tag in owners for tag in node.tags)
-        return self._is_user_among(user, owners)
-
-    def _is_user_among(self, user: str, owners: Iterable[str]) -> bool:
-        return any(
-            owner in (user, "autogroup:member") or user in self._document.groups.get(owner, ()) for owner in owners
-        )
 
     def _devices_of(self, user_id: int) -> list[NodeRecord]:
         return [node for node in self._nodes if node.user_id == user_id and not node.tags]
@@ -198,12 +173,13 @@ class CompiledPolicy:
         return _of_nodes(node for node in self._nodes if node.user_id in owners and not node.tags)
 
     def _of_prefix(self, prefix: IPPrefix) -> Endpoint:
-        ids = frozenset(
-            node.id
-            for node in self._nodes
-            if any(_overlap(prefix_of(own), prefix) for own in (*node.addresses, *node.usable_routes))
-        )
+        ids = frozenset(node_id for node_id, owned in self._prefixes if any(_overlap(own, prefix) for own in owned))
         return Endpoint((str(prefix),), ids)
+
+    @cached_property
+    def _prefixes(self) -> list[tuple[int, list[IPPrefix | None]]]:
+        """What each node owns or carries. To read it again for each alias is most of the work of a long policy."""
+        return [(node.id, [prefix_of(own) for own in (*node.addresses, *node.usable_routes)]) for node in self._nodes]
 
 
 def compile_policy(document: PolicyDocument, network: Network) -> CompiledPolicy:
@@ -221,12 +197,6 @@ def _of_nodes(nodes: Iterable[NodeRecord]) -> Endpoint:
     return Endpoint(
         tuple(address for node in chosen for address in (node.v4, node.v6)), frozenset(node.id for node in chosen)
     )
-
-
-def _within(inner: IPPrefix, outer: IPPrefix) -> bool:
-    if isinstance(inner, IPv4Network):
-        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 def _overlap(a: IPPrefix | None, b: IPPrefix) -> bool:

@@ -7,7 +7,8 @@ Without a file everybody may reach everybody. With one, only what a rule allows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from meshd.base.addr import IPPrefix, host_prefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.coord.policy.ports import PROTOCOLS, PortSpan, parse_ports
+from meshd.coord.records import EXIT_ROUTES, NodeRecord
 from meshd.coord.tags import is_tag
 from meshd.wire.hujson import HujsonError, Item, parse
 
@@ -60,6 +62,27 @@ class PolicyDocument(msgspec.Struct, frozen=True):
     route_approvers: tuple[tuple[IPPrefix, tuple[str, ...]], ...]
     exit_approvers: tuple[str, ...]
 
+    def may_claim(self, tags: Collection[str], user: str) -> bool:
+        """Whether a user may give these tags to a machine."""
+        return all(tag in self.tag_owners and self._is_user_among(user, self.tag_owners[tag]) for tag in tags)
+
+    def approves(self, route: str, node: NodeRecord, user: str) -> bool:
+        """Whether a route is usable without an administrator's approval."""
+        if route in EXIT_ROUTES:
+            return self._owned_by(node, user, self.exit_approvers)
+        wanted = prefix_of(route)
+        return wanted is not None and any(
+            _within(wanted, prefix) and self._owned_by(node, user, owners) for prefix, owners in self.route_approvers
+        )
+
+    def _owned_by(self, node: NodeRecord, user: str, owners: tuple[str, ...]) -> bool:
+        if node.tags:
+            return any(tag in owners for tag in node.tags)
+        return self._is_user_among(user, owners)
+
+    def _is_user_among(self, user: str, owners: Iterable[str]) -> bool:
+        return any(owner in (user, "autogroup:member") or user in self.groups.get(owner, ()) for owner in owners)
+
 
 def parse_policy(text: str, name: str = "policy") -> PolicyDocument:
     """The policy written in `text`; MeshdError `name:line:column: what is wrong`."""
@@ -72,6 +95,12 @@ def prefix_of(text: str) -> IPPrefix | None:
         return parse_prefix(text) if "/" in text else host_prefix(parse_ip(text))
     except ValueError:
         return None
+
+
+def _within(inner: IPPrefix, outer: IPPrefix) -> bool:
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 class _Parser:

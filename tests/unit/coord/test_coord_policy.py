@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
+from meshd.coord.access import AllowAll
 from meshd.coord.network import Network
+from meshd.coord.policy import compile as compiler
 from meshd.coord.policy.compile import compile_policy, internet
-from meshd.coord.policy.document import parse_policy
+from meshd.coord.policy.document import parse_policy, prefix_of
 from meshd.coord.policy.ports import parse_ports
+from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
 from meshd.wire.control import Hostinfo
 from meshd.wire.hujson import HujsonError, parse
@@ -184,20 +187,21 @@ def test_policy_grant_with_app_capability_towards_own_devices():
 
 
 def test_policy_tag_owners_and_auto_approvers():
-    access, nodes = _access(
+    policy, nodes = PolicySource(), {node.name: node for node in _network().nodes.values()}
+    policy.set(
         '{"groups": {"group:a": ["alice"]}, "tagOwners": {"tag:web": ["group:a"], "tag:db": []},'
         '"autoApprovers": {"routes": {"10.0.0.0/8": ["bob", "tag:web"]}, "exitNode": ["alice"]}}'
     )
-    assert access.may_claim(["tag:web"], "alice")
-    assert not access.may_claim(["tag:web", "tag:db"], "alice")
-    assert not access.may_claim(["tag:web"], "bob")
-    assert not access.may_claim(["tag:none"], "alice")
-    assert access.approves("10.9.0.0/16", nodes["bobs"], "bob")
-    assert access.approves("10.9.0.0/16", nodes["web"], "alice")
-    assert not access.approves("10.9.0.0/16", nodes["laptop"], "alice")
-    assert not access.approves("11.0.0.0/16", nodes["bobs"], "bob")
-    assert access.approves("0.0.0.0/0", nodes["laptop"], "alice")
-    assert not access.approves("0.0.0.0/0", nodes["bobs"], "bob")
+    assert policy.may_claim(["tag:web"], "alice")
+    assert not policy.may_claim(["tag:web", "tag:db"], "alice")
+    assert not policy.may_claim(["tag:web"], "bob")
+    assert not policy.may_claim(["tag:none"], "alice")
+    assert policy.approves("10.9.0.0/16", nodes["bobs"], "bob")
+    assert policy.approves("10.9.0.0/16", nodes["web"], "alice")
+    assert not policy.approves("10.9.0.0/16", nodes["laptop"], "alice")
+    assert not policy.approves("11.0.0.0/16", nodes["bobs"], "bob")
+    assert policy.approves("0.0.0.0/0", nodes["laptop"], "alice")
+    assert not policy.approves("0.0.0.0/0", nodes["bobs"], "bob")
 
 
 LAN_POLICY = """{"acls": [{"action": "accept", "src": ["*"], "dst": ["10.0.0.0/8:*"]}],
@@ -266,7 +270,51 @@ def test_policy_compiles_whatever_routes_a_node_has():
     node.approved_routes = node.hostinfo.routable_ips
     access = compile_policy(parse_policy(LAN_POLICY), network)
     assert access.rules(node)
-    assert not access.approves("10.0.0.1/8", node, "default")
+    assert not parse_policy(LAN_POLICY).approves("10.0.0.1/8", node, "default")
+
+
+def test_policy_is_not_worked_out_for_all_nodes_to_answer_for_one(run_coord, monkeypatch):
+    """With some hundred nodes a new policy, or a client that tells new routes, held up everybody for seconds."""
+
+    async def scenario(coord):
+        machines = [await coord.joined(f"m{i}") for i in range(8)]
+        for i, machine in enumerate(machines):
+            machine.hostinfo = Hostinfo(hostname=f"m{i}", routable_ips=(f"10.{i}.0.0/16",))
+            await machine.update()
+        registry, compiled = coord.service._registry, 0
+
+        def count(network):
+            nonlocal compiled
+            compiled += 1
+            return AllowAll()
+
+        monkeypatch.setattr(registry.policy, "access", count)
+        registry.policy.set(LAN_POLICY)
+        registry.network.on_change = lambda node_id, flags: None
+        await registry.approve_by_policy()
+        for i, machine in enumerate(machines):
+            machine.hostinfo = Hostinfo(hostname=f"m{i}", routable_ips=(f"10.{i + 100}.0.0/16",))
+            await machine.update()
+        assert {len(node.approved_routes) for node in registry.network.nodes.values()} == {2}
+        assert compiled == 0
+
+    run_coord(scenario)
+
+
+def test_policy_reads_the_prefixes_of_a_node_once_for_all_aliases(monkeypatch):
+    network, reads = _network(), []
+
+    def read(text):
+        reads.append(text)
+        return prefix_of(text)
+
+    aliases = [f"10.{i}.0.0/16" for i in range(50)]
+    acls = ",".join(f'{{"action": "accept", "src": ["*"], "dst": ["{alias}:*"]}}' for alias in aliases)
+    document = parse_policy('{"acls": [' + acls + "]}")
+    monkeypatch.setattr(compiler, "prefix_of", read)
+    compile_policy(document, network)
+    owned = [own for node in network.nodes.values() for own in (*node.addresses, *node.usable_routes)]
+    assert sorted(reads) == sorted(owned + aliases)
 
 
 def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, running):
