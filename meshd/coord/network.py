@@ -80,6 +80,7 @@ class Network:
             del self.by_machine_key[node.machine_key]
         self.names.discard(node.name)
         self.addresses.release(node.v4)
+        node.online = False
         moved = self.routes.update(node.id, (), online=False)
         self.on_change(node.id, REMOVED | ACCESS)
         self._routes_moved(moved, node.id)
@@ -100,6 +101,8 @@ class Network:
 
     def refresh_routes(self, node: NodeRecord) -> None:
         """Elect again after the node's routes, presence or expiry changed, and report who won or lost some."""
+        if self.nodes.get(node.id) is not node:
+            return  # what was under way for a deleted node must not make it a router again
         self._routes_moved(self._offer_routes(node), 0)
 
     def _offer_routes(self, node: NodeRecord) -> set[int]:

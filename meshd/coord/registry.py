@@ -228,6 +228,8 @@ class Registry:
     async def approve_by_policy(self) -> None:
         """Approve what a new policy approves by itself; nothing is taken back."""
         for node in list(self.network.nodes.values()):
+            if self.network.nodes.get(node.id) is not node:
+                continue  # deleted while another one was stored
             try:
                 approved = self._approved(node)
             except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -247,6 +248,49 @@ def test_policy_is_applied_to_all_nodes_but_the_one_that_fails(run_coord, caplog
     run_coord(scenario)
 
 
+def test_policy_gives_no_route_to_a_node_that_is_deleted_meanwhile(run_coord):
+    """Its route went to nobody until the next start."""
+
+    async def scenario(coord):
+        readers = []
+        for name, route in (("first", "10.1.0.0/16"), ("gone", "10.9.0.0/16"), ("heir", "10.9.0.0/16")):
+            machine = await coord.machine(name)
+            machine.hostinfo = Hostinfo(hostname=name, routable_ips=(route,))
+            assert not (await machine.register(coord.join_key)).error
+            readers.append(await machine.stream())
+            await readers[-1].next()
+        registry, network = coord.service._registry, coord.service.network
+        first, gone, heir = network.nodes.values()
+        save = registry.save
+
+        async def save_while_the_other_is_deleted(*nodes):
+            if first in nodes:
+                await registry.delete(gone)
+            await save(*nodes)
+
+        registry.save = save_while_the_other_is_deleted
+        registry.policy.set(LAN_POLICY)
+        await registry.approve_by_policy()
+        assert first.approved_routes
+        assert network.routes.carried(gone.id) == ()
+        assert network.routes.carried(heir.id) == ("10.9.0.0/16",)
+
+    run_coord(scenario)
+
+
+def test_network_keeps_no_route_of_a_node_that_was_removed():
+    network = _network()
+    (node,) = [node for node in network.nodes.values() if node.name == "router"]
+    node.online = True
+    network.refresh_routes(node)
+    assert network.routes.carried(node.id)
+    network.remove(node)
+    assert not node.online
+    node.online = True
+    network.refresh_routes(node)
+    assert network.routes.carried(node.id) == ()
+
+
 def test_policy_file_read_again_logs_whatever_goes_wrong(run_coord, caplog, tmp_path):
     path = tmp_path / "policy"
     path.write_text(LAN_POLICY)
@@ -318,8 +362,6 @@ def test_policy_reads_the_prefixes_of_a_node_once_for_all_aliases(monkeypatch):
 
 
 def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, running):
-    import asyncio
-
     async def whole():
         async with running(options) as coord:
             first, second = await coord.joined("one"), await coord.joined("two")
