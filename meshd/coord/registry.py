@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -40,6 +42,7 @@ class Registry:
         self.policy = policy
         self.on_deleted: Callable[[NodeRecord], None] = lambda node: None
         self.on_rekeyed: Callable[[NodeRecord, str], None] = lambda node, old_key: None
+        self._busy: dict[int, asyncio.Event] = {}
 
     async def load(self) -> None:
         """Read what is stored."""
@@ -107,41 +110,72 @@ class Registry:
         `admit` runs in the same transaction first and stops everything by raising.
         """
         hostinfo = usable_hostinfo(hostinfo)
-        if existing is None:
-            draft = self._newcomer(machine_key, node_key, user_id, hostinfo.hostname)
-        else:
-            draft = msgspec.structs.replace(existing)
-        old_key = draft.node_key
-        try:
-            draft.node_key = node_key
-            draft.user_id = user_id
-            draft.tags = tags
-            draft.method = method
-            draft.auth_key_id = auth_key_id
-            draft.ephemeral = ephemeral
-            draft.expiry = expiry
-            draft.version = version
-            draft.hostinfo = hostinfo
-            draft.last_seen = time.time()
-            if node_key != old_key:
-                draft.disco_key = ZERO_DISCO_KEY
-                draft.endpoints = draft.endpoint_types = ()
-            draft.approved_routes = self._approved(draft)
-            await self._store_joined(draft, admit, is_new=existing is None)
-        except Exception:
+        async with self._alone(existing):
             if existing is None:
-                self.network.names.discard(draft.name)
-                self.network.addresses.release(draft.v4)
-            raise
-        node = existing or draft
-        if existing is None:
-            self.network.add(node)
-        else:
-            self._adopt(existing, draft)
-            if old_key != node_key:
-                self.on_rekeyed(existing, old_key)
+                draft = self._newcomer(machine_key, node_key, user_id, hostinfo.hostname)
+            else:
+                draft = msgspec.structs.replace(existing)
+            old_key = draft.node_key
+            try:
+                draft.node_key = node_key
+                draft.user_id = user_id
+                draft.tags = tags
+                draft.method = method
+                draft.auth_key_id = auth_key_id
+                draft.ephemeral = ephemeral
+                draft.expiry = expiry
+                draft.version = version
+                draft.hostinfo = hostinfo
+                draft.last_seen = time.time()
+                if node_key != old_key:
+                    draft.disco_key = ZERO_DISCO_KEY
+                    draft.endpoints = draft.endpoint_types = ()
+                draft.approved_routes = self._approved(draft)
+                await self._store_joined(draft, admit, is_new=existing is None)
+            except Exception:
+                if existing is None:
+                    self.network.names.discard(draft.name)
+                    self.network.addresses.release(draft.v4)
+                raise
+            node = existing or draft
+            if existing is None:
+                self.network.add(node)
+            else:
+                self._adopt(existing, draft)
+                if old_key != node_key:
+                    self.on_rekeyed(existing, old_key)
+                await self._store_told_meanwhile(existing, draft)
         log.info("node_joined", extra=kv(node=node.name, id=node.id, addr=node.v4, method=method))
         return node
+
+    @asynccontextmanager
+    async def _alone(self, node: NodeRecord | None) -> AsyncIterator[None]:
+        """While a node's next state or its end is on its way to the disk, nobody changes or stores the present one."""
+        if node is None:
+            yield
+            return
+        await self.settled(node)
+        done = self._busy[node.id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._busy[node.id]
+            done.set()
+
+    async def settled(self, *nodes: NodeRecord) -> None:
+        """Wait until none of these nodes is about to go on under another key, or to be deleted.
+
+        What follows without an `await` sees them at rest. Nobody who keeps this waiting waits for anything but the
+        disk.
+        """
+        while waits := [self._busy[node.id] for node in nodes if node.id in self._busy]:
+            await waits[0].wait()
+
+    async def _at_rest(self, node: NodeRecord) -> None:
+        """As `settled`; MeshdError when the node is deleted."""
+        await self.settled(node)
+        if self.network.nodes.get(node.id) is not node:
+            raise MeshdError(f"{node.name} was deleted a moment ago", code="not-found")
 
     def _newcomer(self, machine_key: str, node_key: str, user_id: int, hostname: str) -> NodeRecord:
         """A new node with a name and addresses that are reserved for it."""
@@ -173,18 +207,29 @@ class Registry:
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
 
+    async def _store_told_meanwhile(self, node: NodeRecord, stored: NodeRecord) -> None:
+        """A machine may take another host name until its new key holds, and hang up before that is saved."""
+        if store.node_row(node) != store.node_row(stored):
+            await self._write(node)
+
     async def delete(self, node: NodeRecord) -> None:
         """Remove a node; its stream ends and its peers forget it."""
-        await self.database.run(lambda connection: store.delete_node(connection, node.id))
-        if self.network.nodes.get(node.id) is node:
+        async with self._alone(node):
+            await self.database.run(lambda connection: store.delete_node(connection, node.id))
+            if self.network.nodes.get(node.id) is not node:
+                return
             self.network.remove(node)
             self.on_deleted(node)
-            log.info("node_deleted", extra=kv(node=node.name, id=node.id))
+        log.info("node_deleted", extra=kv(node=node.name, id=node.id))
 
     # --- changes of a node -------------------------------------------------------------------------------
 
     async def save(self, *nodes: NodeRecord) -> None:
         """Store these nodes as they are now."""
+        await self.settled(*nodes)
+        await self._write(*nodes)
+
+    async def _write(self, *nodes: NodeRecord) -> None:
         rows = [store.node_row(node) for node in nodes if node.id in self.network.nodes]
 
         def write(connection: sqlite3.Connection) -> None:
@@ -194,6 +239,7 @@ class Registry:
         await self.database.run(write)
 
     async def set_expiry(self, node: NodeRecord, expiry: float | None) -> None:
+        await self._at_rest(node)
         node.expiry = expiry
         self.expiry_passed(node)
         await self.save(node)
@@ -204,6 +250,7 @@ class Registry:
         self.network.refresh_routes(node)
 
     async def rename(self, node: NodeRecord, name: str) -> None:
+        await self._at_rest(node)
         if checked_label(name) == node.name:
             return
         if name in self.network.names:
@@ -212,6 +259,7 @@ class Registry:
         await self.save(node)
 
     async def set_tags(self, node: NodeRecord, tags: Iterable[str]) -> None:
+        await self._at_rest(node)
         node.tags = tuple(tags)
         if node.tags:
             node.expiry = None
@@ -220,6 +268,7 @@ class Registry:
         await self.save(node)
 
     async def approve_routes(self, node: NodeRecord, routes: Iterable[str]) -> None:
+        await self._at_rest(node)
         node.approved_routes = tuple(routes)
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
@@ -228,6 +277,7 @@ class Registry:
     async def approve_by_policy(self) -> None:
         """Approve what a new policy approves by itself; nothing is taken back."""
         for node in list(self.network.nodes.values()):
+            await self.settled(node)
             if self.network.nodes.get(node.id) is not node:
                 continue  # deleted while another one was stored
             try:

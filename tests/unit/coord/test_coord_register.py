@@ -7,11 +7,14 @@ import time
 
 import pytest
 
+from meshd.base.errors import MeshdError
 from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import NodePrivate
+from meshd.coord import store
 from meshd.coord.records import TAGGED_USER_ID
 from meshd.coord.registration import Registrar
 from meshd.testing.controlmachine import ControlMachine, RequestFailed, fetch_key
+from meshd.wire.control import Hostinfo, RegisterAuth, RegisterRequest, encode
 
 
 def test_register_with_key_gets_owner_and_authorization(run_coord):
@@ -305,9 +308,6 @@ def test_register_old_client_version_is_refused(run_coord):
 
 def test_register_hang_up_in_the_middle_leaves_memory_and_disk_equal(run_coord):
     async def scenario(coord):
-        from meshd.coord import store
-        from meshd.wire.control import RegisterAuth, RegisterRequest, encode
-
         machine = await coord.machine()
         request = RegisterRequest(
             version=113, node_key=machine.node.public().text(), auth=RegisterAuth(auth_key=coord.join_key)
@@ -318,5 +318,122 @@ def test_register_hang_up_in_the_middle_leaves_memory_and_disk_equal(run_coord):
         assert not (await again.register(coord.join_key)).error
         stored = await coord.service._database.run(store.load_nodes)
         assert [node.id for node in stored] == list(coord.service.network.nodes)
+
+    run_coord(scenario)
+
+
+def _hold_joins(registry):
+    """Joins stop between the disk and the memory; events "one has stopped" and "they may go on"."""
+    stopped, go_on = asyncio.Event(), asyncio.Event()
+    store_joined = registry._store_joined
+
+    async def hold(*args, **kwargs):
+        await store_joined(*args, **kwargs)
+        stopped.set()
+        await go_on.wait()
+
+    registry._store_joined = hold
+    return stopped, go_on
+
+
+async def _rotated(coord, old):
+    machine = await coord.machine(like=old)
+    machine.node, machine.hostinfo = NodePrivate.generate(), old.hostinfo
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "field", "value"),
+    [
+        ("nodes.approve-routes", {"routes": []}, "approved_routes", ()),
+        ("nodes.tag", {"tags": ["tag:web"]}, "tags", ("tag:web",)),
+        ("nodes.rename", {"name": "db"}, "name", "db"),
+    ],
+)
+def test_register_new_key_keeps_what_an_administrator_changes_meanwhile(run_coord, op, args, field, value):
+    """The machine had its old key again after a restart, and the administrator's change was gone."""
+
+    async def scenario(coord):
+        old = await coord.joined()
+        old.hostinfo = Hostinfo(hostname="machine", routable_ips=("10.0.0.0/8",))
+        await old.update()
+        await coord.admin("nodes.approve-routes", node="1", all=True)
+        machine = await _rotated(coord, old)
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        changing = asyncio.create_task(coord.admin(op, node="1", **args))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert not (await joining).error
+        await changing
+        (node,) = coord.service.network.nodes.values()
+        (stored,) = await coord.service._database.run(store.load_nodes)
+        assert getattr(node, field) == getattr(stored, field) == value
+        assert node.node_key == stored.node_key == machine.node.public().text()
+
+    run_coord(scenario)
+
+
+def test_register_new_key_is_on_disk_whatever_the_machine_tells_meanwhile(run_coord):
+    """After a restart the server did not know the key that it had accepted."""
+
+    async def scenario(coord):
+        old = await coord.joined()
+        machine = await _rotated(coord, old)
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        telling = asyncio.create_task(old.update(endpoints=("192.0.2.1:41641",)))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert not (await joining).error
+        await telling
+        (stored,) = await coord.service._database.run(store.load_nodes)
+        assert stored.node_key == machine.node.public().text()
+
+    run_coord(scenario)
+
+
+def test_register_new_key_stores_the_name_of_a_machine_that_hangs_up_meanwhile(run_coord):
+    """Else a machine that takes the name that became free is refused until the next start."""
+
+    async def scenario(coord):
+        old = await coord.joined("web")
+        machine = await _rotated(coord, old)
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        old.hostinfo = Hostinfo(hostname="db")
+        telling = asyncio.create_task(old.update())
+        await asyncio.sleep(0.05)
+        telling.cancel()
+        await old.close()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert not (await joining).error
+        (stored,) = await coord.service._database.run(store.load_nodes)
+        assert stored.name == "db"
+
+    run_coord(scenario)
+
+
+def test_register_new_key_of_a_node_that_is_deleted_meanwhile_ends_every_wait(run_coord):
+    async def scenario(coord):
+        old = await coord.joined()
+        machine = await _rotated(coord, old)
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        deleting = asyncio.create_task(coord.admin("nodes.delete", node="1"))
+        expiring = asyncio.create_task(coord.admin("nodes.expire", node="1"))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await asyncio.gather(joining, deleting)
+        with pytest.raises(MeshdError, match="deleted"):
+            await expiring
+        assert not coord.service.network.nodes
+        assert not coord.service._registry._busy
+        assert await coord.service._database.run(store.load_nodes) == []
 
     run_coord(scenario)
