@@ -77,8 +77,10 @@ class Presence:
         self._told_expired.discard(node.id)
 
     def joined(self, node: NodeRecord) -> None:
-        """The node is registered and will open its stream soon."""
-        self._gone_since.setdefault(node.id, self._loop.time())
+        """The node is registered, maybe once more, and will open its stream soon."""
+        # One that has a stream must not count as gone.
+        if not node.online or node.id in self._gone_since:
+            self._gone_since[node.id] = self._loop.time()
 
     def _offline(self, node: NodeRecord) -> None:
         self._leaving.pop(node.id, None)
@@ -120,6 +122,12 @@ class Presence:
                 self._registry.expiry_passed(node)
             elif not expired:
                 self._told_expired.discard(node.id)
-            gone = self._gone_since.get(node.id)
-            if node.ephemeral and gone is not None and now - gone >= self._ephemeral_timeout_s:
-                await self._registry.delete(node)
+            if self._away_too_long(node, now):
+                await self._registry.settled(node)
+                # It may have registered again until now.
+                if self._away_too_long(node, now):
+                    await self._registry.delete(node)
+
+    def _away_too_long(self, node: NodeRecord, now: float) -> bool:
+        gone = self._gone_since.get(node.id)
+        return node.ephemeral and gone is not None and now - gone >= self._ephemeral_timeout_s

@@ -95,7 +95,7 @@ class Registrar:
             raise MeshdError("the request has no node key", code="denied")
         wall = time.time()
         expiry = parse_time(request.expiry)
-        node = self._network.by_node_key.get(request.node_key)
+        node = await self._settled(request.node_key)
         if node is not None and node.machine_key != machine_key:
             raise MeshdError("node exists with a different machine key", code="denied")
         if expiry is not None and expiry <= wall:
@@ -105,6 +105,13 @@ class Registrar:
         if request.auth is not None and request.auth.auth_key:
             return await self._with_auth_key(request, machine_key)
         return self._ask(request, machine_key, source_ip)
+
+    async def _settled(self, node_key: str) -> NodeRecord | None:
+        """The node of that key, not one that is just being deleted."""
+        node = self._network.by_node_key.get(node_key)
+        if node is not None:
+            await self._registry.settled(node)
+        return self._network.by_node_key.get(node_key)
 
     async def _log_out(self, node: NodeRecord | None) -> RegisterResponse:
         if node is not None:
@@ -154,7 +161,6 @@ class Registrar:
             existing=self._same_machine(machine_key, request, user.id, tags),
             admit=admit,
         )
-        self._presence.joined(node)
         return self._accepted(node)
 
     def _key_end(self, tags: tuple[str, ...], request: RegisterRequest, wall: float) -> float | None:
@@ -208,7 +214,7 @@ class Registrar:
             await entry.decided()
             if entry.refused:
                 raise MeshdError(entry.refused, code="denied")
-        node = self._network.by_node_key.get(request.node_key)
+        node = await self._settled(request.node_key)
         if node is not None and node.machine_key == machine_key and not node.expired(time.time()):
             return self._accepted(node)
         if request.node_key == ZERO_NODE_KEY or node is not None:
@@ -262,6 +268,7 @@ class Registrar:
     # --- answers -----------------------------------------------------------------------------------------
 
     def _accepted(self, node: NodeRecord) -> RegisterResponse:
+        self._presence.joined(node)
         profile = self._network.profile(node.owner_id)
         owner = self._network.users.get(node.owner_id)
         return RegisterResponse(

@@ -437,3 +437,85 @@ def test_register_new_key_of_a_node_that_is_deleted_meanwhile_ends_every_wait(ru
         assert await coord.service._database.run(store.load_nodes) == []
 
     run_coord(scenario)
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_register_ephemeral_machine_that_is_back_has_its_full_time_to_connect(run_coord, rotates):
+    """It was deleted right after it was told that it is in."""
+
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create", ephemeral=True, reusable=True)
+        machine = await coord.machine()
+        assert not (await machine.register(key["key"])).error
+        presence, now = coord.service._presence, asyncio.get_running_loop().time()
+        presence._gone_since[1] = now - 59.0
+        if rotates:
+            machine.node = NodePrivate.generate()
+        assert not (await machine.register(key["key"])).error
+        await presence.sweep(now + 2.0, time.time())
+        assert list(coord.service.network.nodes) == [1]
+        await presence.sweep(now + 100.0, time.time())
+        assert not coord.service.network.nodes
+
+    run_coord(scenario, ephemeral_timeout_s=60.0)
+
+
+def test_register_ephemeral_machine_is_not_deleted_while_it_registers_again(run_coord):
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create", ephemeral=True, reusable=True)
+        machine = await coord.machine()
+        assert not (await machine.register(key["key"])).error
+        presence, now = coord.service._presence, asyncio.get_running_loop().time()
+        machine.node = NodePrivate.generate()
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(key["key"]))
+        await stopped.wait()
+        presence._gone_since[1] = now - 61.0
+        sweeping = asyncio.create_task(presence.sweep(now, time.time()))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert not (await joining).error
+        await sweeping
+        assert list(coord.service.network.nodes) == [1]
+
+    run_coord(scenario, ephemeral_timeout_s=60.0)
+
+
+def test_register_ephemeral_machine_with_a_stream_never_counts_as_gone(run_coord):
+    async def scenario(coord):
+        key = await coord.admin("authkeys.create", ephemeral=True, reusable=True)
+        machine = await coord.machine()
+        assert not (await machine.register(key["key"])).error
+        await (await machine.stream()).next()
+        assert not (await machine.register(key["key"])).error
+        await coord.service._presence.sweep(asyncio.get_running_loop().time() + 100.0, time.time())
+        assert list(coord.service.network.nodes) == [1]
+
+    run_coord(scenario, ephemeral_timeout_s=60.0)
+
+
+def test_register_known_key_of_a_node_that_is_just_deleted_is_not_accepted(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined()
+        registry = coord.service._registry
+        (node,) = coord.service.network.nodes.values()
+        deleted, go_on = asyncio.Event(), asyncio.Event()
+        run = registry.database.run
+
+        async def hold(work):
+            result = await run(work)
+            deleted.set()
+            await go_on.wait()
+            return result
+
+        registry.database.run = hold
+        deleting = asyncio.create_task(registry.delete(node))
+        await deleted.wait()
+        registry.database.run = run
+        again = asyncio.create_task(machine.register())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await deleting
+        assert (await again).auth_url
+
+    run_coord(scenario)
