@@ -23,6 +23,8 @@ MAX_WAITERS = 4
 """Requests that wait for one approval; a machine has one, and some that broke unnoticed."""
 LIFETIME_S = 15 * 60.0
 """From the last sign of the machine that waits."""
+DECIDED_LIFETIME_S = 60.0
+"""For a machine that asks a little late how its wait ended; one that was let in is known by its node key anyway."""
 
 
 class PendingRegistration(msgspec.Struct):
@@ -90,20 +92,40 @@ class PendingRegistrations:
             found.deadline = now + LIFETIME_S
             found.request = request
             return found
-        source = _network(source_ip)
-        per_source = sum(_network(entry.source_ip) == source for entry in self._by_id.values())
-        if len(self._by_id) >= MAX_PENDING or per_source >= MAX_PER_SOURCE:
+        waiting = [entry for entry in self._by_id.values() if not entry.done.is_set()]
+        if len(waiting) >= MAX_PENDING or _exhausted(source_ip, waiting):
             raise MeshdError("too many machines wait for approval, try again later", code="busy")
         entry = PendingRegistration(os.urandom(12).hex(), machine_key, request, source_ip, wall, now + LIFETIME_S)
         self._by_id[entry.id] = entry
         self._by_node_key[request.node_key] = entry
         return entry
 
+    def decide(self, entry: PendingRegistration, now: float, *, refused: str = "") -> None:
+        """End the wait of a machine: it was let in, or is turned away with a reason."""
+        entry.refused = refused
+        entry.deadline = min(entry.deadline, now + DECIDED_LIFETIME_S)
+        entry.done.set()
+
     def _expire(self, now: float) -> None:
         for entry in [entry for entry in self._by_id.values() if entry.deadline <= now and not entry.waiters]:
             del self._by_id[entry.id]
             if self._by_node_key.get(entry.request.node_key) is entry:
                 del self._by_node_key[entry.request.node_key]
+
+
+def _exhausted(source_ip: str, waiting: list[PendingRegistration]) -> bool:
+    """Whether one sender has its share of those that wait."""
+    if _is_loopback(source_ip):
+        return False  # a proxy on this machine brings everybody's requests
+    source = _network(source_ip)
+    return sum(_network(entry.source_ip) == source for entry in waiting) >= MAX_PER_SOURCE
+
+
+def _is_loopback(source_ip: str) -> bool:
+    try:
+        return parse_ip(source_ip).is_loopback
+    except ValueError:
+        return False
 
 
 def _network(source_ip: str) -> bytes:

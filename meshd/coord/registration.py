@@ -245,14 +245,13 @@ class Registrar:
             admit=lambda connection: None,
         )
         self._presence.joined(node)
-        entry.done.set()
+        self.pending.decide(entry, self._loop.time())
         return node
 
     def refuse(self, registration_id: str) -> None:
         """Turn a waiting machine away."""
         entry = self._waiting(registration_id)
-        entry.refused = "an administrator refused this machine"
-        entry.done.set()
+        self.pending.decide(entry, self._loop.time(), refused="an administrator refused this machine")
 
     def _waiting(self, registration_id: str) -> PendingRegistration:
         entry = self.pending.get(registration_id, self._loop.time())

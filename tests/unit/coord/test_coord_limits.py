@@ -8,10 +8,11 @@ import json
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.coord import pending as pending_module
 from meshd.coord import store
 from meshd.coord.cli.output import print_table
 from meshd.coord.control import MAX_ANSWERS, MAX_MAP_BYTES, MAX_REGISTER_BYTES
-from meshd.coord.pending import MAX_PER_SOURCE, MAX_WAITERS, PendingRegistrations
+from meshd.coord.pending import DECIDED_LIFETIME_S, MAX_PENDING, MAX_PER_SOURCE, MAX_WAITERS, PendingRegistrations
 from meshd.io.http.h2server import H2Stream
 from meshd.testing import controlmachine
 from meshd.testing.controlmachine import RequestFailed
@@ -37,6 +38,52 @@ def test_pending_list_counts_a_whole_ipv6_network_as_one_source(sources, elsewhe
         with pytest.raises(MeshdError, match="too many machines"):
             pending.open(late, "m", sources.format(9999), 0.0, 0.0)
         assert pending.open(late, "m", elsewhere, 0.0, 0.0)
+
+    asyncio.run(scenario())
+
+
+def _fill(pending, source_ip, wait_end=None):
+    for i in range(MAX_PER_SOURCE):
+        entry = pending.open(RegisterRequest(node_key=f"nodekey:{i:064x}"), "m", source_ip, 0.0, 0.0)
+        if wait_end is not None:
+            pending.decide(entry, 0.0, refused=wait_end)
+    return RegisterRequest(node_key="nodekey:" + "f" * 64)
+
+
+@pytest.mark.parametrize("refused", ["", "an administrator refused this machine"])
+def test_pending_list_counts_only_machines_that_still_wait(monkeypatch, refused):
+    """The 65th machine of an office was told to try again later, and nobody was waiting."""
+
+    async def scenario():
+        for everybody in (MAX_PENDING, MAX_PER_SOURCE):
+            monkeypatch.setattr(pending_module, "MAX_PENDING", everybody)
+            pending = PendingRegistrations()
+            late = _fill(pending, "192.0.2.1", refused)
+            assert pending.open(late, "m", "192.0.2.1", 1.0, 0.0)
+            (entry,) = pending.all(1.0)
+            assert entry.request is late
+
+    asyncio.run(scenario())
+
+
+def test_pending_list_forgets_early_what_is_decided_and_nobody_waits_for():
+    async def scenario():
+        pending = PendingRegistrations()
+        _fill(pending, "192.0.2.1", "")
+        assert len(pending) == MAX_PER_SOURCE
+        (first, *_) = pending._by_id.values()
+        assert pending.get(first.id, DECIDED_LIFETIME_S - 1.0) is first
+        assert pending.get(first.id, DECIDED_LIFETIME_S) is None
+        assert len(pending) == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("source_ip", ["127.0.0.1", "::1"])
+def test_pending_list_has_room_for_all_that_a_local_proxy_brings(source_ip):
+    async def scenario():
+        pending = PendingRegistrations()
+        assert pending.open(_fill(pending, source_ip), "m", source_ip, 0.0, 0.0)
 
     asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ import pytest
 from meshd.base.errors import MeshdError
 from meshd.base.gotime import format_time, parse_time
 from meshd.base.keys import NodePrivate
-from meshd.coord import store
+from meshd.coord import pending, store
 from meshd.coord.records import TAGGED_USER_ID
 from meshd.coord.registration import Registrar
 from meshd.testing.controlmachine import ControlMachine, RequestFailed, fetch_key
@@ -278,7 +278,9 @@ def test_register_followup_repeated_after_approval_succeeds(run_coord):
     run_coord(scenario)
 
 
-def test_register_too_many_waiting_machines_of_one_address_is_answered_with_429(run_coord):
+def test_register_too_many_waiting_machines_are_answered_with_429(run_coord, monkeypatch):
+    monkeypatch.setattr(pending, "MAX_PENDING", 64)
+
     async def scenario(coord):
         machine = await coord.machine()
         for _ in range(64):
