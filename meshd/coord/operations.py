@@ -147,7 +147,7 @@ class Operations:
         return self._node(await self._registrar.approve(registration_id, self._owner(args), tags))
 
     async def nodes_refuse(self, args: Arguments) -> object:
-        self._registrar.refuse(str(args["id"]).rsplit("/", 1)[-1])
+        await self._registrar.refuse(str(args["id"]).rsplit("/", 1)[-1])
         return {}
 
     async def nodes_expire(self, args: Arguments) -> object:

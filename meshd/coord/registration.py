@@ -248,8 +248,12 @@ class Registrar:
         self.pending.decide(entry, self._loop.time())
         return node
 
-    def refuse(self, registration_id: str) -> None:
-        """Turn a waiting machine away."""
+    async def refuse(self, registration_id: str) -> None:
+        """Turn a waiting machine away; MeshdError when it was let in first."""
+        machine_key = self._waiting(registration_id).machine_key
+        await self._alone(machine_key, self._refuse(registration_id))
+
+    async def _refuse(self, registration_id: str) -> None:
         entry = self._waiting(registration_id)
         self.pending.decide(entry, self._loop.time(), refused="an administrator refused this machine")
 

@@ -521,3 +521,25 @@ def test_register_known_key_of_a_node_that_is_just_deleted_is_not_accepted(run_c
         assert (await again).auth_url
 
     run_coord(scenario)
+
+
+def test_register_refusal_that_comes_after_an_approval_says_so(run_coord):
+    """The administrator was told that the machine is refused, the machine too, and it was in the network."""
+
+    async def scenario(coord):
+        machine = await coord.machine()
+        asked = await machine.register()
+        waiting = asyncio.create_task(machine.register(followup=asked.auth_url))
+        stopped, go_on = _hold_joins(coord.service._registry)
+        approving = asyncio.create_task(coord.admin("nodes.approve", id=asked.auth_url))
+        await stopped.wait()
+        refusing = asyncio.create_task(coord.admin("nodes.refuse", id=asked.auth_url))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await approving
+        with pytest.raises(MeshdError, match="no machine waits"):
+            await refusing
+        answer = await waiting
+        assert (answer.error, answer.machine_authorized) == ("", True)
+
+    run_coord(scenario)
