@@ -84,8 +84,9 @@ class Registry:
                 code="conflict",
                 hint="Delete the nodes first.",
             )
-        await self.database.run(lambda connection: store.delete_user(connection, user.id))
-        del self.network.users[user.id]
+        await self.database.run(lambda connection: store.delete_user(connection, user))
+        # Two administrators may delete it at once.
+        self.network.users.pop(user.id, None)
 
     # --- nodes joining and leaving -----------------------------------------------------------------------
 

@@ -52,9 +52,15 @@ def add_user(connection: sqlite3.Connection, name: str, wall: float) -> UserReco
     return UserRecord(cursor.lastrowid, name, wall)
 
 
-def delete_user(connection: sqlite3.Connection, user_id: int) -> None:
-    connection.execute("DELETE FROM auth_key WHERE user_id = ?", (user_id,))
-    connection.execute("DELETE FROM user WHERE id = ?", (user_id,))
+def delete_user(connection: sqlite3.Connection, user: UserRecord) -> None:
+    """A user with the auth keys; MeshdError when a machine of that user has joined a moment ago."""
+    connection.execute("DELETE FROM auth_key WHERE user_id = ?", (user.id,))
+    try:
+        connection.execute("DELETE FROM user WHERE id = ?", (user.id,))
+    except sqlite3.IntegrityError:
+        raise MeshdError(
+            f"user {user.name!r} still owns a node", code="conflict", hint="Delete the nodes first."
+        ) from None
 
 
 def node_row(node: NodeRecord) -> NodeRow:

@@ -543,3 +543,32 @@ def test_register_refusal_that_comes_after_an_approval_says_so(run_coord):
         assert (answer.error, answer.machine_authorized) == ("", True)
 
     run_coord(scenario)
+
+
+def test_register_of_a_machine_whose_owner_is_deleted_meanwhile_keeps_the_owner(run_coord):
+    """The administrator saw an internal error."""
+
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        key = await coord.admin("authkeys.create", user="bob", reusable=True)
+        machine = await coord.machine()
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(key["key"]))
+        await stopped.wait()
+        with pytest.raises(MeshdError, match="still owns a node") as caught:
+            await coord.admin("users.delete", name="bob")
+        assert caught.value.code == "conflict"
+        go_on.set()
+        assert not (await joining).error
+        assert key["id"] in [entry["id"] for entry in await coord.admin("authkeys.list")]
+
+    run_coord(scenario)
+
+
+def test_user_deleted_twice_at_once_is_deleted(run_coord):
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        await asyncio.gather(*(coord.admin("users.delete", name="bob") for _ in range(2)))
+        assert [user["name"] for user in await coord.admin("users.list")] == ["default"]
+
+    run_coord(scenario)
