@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from meshd.base.standardstreams import is_output_error, open_standard_streams, silence_output
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import AccessDenied, CliError, Exit, HelpRequested, UsageError
@@ -18,18 +19,26 @@ _RENAMED = {"authkey": "auth-key", "posture-checking": "report-posture"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_standard_streams()
     args = _clean(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of our output is gone; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        silence_output()
         return 1
+    except OSError as error:
+        return _unwritten(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 1 if args and args[0] in ("up", "login") else 130
+
+
+def _unwritten(error: OSError) -> int:
+    silence_output()
+    sys.stderr.write(f"mesh: cannot write the output: {error.strerror}\n")
+    return 1
 
 
 def _run(args: list[str]) -> int:
@@ -51,6 +60,8 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and is_output_error(error):
+            return _unwritten(error)
         if os.environ.get("MESHD_DEBUG"):
             raise
         sys.stderr.write(

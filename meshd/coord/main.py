@@ -7,6 +7,7 @@ import sys
 import click
 
 from meshd.base.errors import MeshdError
+from meshd.base.standardstreams import open_standard_streams
 from meshd.base.version import VERSION
 from meshd.coord.cli.authkeys import authkeys
 from meshd.coord.cli.nodes import nodes
@@ -28,6 +29,7 @@ for command in (serve, authkeys, nodes, users, policy):
 
 def main() -> None:
     """Entry point of the console script."""
+    open_standard_streams()
     try:
         cli.main(standalone_mode=False)
     except MeshdError as error:

@@ -242,7 +242,14 @@ def undo_traces(flags: Flags) -> None:
     if not sys.platform.startswith("linux"):
         return
     path = Path(flags.statedir) / "host-journal.json" if flags.statedir else None
-    found = path is not None and path.exists()
+    try:
+        found = path is not None and path.exists()
+    except OSError as error:
+        raise MeshdError(
+            f"cannot read the state directory {flags.statedir}: {error.strerror}",
+            code="host",
+            hint="Run meshd as root.",
+        ) from None
     if not found and not flags.cleanup:
         return
     from meshd.host.linux.dnsundo import undo_all as undo_dns

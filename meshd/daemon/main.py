@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
+from meshd.base.standardstreams import open_standard_streams, say
 from meshd.base.switch import switch
 from meshd.base.version import long_version
 from meshd.daemon.envfile import apply_env_file
@@ -31,12 +33,15 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+LOCK_NAME = "meshd.lock"
+_PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 COMMAND_NAMES = ("mesh", "tailscale")
 """Called by one of these names (a link to it), the daemon is the command line."""
 
 
 def main() -> int:
     """Entry point of ``meshd``; returns the exit status. With ``TS_BE_CLI`` or by that name it is the command line."""
+    open_standard_streams()
     try:
         if switch(os.environ, "TS_BE_CLI") or Path(sys.argv[0]).name in COMMAND_NAMES:
             from meshd.cli.main import main as command_line
@@ -45,14 +50,14 @@ def main() -> int:
         problem = apply_env_file(os.environ)
         flags = parse_flags(sys.argv[1:])
     except HelpWanted as wanted:
-        sys.stdout.write(str(wanted))
-        return 0
+        return say(str(wanted))
     except MeshdError as error:
         print(f"meshd: {error}", file=sys.stderr)
         return EXIT_USAGE
     if flags.version:
-        print(long_version())
-        return 0
+        return say(f"{long_version()}\n")
+    find_programs(os.environ)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ended_early)
     try:
@@ -85,6 +90,12 @@ def _ended_early(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
+def find_programs(environment: MutableMapping[str, str]) -> None:
+    """Have nft, iptables and resolvconf found where whoever starts us has not their folders in PATH, as cron."""
+    known = [folder for folder in environment.get("PATH", os.defpath).split(os.pathsep) if folder]
+    environment["PATH"] = os.pathsep.join([*known, *(folder for folder in _PROGRAMS if folder not in known)])
+
+
 def find_ciphers() -> None:
     """Before anything else is imported that needs them: a wish that cannot be met is the user's to hear."""
     try:
@@ -96,7 +107,7 @@ def find_ciphers() -> None:
 
 
 def prepare(flags: Flags) -> None:
-    """Make the state directory and undo what an earlier process left behind."""
+    """Make the state directory, take it for ourselves, and undo what an earlier process left behind."""
     if flags.statedir:
         try:
             Path(flags.statedir).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,9 +117,30 @@ def prepare(flags: Flags) -> None:
                 code="host",
                 hint="Choose another with --statedir, or run meshd as root.",
             ) from None
+        claim(Path(flags.statedir))
     from meshd.daemon.hostpart import undo_traces
 
     undo_traces(flags)
+
+
+def claim(directory: Path) -> None:
+    """Hold the state directory until this process ends. MeshdError when another one does: what is undone next, and
+    what is written later, would be his."""
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # a directory that cannot be written has no state to fight over
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise MeshdError(
+            f"another meshd runs on the state directory {directory}",
+            code="host",
+            hint="Stop it first, or choose another directory with --statedir.",
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        log.info("state_directory_not_locked", extra=kv(reason=error.strerror))
 
 
 def run(flags: Flags, authority: Authority, problem: str = "") -> int:

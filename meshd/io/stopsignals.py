@@ -7,8 +7,9 @@ import signal
 
 
 def stop_wanted() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT from now on. Inside a running loop."""
+    """Set by SIGTERM and SIGINT from now on; SIGHUP ends nothing any more. Inside a running loop."""
     stop = asyncio.Event()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop

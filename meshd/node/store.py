@@ -8,6 +8,7 @@ is lost is kept aside, and the store begins empty.
 
 from __future__ import annotations
 
+import stat
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,20 @@ class MemoryStore:
         self._values = _changed(self._values, changes)
 
 
+def _check_place(path: Path) -> None:
+    """The file is replaced when it is written: that must not happen to a device. MeshdError "usage"."""
+    if not path.name:
+        raise MeshdError(f"--state={path} names no file", code="usage")
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise MeshdError(
+            f"--state={path} is no regular file", code="usage", hint="Use --state=mem: to keep nothing between runs."
+        )
+
+
 class FileStore:
     """A state file, mode 0600; sealed with ``seal``, plain when ``sealed`` is false."""
 
@@ -91,6 +106,7 @@ class FileStore:
         self, path: Path, *, sealed: bool = False, protection: Protection | None = None, initial: bytes | None = None
     ) -> None:
         """``initial`` is the plain form of the state to begin with where there is none."""
+        _check_place(path)
         self._path = path
         self._initial = initial
         self._seal = StateSeal(path, protection)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from meshd.base.errors import MeshdError
+from meshd.base.standardstreams import open_standard_streams
 from meshd.base.version import VERSION
 
 
@@ -69,6 +70,8 @@ def cli(
     from meshd.io.listenaddress import parse_listen
     from meshd.relay.service import RelayOptions, run
 
+    if not hostname:
+        raise click.UsageError("--hostname is empty")
     if (cert is None) != (key is None):
         raise click.UsageError("--cert and --key belong together")
     host, port = parse_listen(listen)
@@ -91,6 +94,7 @@ def cli(
 
 def main() -> None:
     """Entry point of the console script."""
+    open_standard_streams()
     try:
         cli.main(standalone_mode=False)
     except MeshdError as error:

@@ -1,0 +1,46 @@
+"""Standard input, output and error of our programs, in whatever state they were handed over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in the place of those that are closed. First of all: the descriptors 0 to 2 would else become
+    sockets or polls, which whatever writes to standard error would write to, and which libuv refuses to close."""
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+    except OSError:
+        return  # a host without /dev/null has other troubles
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for as long as the program runs
+
+
+def say(text: str) -> int:
+    """Write to standard output; the exit status: 0, or 1 when nobody takes it, which is told unless he left."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        silence_output()
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"cannot write the output: {error.strerror}\n")
+        return 1
+    return 0
+
+
+def is_output_error(error: OSError) -> bool:
+    """Whether it is most likely standard output that could not be written: no file is named, and it is full."""
+    return error.filename is None and error.errno in _FULL
+
+
+def silence_output() -> None:
+    """Standard output cannot be written: keep the interpreter from trying again, and complaining, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
