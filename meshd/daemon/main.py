@@ -91,9 +91,13 @@ def _ended_early(number: int, frame: FrameType | None) -> None:
 
 
 def find_programs(environment: MutableMapping[str, str]) -> None:
-    """Have nft, iptables and resolvconf found where whoever starts us has not their folders in PATH, as cron."""
+    """Have nft, iptables and resolvconf found where whoever starts us has not their folders in PATH, as cron.
+
+    A PATH without any of the system's folders was meant so.
+    """
     known = [folder for folder in environment.get("PATH", os.defpath).split(os.pathsep) if folder]
-    environment["PATH"] = os.pathsep.join([*known, *(folder for folder in _PROGRAMS if folder not in known)])
+    if not known or not set(known).isdisjoint(_PROGRAMS):
+        environment["PATH"] = os.pathsep.join([*known, *(folder for folder in _PROGRAMS if folder not in known)])
 
 
 def find_ciphers() -> None:
@@ -135,7 +139,7 @@ def claim(directory: Path) -> None:
     except BlockingIOError:
         os.close(descriptor)
         raise MeshdError(
-            f"another meshd runs on the state directory {directory}",
+            f"another meshd runs on the state directory {directory} already",
             code="host",
             hint="Stop it first, or choose another directory with --statedir.",
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,16 +180,19 @@ def test_full_disk_keeps_the_login_that_was_stored(lab: Lab, coordinator: Coordi
     name = "full"
     directory = lab.directory / name
     directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=16", "tmpfs", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=32", "tmpfs", str(directory)], check=True)
     try:
         node = Node(lab, "b", name=name)
         node.up(coordinator)
         key = node.status()["Self"]["PublicKey"]
-        (directory / "fill").write_bytes(bytes(48 << 10))
+        (directory / "fill").write_bytes(bytes(40 << 10))
+        name_number = 0
         done = node.mesh("set", "--hostname=" + "h" * 60, check=False)
         while done.returncode == 0:
-            (directory / f"fill{len(list(directory.iterdir()))}").write_bytes(bytes(4096))
-            done = node.mesh("set", "--hostname=" + chr(97 + len(list(directory.iterdir()))) * 60, check=False)
+            with contextlib.suppress(OSError), (directory / "fill").open("ab", buffering=0) as more:
+                more.write(bytes(4096))
+            name_number += 1
+            done = node.mesh("set", f"--hostname={'h' * 50}{name_number}", check=False)
         assert "cannot write the state file" in done.stdout + done.stderr
         assert node.stop() == 0
         for extra in directory.glob("fill*"):

@@ -48,7 +48,7 @@ def test_second_daemon_and_cleanup_leave_a_state_directory_in_use_alone(tmp_path
             second = start(tmp_path, *flags)
             _, told = second.communicate(timeout=20)
             assert second.returncode == 1
-            assert f"another meshd runs on the state directory {tmp_path}" in told
+            assert f"another meshd runs on the state directory {tmp_path} already" in told
         assert journal.exists()
     finally:
         first.terminate()
@@ -68,6 +68,9 @@ def test_programs_are_found_without_a_path() -> None:
     bare: dict[str, str] = {}
     find_programs(bare)
     assert "/usr/sbin" in bare["PATH"].split(":")
+    chosen = {"PATH": "/nix/profile/bin"}
+    find_programs(chosen)
+    assert chosen["PATH"] == "/nix/profile/bin"
 
 
 def test_reload_signal_does_not_end_a_daemon_that_starts(tmp_path: Path) -> None:
