@@ -130,6 +130,13 @@ def host_prefix(address: IPAddress) -> IPPrefix:
     return prefix6
 
 
+def covers(outer: IPPrefix, inner: IPPrefix) -> bool:
+    """Whether all of ``inner`` is in ``outer``; prefixes of two families have nothing in common."""
+    if isinstance(outer, IPv4Network):
+        return isinstance(inner, IPv4Network) and outer.supernet_of(inner)
+    return isinstance(inner, IPv6Network) and outer.supernet_of(inner)
+
+
 def usual_node_prefixes(texts: tuple[str, ...]) -> tuple[IPPrefix, ...] | None:
     """The prefixes of a node's addresses, when all are single ones of the ranges that nodes have, and none is a
     service's or stands there twice; None otherwise, which needs a closer look."""

@@ -29,18 +29,19 @@ def say(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        silence_output()
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"cannot write the output: {error.strerror}\n")
-        return 1
+        return unwritten(error)
     return 0
+
+
+def unwritten(error: OSError, by: str = "") -> int:
+    """Standard output cannot be written: the exit status, 1. Told, after ``by``, unless the reader left."""
+    # Keeps the interpreter from trying again, and complaining, when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not isinstance(error, BrokenPipeError):
+        sys.stderr.write(f"{by}cannot write the output: {error.strerror}\n")
+    return 1
 
 
 def is_output_error(error: OSError) -> bool:
     """Whether it is most likely standard output that could not be written: no file is named, and it is full."""
     return error.filename is None and error.errno in _FULL
-
-
-def silence_output() -> None:
-    """Standard output cannot be written: keep the interpreter from trying again, and complaining, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from meshd.base.standardstreams import is_output_error, open_standard_streams, silence_output
+from meshd.base.standardstreams import is_output_error, open_standard_streams, unwritten
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import AccessDenied, CliError, Exit, HelpRequested, UsageError
@@ -25,20 +25,11 @@ def main(argv: list[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        silence_output()
-        return 1
     except OSError as error:
-        return _unwritten(error)
+        return unwritten(error, "mesh: ")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 1 if args and args[0] in ("up", "login") else 130
-
-
-def _unwritten(error: OSError) -> int:
-    silence_output()
-    sys.stderr.write(f"mesh: cannot write the output: {error.strerror}\n")
-    return 1
 
 
 def _run(args: list[str]) -> int:
@@ -61,7 +52,7 @@ def _run(args: list[str]) -> int:
         raise
     except Exception as error:
         if isinstance(error, OSError) and is_output_error(error):
-            return _unwritten(error)
+            return unwritten(error, "mesh: ")
         if os.environ.get("MESHD_DEBUG"):
             raise
         sys.stderr.write(

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from meshd.base.addr import IPPrefix, host_prefix
+from meshd.base.addr import IPPrefix, covers, host_prefix
 from meshd.base.ranges import CGNAT, SERVICE_V4, SERVICE_V6, ULA, is_tailscale_ip
 
 # Beyond this many single IPv4 addresses one route for the whole range replaces them.
@@ -192,7 +192,7 @@ def router_config(
     wanted = routes | extra
     if not exit_node:
         subnets = [p for p in routes if 0 < p.prefixlen < p.max_prefixlen]
-        throws = frozenset(p for p in local if any(_covers(s, p) for s in subnets))
+        throws = frozenset(p for p in local if any(covers(s, p) for s in subnets))
     return RouterConfig(own, wanted - throws, throws, mtu)
 
 
@@ -219,9 +219,3 @@ def fixed_routes(
             extra |= {p for p in local if not p.is_loopback and not p.is_link_local}
         throws |= {p for p in local if p.is_loopback}
     return frozenset(extra), frozenset(throws)
-
-
-def _covers(outer: IPPrefix, inner: IPPrefix) -> bool:
-    if isinstance(outer, IPv4Network):
-        return isinstance(inner, IPv4Network) and outer.supernet_of(inner)
-    return isinstance(inner, IPv6Network) and outer.supernet_of(inner)

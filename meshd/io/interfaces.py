@@ -21,10 +21,7 @@ def local_addresses() -> list[IPAddress]:
         for name in netifaces.interfaces():
             if not _is_up(query, name):
                 continue
-            try:
-                entries = netifaces.ifaddresses(name)
-            except (ValueError, OSError):
-                continue  # gone since it was listed
+            entries = entries_of(name)
             for family in (netifaces.AF_INET, netifaces.AF_INET6):
                 for entry in entries.get(family, ()):
                     try:
@@ -32,6 +29,17 @@ def local_addresses() -> list[IPAddress]:
                     except (KeyError, ValueError):
                         continue  # an alias without an address of its own
     return found
+
+
+def entries_of(name: str) -> dict[int, list[dict[str, str]]]:
+    """What an interface has, by address family; nothing when it has gone since it was listed."""
+    import netifaces
+
+    try:
+        entries: dict[int, list[dict[str, str]]] = netifaces.ifaddresses(name)
+    except (ValueError, OSError):
+        return {}
+    return entries
 
 
 def _is_up(query: socket.socket, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.ranges import is_tailscale_ip
+from meshd.io.interfaces import entries_of
 
 BROADCAST = ("255.255.255.255", 9)
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}")
@@ -61,11 +62,7 @@ def interface_addresses() -> list[tuple[str, IPAddress]]:
 
     found = []
     for name in netifaces.interfaces():
-        try:
-            entries = netifaces.ifaddresses(name).get(netifaces.AF_INET, ())
-        except (ValueError, OSError):
-            continue  # gone since it was listed
-        for entry in entries:
+        for entry in entries_of(name).get(netifaces.AF_INET, ()):
             with contextlib.suppress(KeyError, ValueError):
                 found.append((name, parse_ip(str(entry["addr"]))))
     return found

@@ -8,12 +8,11 @@ Without a file everybody may reach everybody. With one, only what a rule allows 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from meshd.base.addr import IPPrefix, host_prefix, parse_ip, parse_prefix
+from meshd.base.addr import IPPrefix, covers, host_prefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.coord.policy.ports import PROTOCOLS, PortSpan, parse_ports
 from meshd.coord.records import EXIT_ROUTES, NodeRecord
@@ -72,7 +71,7 @@ class PolicyDocument(msgspec.Struct, frozen=True):
             return self._owned_by(node, user, self.exit_approvers)
         wanted = prefix_of(route)
         return wanted is not None and any(
-            _within(wanted, prefix) and self._owned_by(node, user, owners) for prefix, owners in self.route_approvers
+            covers(prefix, wanted) and self._owned_by(node, user, owners) for prefix, owners in self.route_approvers
         )
 
     def _owned_by(self, node: NodeRecord, user: str, owners: tuple[str, ...]) -> bool:
@@ -95,12 +94,6 @@ def prefix_of(text: str) -> IPPrefix | None:
         return parse_prefix(text) if "/" in text else host_prefix(parse_ip(text))
     except ValueError:
         return None
-
-
-def _within(inner: IPPrefix, outer: IPPrefix) -> bool:
-    if isinstance(inner, IPv4Network):
-        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 class _Parser:
