@@ -11,9 +11,8 @@ import os
 
 import msgspec
 
-from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
-from meshd.core.ratelimit import source_network
+from meshd.io.listener import source_of
 from meshd.wire.control import RegisterRequest
 
 MAX_PENDING = 1024
@@ -114,23 +113,13 @@ class PendingRegistrations:
 
 
 def _exhausted(source_ip: str, waiting: list[PendingRegistration]) -> bool:
-    """Whether one sender has its share of those that wait."""
-    if _is_loopback(source_ip):
-        return False  # a proxy on this machine brings everybody's requests
-    source = _network(source_ip)
-    return sum(_network(entry.source_ip) == source for entry in waiting) >= MAX_PER_SOURCE
+    """Whether one sender has its share of those that wait. A proxy on this machine brings everybody's requests."""
+    source = _sender(source_ip)
+    return bool(source) and sum(_sender(entry.source_ip) == source for entry in waiting) >= MAX_PER_SOURCE
 
 
-def _is_loopback(source_ip: str) -> bool:
+def _sender(source_ip: str) -> bytes:
     try:
-        return parse_ip(source_ip).is_loopback
+        return source_of(source_ip)
     except ValueError:
-        return False
-
-
-def _network(source_ip: str) -> bytes:
-    """One sender: an IPv4 address, or the /64 of an IPv6 one, of which any host has as many as it likes."""
-    try:
-        return source_network(parse_ip(source_ip.partition("%")[0]).packed)
-    except ValueError:
-        return source_ip.encode()
+        return source_ip.encode() or b"?"

@@ -132,7 +132,7 @@ class SniffingListener:
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(ACCEPT_RETRY_S, self._resume, listening)
                 return
-            source = _source(str(address[0]))
+            source = source_of(str(address[0]))
             if self._connections >= self._max_connections or self._sources[source] >= self._per_source:
                 self.refused += 1
                 connection.close()
@@ -217,7 +217,7 @@ class SniffingListener:
         self._count(source, -1)
 
 
-def _source(address: str) -> bytes:
+def source_of(address: str) -> bytes:
     """What counts as one source of connections; empty for this host, which is not counted."""
     ip = parse_ip(address.partition("%")[0])
     return b"" if ip.is_loopback else source_network(ip.packed)

@@ -51,7 +51,7 @@ def serve(scenario, maximum=16):
 
 
 def test_listener_one_source_cannot_take_every_connection(monkeypatch):
-    monkeypatch.setattr(module, "_source", lambda address: b"one and the same")
+    monkeypatch.setattr(module, "source_of", lambda address: b"one and the same")
 
     async def scenario(listening, connect):
         share = 16 // SOURCE_SHARE
@@ -92,7 +92,7 @@ def test_listener_this_host_may_take_every_connection():
     ],
 )
 def test_listener_source_is_an_ipv6_network_or_an_ipv4_address(one, other, same):
-    assert (module._source(one) == module._source(other)) is same
+    assert (module.source_of(one) == module.source_of(other)) is same
 
 
 def test_listener_takes_no_more_connections_than_descriptors_allow(monkeypatch):
