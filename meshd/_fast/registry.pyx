@@ -71,6 +71,16 @@ cdef enum:
     FEW_ROUTES = 9              # of a peer: looked through one by one
 
 
+cdef extern from "<unistd.h>" nogil:
+    int c_close "close"(int fd)
+
+
+cdef inline void _close(int fd) noexcept nogil:
+    # Not os.close: there are no modules left when this runs at the end of the interpreter.
+    if fd >= 0:
+        c_close(fd)
+
+
 cdef inline uint64_t _nanoseconds(double seconds) noexcept:
     if not seconds > 0:
         return 0
@@ -160,11 +170,11 @@ cdef class Registry:
         for i in range(<uint32_t> WORKERS):
             ring_free_c(plane.workers[i].ring)
         for i in range(<uint32_t> MAX_QUEUES):
-            if plane.tuns[i].wake_fd >= 0:
-                os.close(plane.tuns[i].wake_fd)
-        for fd in (plane.stop_fd, plane.bell.fd, *(<list> plane.wake_fds)):
-            if fd >= 0:
-                os.close(fd)
+            _close(plane.tuns[i].wake_fd)
+        for i in range(<uint32_t> MAX_RECEIVERS):
+            _close(plane.wake_fds[i])
+        _close(plane.stop_fd)
+        _close(plane.bell.fd)
         free(plane)
 
     # -- peers

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
+from meshd.io.listenaddress import parse_listen
 from meshd.wire.requesttarget import read_target
 
 log = get_logger(__name__)
@@ -29,6 +30,23 @@ class Page(NamedTuple):
     text: Callable[[], str]
 
 
+def loopback_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``; MeshdError "usage" when that is no loopback address."""
+    refusal = MeshdError(
+        f"--debug={address}: expected a loopback address and port", code="usage", hint="For example 127.0.0.1:9000"
+    )
+    if address.startswith("*"):
+        raise refusal
+    try:
+        host, port = parse_listen(address, "--debug")
+    except MeshdError:
+        raise refusal from None
+    host = host or "127.0.0.1"
+    if not _is_loopback(host):
+        raise refusal
+    return host, port
+
+
 class DebugServer:
     """Answers ``GET`` for ``pages`` by path, and lists them at ``/debug/``."""
 
@@ -38,17 +56,9 @@ class DebugServer:
 
     async def start(self, address: str) -> None:
         """Listen on ``host:port``; MeshdError "usage" when it is no loopback address or cannot be had."""
-        host, colon, port = address.rpartition(":")
-        host = host.strip("[]") or "127.0.0.1"
-        numeric = port.isascii() and port.isdigit() and len(port) <= 5
-        if not colon or not numeric or int(port) > 65535 or not _is_loopback(host):
-            raise MeshdError(
-                f"--debug={address}: expected a loopback address and port",
-                code="usage",
-                hint="For example 127.0.0.1:9000",
-            )
+        host, port = loopback_address(address)
         try:
-            self._server = await asyncio.start_server(self._serve, host, int(port), limit=_MAX_REQUEST)
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_REQUEST)
         except OSError as error:
             raise MeshdError(f"--debug: cannot listen on {address}: {error.strerror}", code="usage") from None
 

@@ -158,11 +158,29 @@ def _complete(flags: Flags, environment: Mapping[str, str]) -> None:
             code="usage",
             hint="Leave it out; --encrypt-state seals the state file with the TPM where systemd-creds can.",
         )
+    _check_addresses(flags)
     if not flags.state:
         place = os.path.join(flags.statedir, "meshd.state") if flags.statedir else ""
         flags.state = place or default_state(environment, os.getuid())
     if not flags.statedir and not is_elsewhere(flags.state):
         flags.statedir = os.path.dirname(os.path.abspath(flags.state))
+
+
+def _check_addresses(flags: Flags) -> None:
+    """Before anything is made on this host for a daemon that could not go on."""
+    proxies = {
+        "--socks5-server": flags.socks5_server,
+        "--outbound-http-proxy-listen": flags.outbound_http_proxy_listen,
+    }
+    for flag, address in proxies.items():
+        if address:
+            from meshd.io.listenaddress import parse_listen
+
+            parse_listen(address, flag)
+    if flags.debug:
+        from meshd.daemon.debugserver import loopback_address
+
+        loopback_address(flags.debug)
 
 
 def is_elsewhere(state: str) -> bool:

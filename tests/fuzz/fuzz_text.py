@@ -26,7 +26,6 @@ from meshd.core.filterprogram import plan_filter
 from meshd.core.profile import LoginProfile
 from meshd.core.retryafter import parse_retry_after
 from meshd.daemon.flags import HelpWanted, parse_flags
-from meshd.feature.proxy.listener import split_address
 from meshd.host.linux.iptables import listing
 from meshd.host.linux.portlist import _listeners
 from meshd.io.listenaddress import parse_listen
@@ -347,8 +346,6 @@ def fuzz_small_forms(data: bytes) -> None:
         document.parse_ports(text)
     parse_retry_after(text, 0.0)
     assert names.checked_label(names.label(text))
-    with _refused:
-        split_address(text)
     with _refused:
         parse_listen(text)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
+from meshd.io.listenaddress import parse_listen
 
 log = get_logger(__name__)
 
@@ -20,14 +21,6 @@ Serve = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 """Serves one connection; the bytes are the first that came."""
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; an empty host means every address. MeshdError "usage" otherwise."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-        raise MeshdError(f"{address!r} is not host:port", code="usage", hint="For example localhost:1080")
-    return host.strip("[]"), int(port)
-
-
 class ProxyListener:
     """``start`` listens, ``close`` ends every connection. ``flag`` is named where the address cannot be had."""
 
@@ -39,11 +32,12 @@ class ProxyListener:
 
     async def start(self, address: str) -> None:
         """MeshdError when the address cannot be listened on."""
-        host, port = split_address(address)
+        host, port = parse_listen(address, self._flag)
         try:
             self._server = await asyncio.start_server(self._accept, host or None, port)
-        except OSError as error:
-            raise MeshdError(f"{self._flag}: cannot listen on {address}: {error.strerror}", code="usage") from None
+        except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+            reason = getattr(error, "strerror", None) or "there can be no such host"
+            raise MeshdError(f"{self._flag}: cannot listen on {address}: {reason}", code="usage") from None
 
     @property
     def port(self) -> int:

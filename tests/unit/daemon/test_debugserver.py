@@ -47,7 +47,9 @@ def test_debug_server_answers_only_who_knows_where_it_is() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:9", "192.0.2.1:9", "localhost", "x:y", "127.0.0.1:70000", ""])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:9", "192.0.2.1:9", "localhost", "x:y", "127.0.0.1:70000", "", "*:9", "[::1:9"]
+)
 def test_debug_server_listens_on_loopback_only(address: str) -> None:
     with pytest.raises(MeshdError, match="loopback"):
         asyncio.run(DebugServer({}).start(address))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,9 @@ def test_default_state_of_an_ordinary_user_is_among_his_data() -> None:
         (["--bird-socket=/run/bird.ctl"], "--bird-socket is not supported"),
         (["--hardware-attestation"], "--hardware-attestation is not supported"),
         (["--tun=tap:foo"], "TAP"),
+        (["--debug=nonsense"], "--debug=nonsense: expected a loopback address and port"),
+        (["--socks5-server=nonsense"], "--socks5-server 'nonsense' is not of the form ADDRESS:PORT"),
+        (["--outbound-http-proxy-listen=[::1:80"], "--outbound-http-proxy-listen '[::1:80' is not of the form"),
     ],
 )
 def test_daemon_names_what_it_cannot_do_and_what_there_is_instead(tmp_path: Path, flags: list[str], text: str) -> None:
@@ -133,3 +137,12 @@ def test_daemon_names_what_it_cannot_do_and_what_there_is_instead(tmp_path: Path
     assert done.returncode in (1, 2)
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_daemon_that_gives_up_after_its_start_says_only_why(tmp_path: Path) -> None:
+    """Its parts are freed at the end of the interpreter, when there are no modules any more."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = refused(tmp_path, f"--socks5-server=127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 2
+    assert "cannot listen on" in done.stderr
+    assert "excepthook" not in done.stderr

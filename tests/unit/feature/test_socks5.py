@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from meshd.base.errors import MeshdError
-from meshd.feature.proxy.listener import Connection, ProxyListener, split_address
+from meshd.feature.proxy.listener import Connection, ProxyListener
 from meshd.feature.proxy.socks5 import socks5
 
 
@@ -67,10 +67,20 @@ def test_socks5_refusals_are_by_the_book(request_bytes: bytes, answer: bytes) ->
     assert asyncio.run(talk(request_bytes)) == answer
 
 
-@pytest.mark.parametrize("address", ["nonsense", "host:", "host:70000", "1080"])
-def test_socks5_bad_listen_address_is_named(address: str) -> None:
-    with pytest.raises(MeshdError, match="is not host:port"):
-        split_address(address)
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("nonsense", "is not of the form"),
+        ("host:", "is not of the form"),
+        ("host:70000", "is not of the form"),
+        ("1080", "is not of the form"),
+        ("[::1:1080", "is not of the form"),
+        ("ä" * 80 + ":1080", "there can be no such host"),
+    ],
+)
+def test_socks5_bad_listen_address_is_named(address: str, complaint: str) -> None:
+    with pytest.raises(MeshdError, match=f"--socks5-server.*{complaint}"):
+        asyncio.run(ProxyListener(socks5(dial), "--socks5-server").start(address))
 
 
 def test_socks5_port_in_use_is_a_clear_error() -> None:
