@@ -75,6 +75,10 @@ async def dial_through(proxy: Proxy, host: str, port: int) -> SocketStream:
     return stream
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
+
+
 def _unusable(name: str) -> MeshdError:
     return MeshdError(
         f"{name.upper()} does not name an HTTP proxy",
@@ -98,7 +102,7 @@ def _exempt(host: str, port: int, no_proxy: str) -> bool:
         if rule == "*":
             return True
         name, colon, only_port = rule.rpartition(":")
-        if colon and only_port.isdigit() and "]" not in only_port and (":" not in name or name.endswith("]")):
+        if colon and _is_port(only_port) and (":" not in name or name.endswith("]")):
             if int(only_port) != port:
                 continue
             rule = name

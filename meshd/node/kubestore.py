@@ -44,7 +44,7 @@ class KubeApi:
 
     def __init__(self, account: Path = ACCOUNT, environment: Mapping[str, str] = os.environ) -> None:
         host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
             raise _unavailable("this is no pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
         self._address = (host, int(port))
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -29,6 +29,8 @@ from meshd.io.proxy import Proxy, dial_through, proxy_for
         ({"http_proxy": "http://p:1", "no_proxy": "ample"}, "http", "h.example", Proxy("p", 1)),
         ({"http_proxy": "http://p:1", "no_proxy": "h.example:81"}, "http", "h.example", Proxy("p", 1)),
         ({"http_proxy": "http://p:1", "no_proxy": "h.example:80"}, "http", "h.example", None),
+        ({"http_proxy": "http://p:1", "no_proxy": "h.example:\u00b2"}, "http", "h.example", Proxy("p", 1)),
+        ({"http_proxy": "http://p:1", "no_proxy": f"x:{'9' * 5000},h.example"}, "http", "h.example", None),
         ({"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8"}, "http", "10.1.1.1", None),
         ({"http_proxy": "http://p:1", "no_proxy": "10.0.0.0/8"}, "http", "11.1.1.1", Proxy("p", 1)),
         ({"http_proxy": "http://p:1", "no_proxy": "2001:db8::1"}, "http", "2001:db8::1", None),

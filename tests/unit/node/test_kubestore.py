@@ -284,5 +284,8 @@ def test_kube_store_outside_a_pod_explains_itself(monkeypatch: pytest.MonkeyPatc
     """PS-03."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert "this is no pod" in str(open_store("kube:state").problem)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "\u00b2")
+    assert "this is no pod" in str(open_store("kube:state").problem)
     with pytest.raises(MeshdError, match="not the name of a secret"):
         open_store("kube:../x")
