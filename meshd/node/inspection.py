@@ -65,7 +65,7 @@ class Inspection:
         self._magicsock = magicsock
         self._clock = clock
         self._host = host
-        self._suggested = ""
+        self._last_suggestion = ("", "")  # the profile that it was made for, and a stable id
         self._updates: list[JSON] = []
 
     def packet_filter_rules(self) -> list[JSON] | None:
@@ -172,8 +172,14 @@ class Inspection:
             secrets.choice,
             self._backend.authority.allowed_exit_nodes(),
         )
-        self._suggested = node.stable_id if node is not None else ""
+        self._last_suggestion = (self._backend.profiles.current.id, node.stable_id if node is not None else "")
         return _suggestion(node)
+
+    @property
+    def _suggested(self) -> str:
+        """The last suggestion; that of another profile means nothing in this one's network."""
+        profile, node = self._last_suggestion
+        return node if profile == self._backend.profiles.current.id else ""
 
     def _automatic(self) -> str:
         """The exit node that was chosen for the user, maybe before this process began."""

@@ -42,6 +42,7 @@ class World:
             node_private=None,
             bus=SimpleNamespace(send=self.sent.append),
             authority=Authority(),
+            profiles=SimpleNamespace(current=SimpleNamespace(id="p1")),
         )
         paths: Any = SimpleNamespace(
             recent_latency={},
@@ -159,6 +160,16 @@ def test_inspection_suggestion_stays_while_its_region_is_not_measured() -> None:
     assert chosen in ("s3", "s4")
     made.paths.recent_latency = {}
     assert {made.inspection.suggest_exit_node()["ID"] for _ in range(20)} == {chosen}
+
+
+def test_inspection_suggestion_is_forgotten_with_its_profile() -> None:
+    """EX-05, PS-13: a node of one network is no exit node of another."""
+    made = exit_world(Prefs(auto_exit_node="any"))
+    chosen = made.inspection._suggested_id()
+    made.backend.netmap = None
+    assert made.inspection._suggested_id() == chosen  # there can be none for a moment
+    made.backend.profiles.current.id = "p2"
+    assert made.inspection._suggested_id() == ""
 
 
 def test_inspection_automatic_exit_node_outlives_the_process() -> None:

@@ -153,7 +153,7 @@ def test_watch_bit_alone_asks_for_its_fields(name: str, bit: int, fields: set[st
 
     async def test(made: Fixture, node: NodeService) -> None:
         log_in(made)
-        node._suggested = "n2"
+        node._last_suggestion = (made.backend.profiles.current.id, "n2")
         made.backend.client_version = ClientVersion(running_latest=True)
         watcher = node.watch(bit)
         assert set().union(*waiting(watcher)) == fields
