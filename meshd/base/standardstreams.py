@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -10,8 +11,23 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in the place of those that are closed. First of all: the descriptors 0 to 2 would else become
-    sockets or polls, which whatever writes to standard error would write to, and which libuv refuses to close."""
+    """Open /dev/null in the place of those that are closed, and let standard output take any text.
+
+    First of all: the descriptors 0 to 2 would else become sockets or polls, which whatever writes to standard error
+    would write to, and which libuv refuses to close.
+    """
+    _fill_gaps()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # By lines: what a program says over time is read over time, also from a pipe or a file.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def writes_unicode(stream: object) -> bool:
+    """Whether every character can be written to a stream."""
+    return (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+
+
+def _fill_gaps() -> None:
     try:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)

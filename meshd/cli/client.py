@@ -90,8 +90,11 @@ class LocalClient:
 
         Raises:
             NotRunning, AccessDenied, ApiError: see there. TimeoutError: no answer within `timeout` seconds.
+            UnicodeEncodeError: an argument of the command line that is no text.
         """
-        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = (
+            b"" if body is None else body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        )
         answer = self.request(method, _PREFIX + name, data, timeout=timeout)
         if answer.status >= 300:
             raise self._error(answer)

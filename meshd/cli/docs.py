@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from meshd.cli.command import Command
-from meshd.cli.output import out
+from meshd.cli.output import json_text, out
 
 
 def print_docs(root: Command) -> None:
     """Print name, description, flags and subcommands of every command that is not hidden."""
-    out(json.dumps(_docs(root), separators=(",", ":"), ensure_ascii=False))
+    out(json_text(json.dumps(_docs(root), separators=(",", ":"), ensure_ascii=False)))
 
 
 def print_help(root: Command) -> None:

@@ -53,12 +53,21 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and is_output_error(error):
             return unwritten(error, "mesh: ")
+        if isinstance(error, UnicodeEncodeError) and (wrong := _not_text(error)):
+            sys.stderr.write(f"mesh: an argument is no text in UTF-8, with {wrong} in it\n")
+            return 1
         if os.environ.get("MESHD_DEBUG"):
             raise
         sys.stderr.write(
             f"mesh: unexpected {type(error).__name__}: {error}\nThis is a bug; MESHD_DEBUG=1 shows where it is.\n"
         )
         return 1
+
+
+def _not_text(error: UnicodeEncodeError) -> str:
+    """The bytes of an argument that could not be decoded, if they are what cannot be encoded now."""
+    wrong = error.object[error.start : error.end]
+    return "".join(f"\\x{ord(c) & 0xFF:02x}" for c in wrong if "\udc80" <= c <= "\udcff")
 
 
 def _dispatch(args: list[str]) -> int:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+from meshd.base.standardstreams import writes_unicode
+
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
@@ -30,8 +32,13 @@ def out_json(value: Any, indent: str | int = "\t") -> None:
 
 
 def json_text(text: str) -> str:
-    """JSON with the control characters escaped that the format lets stand, but a terminal obeys."""
-    return text if text.isascii() and "\x7f" not in text else text.translate(_CONTROLS)
+    """JSON with the control characters escaped that the format lets stand, but a terminal obeys, and with all
+    characters that standard output may not be able to take."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    if writes_unicode(sys.stdout):
+        return text.translate(_CONTROLS)
+    return "".join(c if c.isascii() and c != "\x7f" else json.dumps(c)[1:-1] for c in text).translate(_CONTROLS)
 
 
 def printable(text: object) -> str:

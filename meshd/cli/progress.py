@@ -17,11 +17,6 @@ def at_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def shows_unicode() -> bool:
-    """Whether what is written to stderr may have block characters in it."""
-    return (getattr(sys.stderr, "encoding", None) or "").lower().startswith("utf")
-
-
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Show `text` on stderr while the body runs longer than a second, and take it away at the end.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import NoReturn
 
+from meshd.base.standardstreams import writes_unicode
 from meshd.cli.client import JSON, LocalClient, Watcher
 from meshd.cli.errors import CliError
 from meshd.cli.output import err, out_json, printable, printable_lines
 from meshd.cli.prefsflags import is_login_server_synonym
-from meshd.cli.progress import PATIENCE_S, at_terminal, shows_unicode
+from meshd.cli.progress import PATIENCE_S, at_terminal
 from meshd.cli.qr import draw, png
 from meshd.cli.state import STATES
 
@@ -136,7 +138,7 @@ class UpWait:
             return
         err(f"\nTo authenticate, visit:\n\n\t{printable(url)}\n\n")
         if self._qr_format:
-            err(draw(url, self._qr_format, unicode=shows_unicode()) + "\n")
+            err(draw(url, self._qr_format, unicode=writes_unicode(sys.stderr)) + "\n")
 
     def _ask_for_approval(self) -> None:
         url = admin_url(self._prefs)

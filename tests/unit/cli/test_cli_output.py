@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import threading
@@ -239,6 +240,12 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+def _plain(localapi, words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "meshd.cli.main", f"--socket={localapi.path}", *words]
+    clean = {name: value for name, value in os.environ.items() if name not in ("SSH_CLIENT", "PYTHONIOENCODING")}
+    return subprocess.run(command, capture_output=True, check=False, env=clean | env, timeout=30)
+
+
 def _run(localapi, words: list[str], terminal: bool) -> tuple[int, str]:
     command = [sys.executable, "-m", "meshd.cli.main", f"--socket={localapi.path}", *words]
     env = {name: value for name, value in os.environ.items() if name != "SSH_CLIENT"}
@@ -279,6 +286,45 @@ def test_output_in_a_terminal_is_the_same_text(localapi) -> None:
         code, piped = _run(localapi, words, terminal=False)
         seen, shown = _run(localapi, words, terminal=True)
         assert (seen, shown.replace("\r\n", "\n")) == (code, piped), words
+
+
+_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_output_of_an_ascii_locale_is_whole(localapi) -> None:
+    """out:plain: what the locale cannot show is written as an escape; JSON stays JSON."""
+    localapi.backend.peers[PEER_KEY] = peer_status(HostName="b\xfccher \U0001f600", OS="\u2026")
+    for words in (["netcheck"], ["netcheck", "--help"], ["status"]):
+        done = _plain(localapi, words, _ASCII)
+        assert (done.returncode, done.stderr) == (0, b""), words
+        assert done.stdout.isascii()
+    for words in (["status", "--json"], ["status", "--json", "--active"]):
+        shown = json.loads(_plain(localapi, words, _ASCII).stdout.decode("ascii"))
+        assert shown["Peer"][PEER_KEY]["HostName"] == "b\xfccher \U0001f600", words
+
+
+@pytest.mark.parametrize(
+    "words", [["whois", "\udcff"], ["dns", "query", "\udcff"], ["bugreport", "\udcff"], ["set", "--hostname=\udcff"]]
+)
+def test_argument_that_is_no_text_is_named(localapi, words: list[str]) -> None:
+    """CL-02: no report of a bug."""
+    done = _plain(localapi, words, {})
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"mesh: an argument is no text in UTF-8, with \\xff in it\n"
+
+
+def test_output_into_a_pipe_comes_line_by_line(localapi) -> None:
+    """cli:ping: `mesh ping -c 0 node | tee log` shows every answer when it comes."""
+    command = [sys.executable, "-m", "meshd.cli.main", f"--socket={localapi.path}", "ping", "--c=0"]
+    command += ["--until-direct=false", "node-a"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as running:
+        assert running.stdout is not None
+        try:
+            assert select.select([running.stdout], [], [], 20)[0]  # a buffer would be full after minutes
+            assert running.stdout.readline().startswith(b"pong from")
+        finally:
+            running.kill()
 
 
 def test_output_disk_that_is_full_is_an_error(localapi) -> None:

@@ -12,7 +12,7 @@ from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.errors import CliError
 from meshd.cli.flags import BOOL, Flag, Parsed
-from meshd.cli.output import out, out_json, printable
+from meshd.cli.output import json_text, out, out_json, printable
 from meshd.cli.state import no_arguments
 
 _PAUSE_S = 1.0
@@ -41,7 +41,7 @@ def _word(value: Any) -> str:
 def _netmap(client: LocalClient, flags: Parsed) -> None:
     no_arguments(flags.args)
     netmap = client.json("POST", "debug?action=current-netmap")
-    out(json.dumps(netmap, indent="\t", sort_keys=True, ensure_ascii=False))
+    out(json_text(json.dumps(netmap, indent="\t", sort_keys=True, ensure_ascii=False)))
 
 
 def _control_knobs(client: LocalClient, flags: Parsed) -> None:
