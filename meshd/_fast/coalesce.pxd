@@ -31,7 +31,7 @@ cdef struct gro_item_t:
     uint8_t kind            # 0 = left alone, GRO_TCP, GRO_UDP
     uint8_t push
     uint8_t checked         # checksum of the first packet was found right
-    uint8_t broken          # or wrong
+    uint8_t broken          # or wrong, or the datagram has none: nothing joins it
     uint8_t version
     int16_t older           # next item of the bucket
     uint16_t bucket
@@ -41,6 +41,7 @@ cdef struct gro_t:
     gro_item_t* items
     uint32_t count
     uint32_t features       # GRO_TCP | GRO_UDP
+    uint32_t datagrams      # join items from here on only: what lies here may be of their flow
     int16_t newest[GRO_BUCKETS]
 
 cdef gro_t* gro_new_c() noexcept nogil

@@ -14,6 +14,7 @@ from meshd._fast.segment cimport GSO_TCP4, GSO_TCP6, GSO_UDP, VNET_BYTES, VNET_N
 cdef enum:
     PROTO_TCP = 6
     PROTO_UDP = 17
+    PROTO_ICMP6 = 58
     ACK = 0x10
     PSH = 0x08
 
@@ -45,10 +46,14 @@ cdef void gro_reset_c(gro_t* gro) noexcept nogil:
         if gro.items[i].kind:
             gro.newest[gro.items[i].bucket] = -1
     gro.count = 0
+    gro.datagrams = 0
 
 
 cdef inline int _classify(gro_item_t* item, uint32_t features) noexcept nogil:
-    """Fill the header sizes and the kind of item; kind 0 when the packet must be left alone."""
+    """Fill the header sizes and the kind of item; kind 0 when the packet must be left alone.
+
+    A datagram that must be left alone has a kind, too, and is broken: its flow goes on behind it.
+    """
     cdef const uint8_t* p = item.packet
     cdef uint32_t n = item.bytes
     cdef uint8_t protocol, tcp
@@ -82,14 +87,20 @@ cdef inline int _classify(gro_item_t* item, uint32_t features) noexcept nogil:
     elif protocol == PROTO_UDP and features & GRO_UDP:
         item.header = item.ip + 8
         # Without a checksum nothing can be verified, and a merged packet would gain one.
-        if item.header >= n or <uint32_t> get16be(p + item.ip + 4) + item.ip != n or (
-                p[item.ip + 6] | p[item.ip + 7]) == 0:
-            return 0
+        item.broken = item.header >= n or <uint32_t> get16be(p + item.ip + 4) + item.ip != n or (
+            p[item.ip + 6] | p[item.ip + 7]) == 0
         item.push = 0
         item.kind = GRO_UDP
     item.payload = n - item.header
     item.gso = <uint16_t> item.payload
     return item.kind
+
+
+cdef inline bint _hides_datagram(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Whether a packet without a kind may be of a UDP flow: a fragment, or with options or extension headers."""
+    if p[0] >> 4 == 4:
+        return n >= 20 and p[9] == PROTO_UDP
+    return p[0] >> 4 == 6 and n >= 40 and p[6] != PROTO_TCP and p[6] != PROTO_ICMP6
 
 
 cdef inline uint16_t _bucket(const gro_item_t* item) noexcept nogil:
@@ -176,12 +187,18 @@ cdef int _merge(gro_t* gro, const gro_item_t* new) noexcept nogil:
     """1 when an older item of the flow took the packet."""
     cdef int16_t at = gro.newest[new.bucket]
     cdef gro_item_t* item
+    cdef bint hidden
     cdef int where
+    if new.broken:
+        return 0
     while at >= 0:
         item = &gro.items[at]
+        hidden = <uint32_t> at < gro.datagrams
         at = item.older
         if not _same_flow(item, new):
             continue
+        if item.kind == GRO_UDP and (hidden or item.broken):
+            return 0            # what came between goes first
         where = _fit(item, new) if _same_headers(item, new) else NO_MATCH
         if where == NO_MATCH:
             if item.kind == GRO_UDP:
@@ -229,6 +246,8 @@ cdef int gro_add_c(gro_t* gro, const uint8_t* packet, uint32_t n) noexcept nogil
         item.iov[1].iov_len = item.payload
         item.older = gro.newest[item.bucket]
         gro.newest[item.bucket] = <int16_t> gro.count
+    elif _hides_datagram(packet, n):
+        gro.datagrams = gro.count
     gro.count += 1
     return 1
 

@@ -32,9 +32,12 @@ class Item:
 
 def coalesce(packets: list[bytes], *, tcp: bool = True, udp: bool = True) -> list[tuple[bytes, bytes]]:
     items: list[Item] = []
+    datagrams_from = 0
     for packet in packets:
         new = _classify(packet, tcp, udp)
-        if new.protocol == 0 or not _merge(items, new):
+        if new.protocol == 0 and _hides_datagram(packet):
+            datagrams_from = len(items)
+        if new.protocol == 0 or not _merge(items, new, datagrams_from):
             items.append(new)
     return [_written(item) for item in items]
 
@@ -68,10 +71,9 @@ def _classify(p: bytes, tcp: bool, udp: bool) -> Item:
         item.push = bool(transport[13] & PSH)
     elif protocol == 17 and udp:
         size = 8
-        if len(transport) <= 8 or int.from_bytes(transport[4:6], "big") != len(transport):
-            return item
-        if transport[6:8] == b"\0\0":
-            return item
+        alone = len(transport) <= 8 or int.from_bytes(transport[4:6], "big") != len(transport)
+        if alone or transport[6:8] == b"\0\0":
+            item.verified = False
         item.key = b"u" + addresses + transport[:4]
         item.shape = shape
     else:
@@ -86,10 +88,20 @@ def _good(item: Item, packet: bytes) -> bool:
     return checksum(pseudo(packet, item.protocol, len(packet) - item.ip) + packet[item.ip :]) == 0
 
 
-def _merge(items: list[Item], new: Item) -> bool:
-    for item in reversed(items):
+def _hides_datagram(p: bytes) -> bool:
+    if p[0] >> 4 == 4:
+        return len(p) >= 20 and p[9] == 17
+    return p[0] >> 4 == 6 and len(p) >= 40 and p[6] not in (6, 58)
+
+
+def _merge(items: list[Item], new: Item, datagrams_from: int) -> bool:
+    if new.verified is False:
+        return False
+    for index, item in reversed(list(enumerate(items))):
         if item.protocol != new.protocol or item.key != new.key:
             continue
+        if item.protocol == 17 and (index < datagrams_from or item.verified is False):
+            return False
         where = _fit(item, new)
         if where is None:
             if item.protocol == 17:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,11 @@ def flows(draw: st.DrawFn) -> list[bytes]:
         payload = b"p" * draw(st.sampled_from([1, 99, 100, 100, 100, 101]))
         version, port = draw(st.sampled_from([4, 6])), draw(st.sampled_from([4000, 4001]))
         if draw(st.integers(0, 3)) == 0:
+            if draw(st.integers(0, 9)) == 0:
+                payload = b""
             packet = offload.udp(payload, version=version, port=port, hop_limit=draw(st.sampled_from([64, 64, 63])))
+            if draw(st.integers(0, 5)) == 0:
+                packet = packet[: -len(payload) - 2] + b"\0\0" + payload
         else:
             packet = offload.tcp(
                 payload,
@@ -114,16 +119,45 @@ def test_coalesce_datagrams_never_overtake() -> None:
 
 
 def test_coalesce_datagram_without_checksum_left_alone() -> None:
-    packet = offload.udp(b"a" * 100)
-    packet = packet[:26] + b"\0\0" + packet[28:]
+    packet = _plain(b"a" * 100)
     assert len(both([packet, packet])) == 2
+
+
+def _plain(payload: bytes) -> bytes:
+    """A datagram without checksum."""
+    packet = offload.udp(payload)
+    return packet[:26] + b"\0\0" + packet[28:]
+
+
+def _behind_options(packet: bytes) -> bytes:
+    return b"\x46" + packet[1:2] + struct.pack(">H", len(packet) + 4) + packet[4:20] + bytes(4) + packet[20:]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        _plain(b"b" * 100),
+        offload.udp(b""),
+        _behind_options(offload.udp(b"b" * 100)),
+        offload.udp(b"b" * 100)[:6] + b"\x20\0" + offload.udp(b"b" * 100)[8:],
+        offload.udp(b"b" * 100)[:6] + b"\x00\x10" + offload.udp(b"b" * 100)[8:22],
+        offload.udp(b"b" * 100, version=6)[:6] + b"\x2c" + offload.udp(b"b" * 100, version=6)[7:],
+    ],
+    ids=["no checksum", "empty", "options", "first fragment", "last fragment", "fragment header"],
+)
+def test_coalesce_datagram_that_cannot_be_merged_is_not_overtaken(between: bytes) -> None:
+    version = between[0] >> 4
+    first, last = (offload.udp(byte * 100, version=version) for byte in (b"a", b"c"))
+    assert [packet for _, packet in both([first, between, last])] == [first, between, last]
+    # Those behind it are merged as ever.
+    assert len(both([first, between, last, last])) == 3
 
 
 def test_coalesce_fragment_and_options_left_alone() -> None:
     packet = offload.tcp(b"a" * 100)
     fragment = packet[:6] + b"\x20\0" + packet[8:]
     assert len(both([fragment, fragment])) == 2
-    options = b"\x46" + packet[1:2] + struct.pack(">H", len(packet) + 4) + packet[4:20] + bytes(4) + packet[20:]
+    options = _behind_options(packet)
     assert len(both([options, options])) == 2
 
 
