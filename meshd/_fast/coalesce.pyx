@@ -123,7 +123,7 @@ cdef inline bint _same_flow(const gro_item_t* a, const gro_item_t* b) noexcept n
 
 
 cdef inline bint _same_headers(const gro_item_t* a, const gro_item_t* b) noexcept nogil:
-    """What a merged packet cannot carry twice: class, hop limit, DF, TCP options."""
+    """What a merged packet cannot carry twice: class, hop limit, DF, TCP window and options."""
     cdef const uint8_t* p = a.packet
     cdef const uint8_t* q = b.packet
     if a.header != b.header:
@@ -133,7 +133,11 @@ cdef inline bint _same_headers(const gro_item_t* a, const gro_item_t* b) noexcep
             return False
     elif p[7] != q[7] or memcmp(p, q, 4) != 0:
         return False
-    return a.kind == GRO_UDP or memcmp(p + a.ip + 20, q + a.ip + 20, a.header - a.ip - 20) == 0
+    if a.kind == GRO_UDP:
+        return True
+    # The newest window must not be lost: a sender that waits for it would wait on.
+    return memcmp(p + a.ip + 14, q + a.ip + 14, 2) == 0 and memcmp(
+        p + a.ip + 20, q + a.ip + 20, a.header - a.ip - 20) == 0
 
 
 cdef inline bint _checksum_good(const gro_item_t* item) noexcept nogil:

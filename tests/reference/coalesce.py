@@ -66,7 +66,7 @@ def _classify(p: bytes, tcp: bool, udp: bool) -> Item:
         if size < 20 or size >= len(transport) or transport[13] & ~PSH != ACK or transport[12] & 15:
             return item
         item.key = b"t" + addresses + transport[:4] + transport[8:12]
-        item.shape = shape + transport[20:size]
+        item.shape = shape + transport[14:16] + transport[20:size]
         item.sequence = int.from_bytes(transport[4:8], "big")
         item.push = bool(transport[13] & PSH)
     elif protocol == 17 and udp:

@@ -33,9 +33,10 @@ def tcp(
     port: int = 4000,
     hop_limit: int = 64,
     tos: int = 0,
+    window: int = 512,
 ) -> bytes:
     size = 20 + len(options)
-    head = struct.pack(">HHIIBBHHH", port, 5000, sequence, ack, size // 4 << 4, flags, 512, 0, 0) + options
+    head = struct.pack(">HHIIBBHHH", port, 5000, sequence, ack, size // 4 << 4, flags, window, 0, 0) + options
     ip = ip_header(version, 6, size + len(payload), hop_limit=hop_limit, tos=tos)
     return finish(ip, head + payload, 16, 6)
 

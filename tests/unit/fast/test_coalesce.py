@@ -46,6 +46,7 @@ def flows(draw: st.DrawFn) -> list[bytes]:
                 options=draw(st.sampled_from([b"", b"", bytes(12), b"\1" * 12])),
                 hop_limit=draw(st.sampled_from([64, 64, 64, 63])),
                 tos=draw(st.sampled_from([0, 0, 0, 2])),
+                window=draw(st.sampled_from([512, 512, 512, 0])),
             )
             sequence[port] += draw(st.sampled_from([len(payload)] * 6 + [0, -len(payload), 300]))
         if draw(st.integers(0, 9)) == 0:
@@ -151,6 +152,12 @@ def test_coalesce_datagram_that_cannot_be_merged_is_not_overtaken(between: bytes
     assert [packet for _, packet in both([first, between, last])] == [first, between, last]
     # Those behind it are merged as ever.
     assert len(both([first, between, last, last])) == 3
+
+
+def test_coalesce_keeps_the_newest_window() -> None:
+    """Known stall of others: a window that opens is lost where only the first segment's is kept."""
+    closed, opened = offload.tcp(b"a" * 100, window=0), offload.tcp(b"b" * 100, sequence=1100, window=512)
+    assert [packet for _, packet in both([closed, opened])] == [closed, opened]
 
 
 def test_coalesce_fragment_and_options_left_alone() -> None:
