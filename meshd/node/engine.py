@@ -345,7 +345,9 @@ class Engine:
             self._drop("no_private_key")
             return
         if kind == ev.EV_STAGED:
-            tunnel.staged(event[2], now)
+            # A session may have been made while the packet was on its way up.
+            if not self._plane.send_staged(peer.index, [event[2]]):
+                tunnel.staged(event[2], now)
         elif kind == ev.EV_ACTIVE:
             tunnel.activity(now)
             self.hooks.active(peer.key)

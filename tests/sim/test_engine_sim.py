@@ -46,6 +46,23 @@ def test_engine_packets_before_the_session_arrive_in_order(pair):
     assert b.heard() == [b"%d" % number for number in range(50)]
 
 
+def test_engine_packet_handed_up_while_the_session_is_made_goes_out_at_once(pair):
+    """It waited five seconds for another handshake, and what came after it went first."""
+    simulation, a, b = pair
+    install = a.plane.install_session
+
+    def busy(*arguments, **options):
+        a.say(b, b"meanwhile")
+        install(*arguments, **options)
+
+    a.plane.install_session = busy
+    a.say(b, b"first")
+    simulation.run(1)
+    assert b.heard() == [b"first", b"meanwhile"]
+    simulation.run(10)
+    assert len(a.sessions()) == 1
+
+
 def test_engine_both_sides_start_at_once_and_both_arrive(pair):
     simulation, a, b = pair
     a.say(b, b"from a")
