@@ -92,7 +92,8 @@ class Plane(Registry):
         """eventfd, readable when drain has something."""
 
     def start(self) -> None:
-        """Start the threads. RuntimeError when they run."""
+        """Start the threads, all or none. RuntimeError when they run, or when the system has no room for threads;
+        OSError when it has none for descriptors."""
 
     def stop(self) -> None:
         """End the threads and wait for them; start may follow."""

@@ -6,12 +6,13 @@ read that and raise events through their rings.
 # freethreading: one loop thread; everything it shares with packet threads is in planestate.pxd.
 
 import os
+import select
 import threading
 from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from meshd._fast cimport planestate as state
@@ -111,17 +112,27 @@ cdef _take_family(tuple fds, uint32_t* slots, uint32_t* count):
     fast_store32(count, <uint32_t> len(fds))
 
 
-cdef void _free_senders(outbound_t** senders) noexcept:
+cdef void _free_workers(outbound_t** senders, inbound_t** receivers, udp_reader_t** readers) noexcept:
     cdef uint32_t i
     for i in range(<uint32_t> MAX_QUEUES):
         if senders[i] != NULL:
             outbound_close_c(senders[i])
             free(senders[i])
             senders[i] = NULL
+    for i in range(<uint32_t> MAX_RECEIVERS):
+        udp_reader_free_c(readers[i])
+        readers[i] = NULL
+        if receivers[i] != NULL:
+            inbound_close_c(receivers[i])
+            free(receivers[i])
+            receivers[i] = NULL
 
 
 cdef class Plane(Registry):
     cdef outbound_t* senders[8]     # of the sender threads
+    cdef inbound_t* receiving[8]    # of the receiver threads
+    cdef udp_reader_t* readers[8]
+    cdef list epolls                # of all of them
     cdef outbound_t out             # the loop thread's own contexts, opened when first needed
     cdef inbound_t inb
     cdef uint8_t* opened            # OPEN_AREA
@@ -132,12 +143,12 @@ cdef class Plane(Registry):
 
     def __cinit__(self, *, tun_fds, udp4_fd, udp6_fd, uint32_t mtu=1280, bint vnet_header=True,
                   uint64_t ring_bytes=1 << 20):
-        self.threads = []
+        self.threads, self.epolls = [], []
         self._take_sockets(udp4_fd, udp6_fd)
 
     def __dealloc__(self):
         # No method of this class is there yet when the base refused what it was given.
-        _free_senders(self.senders)
+        _free_workers(self.senders, self.receiving, self.readers)
         outbound_close_c(&self.out)
         inbound_close_c(&self.inb)
         free(self.opened)
@@ -152,59 +163,66 @@ cdef class Plane(Registry):
         cdef uint32_t i
         if self.threads:
             raise RuntimeError("the plane is running")
-        self._open_senders()
-        fast_store32(&self.c.stopping, 0)
-        for i in range(<uint32_t> self.c.tun_count):
-            self._thread(f"meshd-send-{i}", self._send_loop, (i,))
-        for i in range(self.c.receivers):
-            self._thread(f"meshd-receive-{i}", self._receive_loop, (i,))
+        try:
+            self._open_workers()
+            fast_store32(&self.c.stopping, 0)
+            for i in range(<uint32_t> self.c.tun_count):
+                self._thread(f"meshd-send-{i}", self._send_loop, (i,))
+            for i in range(self.c.receivers):
+                self._thread(f"meshd-receive-{i}", self._receive_loop, (i,))
+        except BaseException:
+            self.stop()         # all of them or none
+            raise
 
     def stop(self) -> None:
         cdef uint32_t i
         threads, self.threads = self.threads, []
-        if not threads:
-            return
-        fast_store32(&self.c.stopping, 1)
-        os.eventfd_write(self.c.stop_fd, 1)
-        for thread in threads:
-            thread.join()
-        os.eventfd_read(self.c.stop_fd)
-        for i in range(<uint32_t> MAX_RECEIVERS):
-            self.c.receiving[i] = 0
-        _free_senders(self.senders)
-        self._reclaim()
+        if threads:
+            fast_store32(&self.c.stopping, 1)
+            os.eventfd_write(self.c.stop_fd, 1)
+            for thread in threads:
+                thread.join()
+            os.eventfd_read(self.c.stop_fd)
+            for i in range(<uint32_t> MAX_RECEIVERS):
+                self.c.receiving[i] = 0
+            self._reclaim()
+        _free_workers(self.senders, self.receiving, self.readers)
+        epolls, self.epolls = self.epolls, []
+        for epoll in epolls:
+            epoll.close()
 
     def _thread(self, name, target, args):
         # Daemon threads: a program that forgets stop() can still end.
         thread = threading.Thread(target=target, name=name, args=args, daemon=True)
-        self.threads.append(thread)
         thread.start()
+        self.threads.append(thread)
 
-    cdef int _open_senders(self) except -1:
-        """Contexts that live as long as any thread: they are lent."""
+    cdef int _open_workers(self) except -1:
+        """What the threads need, before there is one: none of them can fail then. Senders' contexts are lent, too."""
         cdef uint32_t i
         for i in range(<uint32_t> self.c.tun_count):
-            self.senders[i] = <outbound_t*> malloc(sizeof(outbound_t))
+            self.senders[i] = <outbound_t*> calloc(1, sizeof(outbound_t))
             if self.senders[i] == NULL or not outbound_open_c(self.senders[i], self.c, i, 1):
-                _free_senders(self.senders)
                 raise MemoryError
             self.c.tuns[i].lent = NULL
+        for i in range(self.c.receivers):
+            self.receiving[i] = <inbound_t*> calloc(1, sizeof(inbound_t))
+            self.readers[i] = udp_reader_new_c()
+            if (self.receiving[i] == NULL or self.readers[i] == NULL
+                    or not inbound_open_c(self.receiving[i], self.c, RECEIVER_WORKER + i)):
+                raise MemoryError
+        self.epolls = [select.epoll() for _ in range(<uint32_t> self.c.tun_count + self.c.receivers)]
         return 0
 
     def _send_loop(self, uint32_t queue):
+        cdef int epoll = self.epolls[queue].fileno()
         with nogil:
-            sender_run_c(self.senders[queue], queue)
+            sender_run_c(self.senders[queue], queue, epoll)
 
     def _receive_loop(self, uint32_t which):
-        cdef inbound_t inb
-        cdef udp_reader_t* reader = udp_reader_new_c()
-        if reader == NULL or not inbound_open_c(&inb, self.c, RECEIVER_WORKER + which):
-            udp_reader_free_c(reader)
-            raise MemoryError
+        cdef int epoll = self.epolls[self.c.tun_count + which].fileno()
         with nogil:
-            receiver_run_c(&inb, reader)
-        inbound_close_c(&inb)
-        udp_reader_free_c(reader)
+            receiver_run_c(self.receiving[which], self.readers[which], epoll)
 
     # -- sockets
 

@@ -6,5 +6,6 @@ from meshd._fast.inbound cimport inbound_t
 from meshd._fast.outbound cimport outbound_t
 from meshd._fast.udpio cimport udp_reader_t
 
-cdef void sender_run_c(outbound_t* out, uint32_t queue) noexcept nogil
-cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil
+# epoll: an empty one, the caller's to close.
+cdef void sender_run_c(outbound_t* out, uint32_t queue, int epoll) noexcept nogil
+cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader, int epoll) noexcept nogil

@@ -38,16 +38,13 @@ cdef extern from "<sys/epoll.h>" nogil:
     cdef struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int n, int timeout_ms)
-    int EPOLL_CLOEXEC
     int EPOLL_CTL_ADD
     int EPOLL_CTL_DEL
     uint32_t EPOLLIN
 
 cdef extern from "<unistd.h>" nogil:
-    int c_close "close"(int fd)
     ssize_t c_read "read"(int fd, void* data, size_t n)
 
 cdef enum:
@@ -99,17 +96,14 @@ cdef int _tun_batch(outbound_t* out, int fd, int reads, bint prompt) noexcept no
     return 1 if got > 0 else (0 if got == 0 else -1)
 
 
-cdef void sender_run_c(outbound_t* out, uint32_t queue) noexcept nogil:
+cdef void sender_run_c(outbound_t* out, uint32_t queue, int epoll) noexcept nogil:
     """Carry packets of one TUN queue to the peers, while it is not lent."""
     cdef plane_t* plane = out.plane
     cdef int fd = plane.tuns[queue].fd, wake = plane.tuns[queue].wake_fd
-    cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
     cdef epoll_event event
     cdef load_t load
     cdef uint64_t begun, now
     cdef int more
-    if epoll < 0:
-        return
     memset(&load, 0, sizeof(load))
     _watch(epoll, fd)
     _watch(epoll, wake)
@@ -133,7 +127,6 @@ cdef void sender_run_c(outbound_t* out, uint32_t queue) noexcept nogil:
         # When the interface was deleted, nothing will ever come, only the order to stop.
         if more < 0 or tun_lend_c(plane, queue, out, now):
             _unwatch(epoll, fd)
-    c_close(epoll)
 
 
 cdef int _udp_batch(inbound_t* inb, udp_reader_t* reader, int fd) noexcept nogil:
@@ -181,7 +174,7 @@ cdef inline uint64_t _written(const inbound_t* inb) noexcept nogil:
     return fast_peek64(&inb.plane.workers[inb.worker].counts[<int> TUN_WRITES])
 
 
-cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
+cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader, int epoll) noexcept nogil:
     """Carry datagrams of the thread's two sockets to the TUN, and what is not WireGuard data to the loop.
 
     While it is lent a TUN queue, the packets of that, too.
@@ -189,7 +182,6 @@ cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
     cdef plane_t* plane = inb.plane
     cdef uint32_t which = inb.worker - RECEIVER_WORKER
     cdef int wake = plane.wake_fds[which], tun = plane.tuns[which].fd
-    cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
     cdef epoll_event events[EVENTS]
     cdef outbound_t* out = NULL
     cdef load_t load
@@ -197,8 +189,6 @@ cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
     cdef int fds[2]
     cdef int ready, i, fd
     cdef bint outbound
-    if epoll < 0:
-        return
     memset(&load, 0, sizeof(load))
     fds[0] = fds[1] = -1
     _watch(epoll, plane.stop_fd)
@@ -237,4 +227,3 @@ cdef void receiver_run_c(inbound_t* inb, udp_reader_t* reader) noexcept nogil:
                 out = NULL
                 _unwatch(epoll, tun)
                 tun_return_c(plane, which)
-    c_close(epoll)

@@ -245,7 +245,7 @@ class RunningNode:
         if keeper is not None:
             self._names.keeper = keeper
             self._exits.callback(keeper.close)  # first of all: as long as we answer, names must lead to us
-        plane.start()
+        _start_threads(plane)
         self._service = service = NodeService(
             backend,
             engine,
@@ -432,6 +432,17 @@ def _tell_offload(choice: OffloadChoice) -> None:
 def debug_flags(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Words that map requests tell the server for investigations."""
     return tuple(filter(None, environment.get("TS_DEBUG_CONTROL_FLAGS", "").split(",")))
+
+
+def _start_threads(plane: Plane) -> None:
+    try:
+        plane.start()
+    except (RuntimeError, OSError, MemoryError) as error:
+        raise MeshdError(
+            f"the threads that carry packets cannot start: {error}",
+            hint="the system allows meshd too few processes or open files; see TasksMax= and LimitNOFILE= of its unit, "
+            "or ulimit -u and ulimit -n",
+        ) from error
 
 
 def _open_sockets(port: int, queues: int) -> UdpSockets:

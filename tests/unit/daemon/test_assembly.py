@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from meshd.base.addr import AddrPort, host_prefix, parse_ip
+from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.cookie import CookieJar
 from meshd.core.handshake import Counterpart, Identity, create_initiation
@@ -21,6 +24,7 @@ from meshd.node.authority import Authority
 from meshd.node.enginepeer import PeerConfig
 from meshd.node.magicsock import PathPeer
 from meshd.wire.wireguard import MESSAGE_RESPONSE, encode_initiation
+from tests.unit.threads import no_room_for_threads
 
 LOOPBACK = parse_ip("127.0.0.1")
 
@@ -35,6 +39,22 @@ def initiation(private: NodePrivate, to: bytes) -> bytes:
         ephemeral_private=NodePrivate.generate().raw,
     )
     return CookieJar(to).sign(encode_initiation(message), 0.0)
+
+
+def test_assembly_without_room_for_packet_threads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        flags = parse_flags(
+            [f"--statedir={tmp_path}", "--state=mem:", "--tun=userspace-networking", "--syspolicy-file="], {}
+        )
+        node = RunningNode(flags, Authority(), LocalApiServer(), ServiceNotifier(), lambda: None)
+        with (
+            no_room_for_threads(monkeypatch),
+            pytest.raises(MeshdError, match="cannot start: can't start new") as caught,
+        ):
+            await node.open()
+        assert "TasksMax" in str(caught.value)
+
+    asyncio.run(main())
 
 
 def test_assembly_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path: Path) -> None:

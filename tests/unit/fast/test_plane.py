@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -337,6 +340,37 @@ def test_plane_starts_again_after_stop() -> None:
         assert nodes.b.read()[10:] == offload.udp(b"waits")
         with pytest.raises(RuntimeError):
             nodes.b.plane.start()
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_plane_starts_all_its_threads_or_none(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    with pair(start=False) as nodes:
+        begin, left = threading._start_new_thread, iter(range(room))  # type: ignore[attr-defined]
+
+        def limited(*arguments: Any) -> Any:
+            if next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            return begin(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "_start_new_thread", limited)
+            with pytest.raises(RuntimeError, match="new thread"):
+                nodes.b.plane.start()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("meshd-")]
+        nodes.b.plane.stop()
+        nodes.a.plane.start()
+        nodes.b.plane.start()
+        nodes.a.write(offload.udp(b"q"))
+        assert nodes.b.read()[10:] == offload.udp(b"q")
+
+
+def test_plane_without_file_descriptors_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads ended silently, and the node was deaf and dumb."""
+    with pair(start=False) as nodes, monkeypatch.context() as patched:
+        made = iter([select.epoll()])
+        patched.setattr(select, "epoll", lambda: next(made, None) or os.open("/nowhere", 0))
+        with pytest.raises(OSError, match="nowhere"):
+            nodes.a.plane.start()
 
 
 def test_plane_bad_arguments_raise() -> None:
