@@ -1,7 +1,7 @@
 """Loops of the packet threads; the contract is in worker.pxd."""
 # freethreading: one loop per thread; what they share is plane_t.
 
-from libc.errno cimport EBADF, EINTR, errno
+from libc.errno cimport EBADF, EINTR, EINVAL, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -81,9 +81,11 @@ cdef int _tun_batch(outbound_t* out, int fd, int reads, bint prompt) noexcept no
     out.now = fast_now()
     for read in range(reads):
         got = tun_read_c(fd, out.input, TUN_READ_BYTES)
-        if got <= 0:
+        if got <= 0 and got != -EINVAL:
             break
         count_c(out.plane, out.worker, TUN_READS, 1)
+        # EINVAL: the kernel threw a packet away whose offload the virtio-net header cannot tell, as drivers with LRO
+        # make them. It does not concern the next.
         if got <= header:
             count_c(out.plane, out.worker, OUT_MALFORMED, 1)
             continue
@@ -93,7 +95,7 @@ cdef int _tun_batch(outbound_t* out, int fd, int reads, bint prompt) noexcept no
             outbound_flush_c(out)
     outbound_flush_c(out)
     epoch_leave_c(&out.plane.epoch.readers[out.worker])
-    return 1 if got > 0 else (0 if got == 0 else -1)
+    return 1 if got > 0 or got == -EINVAL else (0 if got == 0 else -1)
 
 
 cdef void sender_run_c(outbound_t* out, uint32_t queue, int epoll) noexcept nogil:

@@ -4,12 +4,47 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from perf.path.plane_pair import ends, iperf, network
 
 pytestmark = pytest.mark.netns
+
+
+_LOSE_A_PACKET = """
+import fcntl, os, socket, struct, subprocess, time
+from meshd._fast import plane, tunio
+fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+tunio.attach(fd, "lossy0")
+for change in ("addr add 100.64.0.1/24 dev lossy0", "link set lossy0 up"):
+    subprocess.run(["ip", *change.split()], check=True)
+made = plane.Plane(tun_fds=[fd], udp4_fd=-1, udp6_fd=-1)
+made.start()
+host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def send(counter):
+    before = made.counters()[counter]
+    deadline = time.monotonic() + 10
+    host.sendto(b"q", ("100.64.0.2", 9))
+    while made.counters()[counter] == before:
+        assert time.monotonic() < deadline, made.counters()
+        time.sleep(0.01)
+def header_bytes(n):
+    fcntl.ioctl(fd, 0x400454D8, struct.pack("i", n))  # TUNSETVNETHDRSZ
+send("out_no_route")
+header_bytes(1 << 20)
+send("out_malformed")
+header_bytes(10)
+send("out_no_route")
+made.stop()
+"""
+
+
+def test_packet_that_the_kernel_cannot_hand_over_is_lost_alone() -> None:
+    """EINVAL for one packet ended the queue; the kernel says it of packets with an unknown kind of offload, too."""
+    subprocess.run(["unshare", "-n", sys.executable, "-c", _LOSE_A_PACKET], check=True, timeout=60)
 
 
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not on PATH")
