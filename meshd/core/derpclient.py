@@ -274,12 +274,18 @@ class DerpClient:
 
     def _frames(self, data: bytes, now: float) -> None:
         found = split_frames(data)
+        left: list[bytes] = []  # of peers that sent something first
         for kind, body in found.control:
-            self._frame(kind, body, now)
+            if kind == derp.FrameType.PEER_GONE and body[:_KEY_BYTES] in found.sources and _left_last(data, body):
+                left.append(body)
+            else:
+                self._frame(kind, body, now)
             if self.state is State.FAILED:
                 return
         if found.sources:
             self._outbox.append(PacketsReceived(found.transport, found.others, found.sources))
+        for body in left:
+            self._frame(derp.FrameType.PEER_GONE, body, now)
         if found.needed > derp.HEADER_SIZE + MAX_FRAME:
             raise WireError(f"a frame of {found.needed - derp.HEADER_SIZE} bytes")
         self._keep(data[found.whole :], found.needed)
@@ -356,6 +362,15 @@ def _each(frames: bytes) -> Iterator[bytes]:
         end = offset + _FRAME.size + length
         yield frames[offset:end]
         offset = end
+
+
+def _left_last(data: bytes, gone: bytes) -> bool:
+    """Whether the last that whole frames tell of a peer is that it left, and not another packet of it."""
+    key, left = gone[:_KEY_BYTES], False
+    for frame in _each(data):
+        if frame[_FRAME.size : _FRAME.size + _KEY_BYTES] == key:
+            left = frame[0] == derp.FrameType.PEER_GONE
+    return left
 
 
 def _unbundled(frame: bytes) -> list[bytes]:

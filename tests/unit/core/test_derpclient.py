@@ -135,6 +135,17 @@ def test_derpclient_splits_transport_from_the_rest():
     assert (received.other, received.sources) == ([(OTHER, b"TS-disco")], {OTHER})
 
 
+def test_derpclient_peer_that_leaves_after_its_packet_is_gone_after_it():
+    """Of one read; told the other way round, the peer would count as heard here after it left."""
+    packet, gone = derp.encode_recv_packet(OTHER, DATA), derp.encode_peer_gone(OTHER, derp.PeerGoneReason.DISCONNECTED)
+    another = derp.encode_peer_gone(bytes(32), derp.PeerGoneReason.NOT_HERE)
+    machine = running()
+    machine.receive_data(packet + another + gone, T0)
+    assert [type(effect) for effect in machine.drain()] == [PeerGone, PacketsReceived, PeerGone]
+    machine.receive_data(packet + gone + packet, T0)
+    assert [type(effect) for effect in machine.drain()] == [PeerGone, PacketsReceived]
+
+
 @pytest.mark.parametrize("step", [1, 3, 7, 50])
 def test_derpclient_frames_in_any_pieces(step):
     machine = running()
