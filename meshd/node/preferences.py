@@ -145,6 +145,7 @@ class Preferences:
         log.info("reconnecting", extra=kv(reason="the system policy ends a disconnect after a while"))
         self._authority.forget_overrides()
         try:
-            self.change(msgspec.structs.replace(self._profiles.prefs, want_running=True))
+            # What the policy has settled holds also where the disk is full.
+            self._change(msgspec.structs.replace(self._profiles.prefs, want_running=True), self._profiles.keep)
         except MeshdError as error:
             log.warning("reconnect_failed", extra=kv(reason=error.message))

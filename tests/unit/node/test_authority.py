@@ -371,6 +371,30 @@ def test_policy_always_on_lets_go_for_a_reason_and_connects_again() -> None:
     run(test, ruled(disk))
 
 
+def test_policy_connects_again_although_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SM-18: what the policy has settled is not lost with the one try to write it."""
+    disk = Disk(policy={"ReconnectAfter": "20ms"})
+
+    async def test(made: Fixture) -> None:
+        backend = made.backend
+        backend.begin()
+        log_in(made)
+        backend.edit_prefs({"WantRunningSet": True})
+
+        def full(changes: object) -> None:
+            raise MeshdError("cannot write the state file: No space left on device")
+
+        monkeypatch.setattr(backend.store, "update", full)
+        for _ in range(200):
+            if backend.prefs.want_running:
+                break
+            await asyncio.sleep(0.01)
+        assert backend.prefs.want_running
+        assert "No space left" in " ".join(backend.health.texts())
+
+    run(test, ruled(disk))
+
+
 def test_policy_reconnect_timer_ends_with_the_profile() -> None:
     """SM-18."""
     disk = Disk(policy={"ReconnectAfter": "1h"})
