@@ -283,9 +283,6 @@ class MagicSock:
 
     def update_peer(self, peer: PathPeer) -> None:
         """Add a peer or change what control says about it; unchanged costs next to nothing."""
-        known = self._paths.get(peer.node_key)
-        if known is not None and known.spec.wireguard_only != peer.wireguard_only:
-            self.remove_peer(peer.node_key)  # its path is of another kind
         self._paths.update(peer)
 
     def remove_peer(self, key: NodePublic) -> None:

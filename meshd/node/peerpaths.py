@@ -181,6 +181,9 @@ class PeerPaths:
     def update(self, spec: PathPeer) -> None:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)
+        if peer is not None and peer.spec.wireguard_only != spec.wireguard_only:
+            self.remove(spec.node_key)  # its path is of another kind
+            peer = None
         if peer is None:
             relay = self._relay_of(spec, 0)
             peer = self._peers[spec.node_key.raw] = PeerPath(spec, relay, self._make)
