@@ -60,10 +60,10 @@ def compile_dns(
         return ResolverConfig(routes, local, plan.only_ipv6)
 
     search = plan.search
-    if not plan.routes and not plan.defaults:
+    if not plan.resolves:
         return ours({}), OSConfig(search_domains=search)
     service: tuple[IPAddress, ...] = (SERVICE_V6,) if plan.only_ipv6 else (SERVICE_V4,)
-    names = {*hosts, plan.unrouted}
+    names = {*hosts, plan.unrouted} if plan.routes or plan.defaults else {*hosts}
     loose = sorted(name for name in names if name and not any(within(name, suffix) for suffix in plan.routes))
     # Resolvers that are told to the system directly know nothing of these.
     ours_alone = bool(loose or plan.unrouted)
@@ -79,8 +79,8 @@ def compile_dns(
         alone = plain_addresses(next(iter(sets))) if len(sets) == 1 and not ours_alone else ()
         if alone:
             return ours({}), OSConfig(alone, search, matched)
-        if plan.unrouted in loose and beyond:  # the suffix may have other names, which only the others know
-            split[plan.unrouted] = beyond
+        if beyond:  # below these there may be other names, which only the others know
+            split |= dict.fromkeys(loose, beyond)
         return ours(split), OSConfig(service, search, matched)
     if base is None:
         raise MeshdError(

@@ -38,6 +38,11 @@ class DNSPlan(msgspec.Struct, frozen=True):
     accepted: bool = False  # the user lets the network decide
     only_ipv6: bool = False  # this node has no IPv4 address in the network
 
+    @property
+    def resolves(self) -> bool:
+        """Whether there is anybody to be asked about names: resolvers, or ourselves about those of the network."""
+        return bool(self.routes or self.defaults or (self.accepted and self.records))
+
     def resolvers_for(self, name: str, system: Iterable[str]) -> list[Resolver]:
         """Who is asked about a name that is not ours: those of the longest suffix, else ``defaults``, else the
         system's resolvers."""

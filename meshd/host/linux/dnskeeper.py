@@ -46,7 +46,7 @@ class _Wish(msgspec.Struct, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        return not (self.plan.routes or self.plan.defaults or self.plan.search)
+        return not (self.plan.resolves or self.plan.search)
 
 
 class DnsKeeper:

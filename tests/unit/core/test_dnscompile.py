@@ -118,6 +118,19 @@ def test_records_beyond_the_routes_are_matched_by_name() -> None:
     assert system.match_domains == ("64.100.in-addr.arpa", "db.example", "mesh.test")
 
 
+def test_records_alone_are_asked_of_us() -> None:
+    """DN-01: with MagicDNS off and no resolvers, the additional names are all that the network has to say."""
+    plan = DNSPlan(records={"db.example": (ip_address("10.0.0.9"),)}, unrouted="mesh.test", accepted=True)
+    ours, system = compile_dns(plan, ["db.example"], can_split=True, base=BASE)
+    assert system == OSConfig((SERVICE_V4,), (), ("db.example",))
+    assert ours.routes == {"db.example": resolvers("192.168.1.1")}  # www.db.example is no name of ours
+    ours, system = compile_dns(plan, ["db.example"], can_split=False, base=BASE)
+    assert system == OSConfig((SERVICE_V4,), ("lan.test", "mesh.test"))
+    assert ours.routes == {"": resolvers("192.168.1.1")}
+    with pytest.raises(MeshdError):
+        compile_dns(plan, ["db.example"], can_split=False, base=None)
+
+
 def test_resolvers_that_answer_https_alone_are_asked_by_us() -> None:
     """DN-11: programs of the host would ask them in plain DNS."""
     for address in ("2a07:a8c0::ab:cdef", "45.90.28.7", "76.76.2.22", "[2606:1a40::ab]:53", "185.71.138.138"):
@@ -140,7 +153,7 @@ def test_split_without_magic_dns_matches_the_suffix_of_the_nodes(base: OSConfig 
     plan = DNSPlan(routes={"corp.test": resolvers("10.0.0.9")}, unrouted="mesh.test")
     ours, system = compile_dns(plan, ["n.other.test"], can_split=True, base=base)
     assert system == OSConfig((SERVICE_V4,), (), ("corp.test", "mesh.test", "n.other.test"))
-    others = {"mesh.test": resolvers("192.168.1.1")} if base is BASE else {}
+    others = dict.fromkeys(("mesh.test", "n.other.test"), resolvers("192.168.1.1")) if base is BASE else {}
     assert ours.routes == {"corp.test": resolvers("10.0.0.9"), **others}
 
 
