@@ -26,6 +26,7 @@ cdef struct inbound_t:
     uint64_t bytes
     uint32_t data
     uint16_t ident              # of the next packet that is translated to IPv4
+    const udp_address_t* source     # of the datagrams under way; NULL = they came through a relay
 
 cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcept nogil
 cdef void inbound_close_c(inbound_t* inb) noexcept nogil

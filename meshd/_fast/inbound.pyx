@@ -42,13 +42,14 @@ from meshd._fast.packet cimport (
     packet_info_t,
     parse_c,
 )
-from meshd._fast.peer cimport peer_find_c, peer_promote_c, peer_received_c
+from meshd._fast.peer cimport path_t, peer_find_c, peer_get_path_c, peer_promote_c, peer_received_c
 from meshd._fast.planestate cimport (
     EV_CONFIRMED,
     EV_DATAGRAM,
     EV_DENIED,
     EV_ECHO,
     EV_LOCAL,
+    EV_ROAMED,
     EV_TSMP,
     IN_DEVICE_ERROR,
     IN_EVENT_LIMIT,
@@ -391,6 +392,34 @@ cdef void _promote(inbound_t* inb, peer_t* slot, session_t* session) noexcept no
     event_c(inb.plane, inb.worker, EV_CONFIRMED, session.peer, session.local_index, NULL, 0)
 
 
+cdef void _source_c(record_t* record, const uint8_t* raw, uint32_t n, uint16_t port) noexcept nogil:
+    record.port = port
+    record.address_bytes = <uint8_t> n
+    memcpy(record.address, raw, n)
+
+
+cdef void _roamed(inbound_t* inb, int32_t peer, peer_t* slot) noexcept nogil:
+    """Tell the loop when the peer is elsewhere than where we send to it."""
+    cdef path_t path
+    cdef record_t record
+    cdef const uint8_t* raw = NULL
+    cdef const uint8_t* known = NULL
+    cdef uint16_t port = 0, known_port = 0
+    cdef uint32_t n = udp_address_bytes_c(inb.source, &raw, &port)
+    peer_get_path_c(slot, &path)
+    if n == 0 or (path.address.name_bytes and n == udp_address_bytes_c(&path.address, &known, &known_port)
+                  and port == known_port and memcmp(raw, known, n) == 0):
+        return
+    if not _may_tell(inb, slot):
+        return
+    memset(&record, 0, sizeof(record))
+    record.kind = EV_ROAMED
+    record.subject = peer
+    record.generation = slot.generation
+    _source_c(&record, raw, n, port)
+    ring_put_c(inb.plane.workers[inb.worker].ring, &record, NULL, 0, NULL, 0)
+
+
 cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n, uint8_t* plain) noexcept nogil:
     """1 when the datagram was a transport message, good or bad."""
     cdef plane_t* plane = inb.plane
@@ -423,6 +452,8 @@ cdef int inbound_transport_c(inbound_t* inb, const uint8_t* message, uint32_t n,
     if fast_loadp(&slot.next) == session:
         _promote(inb, slot, session)
     _account(inb, session.peer, slot, n, n > TRANSPORT_OVERHEAD_BYTES)
+    if inb.source != NULL and fast_peek32(&slot.roams):
+        _roamed(inb, session.peer, slot)
     if session.initiator and age >= REKEY_ON_RECEIVE_NS:
         event_rekey_c(plane, inb.worker, session)
     if n > TRANSPORT_OVERHEAD_BYTES:
@@ -456,9 +487,7 @@ cdef void _punt_datagram(inbound_t* inb, const uint8_t* data, uint32_t n, const 
         return
     record.kind = EV_DATAGRAM
     record.subject = -1
-    record.port = port
-    record.address_bytes = <uint8_t> bytes_
-    memcpy(record.address, raw, bytes_)
+    _source_c(&record, raw, bytes_, port)
     ring_put_c(inb.plane.workers[inb.worker].ring, &record, NULL, 0, data, n)
 
 
@@ -472,6 +501,7 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
     if n == 0:
         count_c(inb.plane, inb.worker, IN_RUNT, 1)
         return
+    inb.source = source
     while offset < n:
         part = segment if n - offset > segment else n - offset
         if part < RUNT:
@@ -479,6 +509,7 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
         elif not inbound_transport_c(inb, data + offset, part, data + offset + TRANSPORT_HEADER_BYTES):
             _punt_datagram(inb, data + offset, part, source)
         offset += part
+    inb.source = NULL
 
 
 cdef void inbound_relayed_c(inbound_t* inb, const uint8_t* data, uint32_t n, uint32_t segment,

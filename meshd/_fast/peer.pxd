@@ -31,7 +31,9 @@ cdef struct peer_t:
     void* current
     void* next
     void* masquerade                # const masquerade_t*, published; NULL = it knows us by our own addresses
-    uint64_t pad0[7]
+    uint32_t roams                  # EV_ROAMED is wanted
+    uint32_t pad_roams
+    uint64_t pad0[6]
     # outbound
     uint64_t tx_bytes
     uint64_t tx_packets

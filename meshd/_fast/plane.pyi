@@ -21,6 +21,8 @@ EV_RELAY        relay                    take_relayed(relay) has frames; once un
 EV_DENIED       peer, packet             inbound TCP SYN that the filter refused; at most 10 a second
 EV_SEND_ERROR   peer, errno              EHOSTUNREACH or ENETUNREACH on sending; at most one a second per peer
 EV_ECHO         peer, packet             ICMP echo reply with a watched identifier
+EV_ROAMED       peer, address, port      an authenticated message of a peer with ``set_roams`` came from elsewhere
+                                         than where its path leads
 ==============  =======================  ==========================================================================
 """
 
@@ -42,6 +44,7 @@ EV_RELAY: int
 EV_DENIED: int
 EV_SEND_ERROR: int
 EV_ECHO: int
+EV_ROAMED: int
 
 class PeerState(NamedTuple):
     """Traffic of one peer. Bytes and packets are those of authenticated messages, keepalives included."""

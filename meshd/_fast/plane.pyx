@@ -90,6 +90,7 @@ EV_RELAY = state.EV_RELAY
 EV_DENIED = state.EV_DENIED
 EV_SEND_ERROR = state.EV_SEND_ERROR
 EV_ECHO = state.EV_ECHO
+EV_ROAMED = state.EV_ROAMED
 
 cdef enum:
     OPEN_AREA = 262144          # plaintext of relayed packets between two writes
@@ -513,4 +514,7 @@ cdef class Plane(Registry):
             return kind, record.subject
         if kind in (state.EV_REKEY, state.EV_CONFIRMED, state.EV_SEND_ERROR):
             return kind, record.subject, record.value
+        if kind == state.EV_ROAMED:
+            address = PyBytes_FromStringAndSize(<const char*> record.address, record.address_bytes)
+            return kind, record.subject, address, record.port
         return kind, record.subject, data

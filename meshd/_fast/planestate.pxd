@@ -32,6 +32,7 @@ cdef enum:
     EV_DENIED = 10
     EV_SEND_ERROR = 11
     EV_ECHO = 12
+    EV_ROAMED = 13
 
 cdef enum counter_t:            # the names are in planestate.pyx, in this order
     OUT_MALFORMED

@@ -86,6 +86,9 @@ class Registry:
     def set_jailed(self, peer: int, jailed: bool) -> None:
         """Accept from this peer only what a node with shields up would."""
 
+    def set_roams(self, peer: int, roams: bool) -> None:
+        """Tell where else than from its path messages of this peer come (EV_ROAMED)."""
+
     def set_masquerade(self, peer: int, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Show this peer other addresses than our own: pairs of the own and the shown one, at most one a family.
 

@@ -442,6 +442,9 @@ cdef class Registry:
     def set_jailed(self, int peer, bint jailed) -> None:
         fast_store32(&self._peer(peer).jailed, jailed)
 
+    def set_roams(self, int peer, bint roams) -> None:
+        fast_store32(&self._peer(peer).roams, roams)
+
     def set_masquerade(self, int peer, pairs not None) -> None:
         cdef peer_t* slot = self._peer(peer)
         cdef Masquerade made = Masquerade(pairs)

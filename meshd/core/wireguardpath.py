@@ -1,7 +1,8 @@
 """The path to a peer that speaks WireGuard and nothing else: no pings, no relay, only the addresses control gives.
 
-A handshake message that came from an address proves it. While none has, every initiation goes to all addresses: the
-peer answers the first copy and drops the others as repetitions, so that the quickest way wins.
+A message of the peer that came from an address proves it, as always with WireGuard: it may roam. While none has, every
+initiation goes to all addresses: the peer answers the first copy and drops the others as repetitions, so that the
+quickest way wins.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class WireGuardOnlyPath(PathSet):
         return tuple(dict.fromkeys((self.best.address, *self.candidates)))
 
     def authenticated(self, address: AddrPort, now: float) -> None:
-        """A handshake message from ``address`` proved to be the peer's."""
+        """A message from ``address`` proved to be the peer's."""
         self._asked_at = 0.0
         candidate = self.candidates.get(address)
         if candidate is None:

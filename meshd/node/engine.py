@@ -334,6 +334,8 @@ class Engine:
             note = reject(event[2], RejectReason.SHIELDS_UP if self._shields_up else RejectReason.ACL)
             if note is not None:
                 self._plane.send_packet(peer.index, note)
+        elif kind == ev.EV_ROAMED:
+            self.hooks.authenticated(peer.key, AddrPort.unpack(event[2], event[3]))
         elif kind == ev.EV_SEND_ERROR:
             self.hooks.send_error(peer.key, event[2])
         else:

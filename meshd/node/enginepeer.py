@@ -67,7 +67,7 @@ class EngineHooks(msgspec.Struct):
     active: Callable[[NodePublic], None] = _ignore
     # a session with the peer is in use
     session: Callable[[NodePublic], None] = _ignore
-    # a handshake message from this source proved to be the peer's
+    # a handshake message from this source proved to be the peer's, or data did of one with `set_roams`
     authenticated: Callable[[NodePublic, Source], None] = _ignore
     # send a cookie reply straight back to a UDP source
     answer: Callable[[AddrPort, bytes], None] = _ignore

@@ -325,7 +325,7 @@ class MagicSock:
             self._traffic(peer)
 
     def peer_authenticated(self, key: NodePublic, source: AddrPort | NodePublic) -> None:
-        """A handshake message from this source proved to be the peer's."""
+        """A message from this source proved to be the peer's."""
         if isinstance(source, AddrPort):
             self._paths.authenticated(key, source)
 

@@ -182,6 +182,8 @@ class PeerPaths:
         """Add a peer, or change one."""
         peer = self._peers.get(spec.node_key.raw)
         if peer is not None and peer.spec.wireguard_only != spec.wireguard_only:
+            if peer.index is not None and not spec.wireguard_only:
+                self._plane.set_roams(peer.index, False)
             self.remove(spec.node_key)  # its path is of another kind
             peer = None
         if peer is None:
@@ -189,8 +191,7 @@ class PeerPaths:
             peer = self._peers[spec.node_key.raw] = PeerPath(spec, relay, self._make)
             if spec.disco_key is not None:
                 self.disco.peers.add(spec.disco_key, peer)
-            peer.index = self._peer_index(spec.node_key)
-            if peer.index is not None:
+            if self._find_index(peer) and peer.index is not None:
                 self._plane.set_path(peer.index, None, 0, 0.0, relay)
                 return
             if not self._unplaced:
@@ -206,6 +207,13 @@ class PeerPaths:
         if peer.machine is not None:
             peer.machine.node_updated(peer.disco_key, self._endpoints_of(peer), self._clock.monotonic())
         self._reroute(peer)
+
+    def _find_index(self, peer: PeerPath) -> bool:
+        """Whether the data plane knows the peer by now."""
+        peer.index = self._peer_index(peer.key)
+        if peer.index is not None and peer.spec.wireguard_only:
+            self._plane.set_roams(peer.index, True)  # there are no pings that would tell where it is
+        return peer.index is not None
 
     def _make_machine(self, peer: PeerPath) -> PathSet:
         lines = max(2, min(_MAX_LINES, CHANGE_LOG_BYTES // (_LINE_BYTES * max(1, len(self._peers)))))
@@ -248,10 +256,8 @@ class PeerPaths:
         if peer.removed:
             return
         path = peer.machine
-        if peer.index is None:
-            peer.index = self._peer_index(peer.key)
-            if peer.index is not None:
-                self._publish(peer, path.published if path is not None else SetPath(None, 0.0, peer.relay))
+        if peer.index is None and self._find_index(peer):
+            self._publish(peer, path.published if path is not None else SetPath(None, 0.0, peer.relay))
         if path is None:
             return
         while effects := path.drain():
@@ -388,7 +394,7 @@ class PeerPaths:
             self.turn(peer)
 
     def authenticated(self, key: NodePublic, address: AddrPort) -> None:
-        """A handshake message of the peer came from ``address``; of those that answer pings, only pings count."""
+        """A message of the peer came from ``address``; of those that answer pings, only pings count."""
         peer = self._peers.get(key.raw)
         if peer is None or not peer.spec.wireguard_only or self._relays_only:
             return

@@ -26,6 +26,7 @@ from meshd.node.dataplane import (
     EV_LOCAL,
     EV_REKEY,
     EV_RELAY,
+    EV_ROAMED,
     EV_SERVICE,
     EV_STAGED,
     EV_TSMP,
@@ -99,6 +100,7 @@ class _Peer(msgspec.Struct):
     ipv4: bytes = b""
     routes: set[IPPrefix] = msgspec.field(default_factory=set)
     bundles: bool = False
+    roams: bool = False
     active: bool = False
     rx_bytes: int = 0
     tx_bytes: int = 0
@@ -372,7 +374,7 @@ class FakePlane:
 
     def receive_udp(self, address: bytes, port: int, data: bytes) -> None:
         """A datagram arrives from the network."""
-        if not self._open(data):
+        if not self._open(data, (address, port)):
             self._event((EV_DATAGRAM, address, port, data))
 
     def open_from(self, packets: Sequence[bytes]) -> list[bytes]:
@@ -390,7 +392,10 @@ class FakePlane:
     def takes_bundles(self, peer: int) -> bool:
         return self._peers[peer].bundles
 
-    def _open(self, data: bytes) -> bool:
+    def set_roams(self, peer: int, roams: bool) -> None:
+        self._peers[peer].roams = roams
+
+    def _open(self, data: bytes, source: tuple[bytes, int] | None = None) -> bool:
         """Whether the datagram was a transport packet, good or bad."""
         if len(data) < 32 or unpack_from("<I", data)[0] != 4:
             return False
@@ -405,6 +410,9 @@ class FakePlane:
         elif not session.accept(counter):
             self._lost(self._peers[session.peer], "in_replayed")
         else:
+            peer = self._peers[session.peer]
+            if source is not None and peer.roams and source != peer.path[:2]:
+                self._event((EV_ROAMED, session.peer, *source))
             self._authenticated(session, packet, len(data), now)
         return True
 

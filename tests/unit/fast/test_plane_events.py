@@ -13,6 +13,7 @@ from meshd._fast.plane import (
     EV_DENIED,
     EV_ECHO,
     EV_LOCAL,
+    EV_ROAMED,
     EV_SERVICE,
     EV_TSMP,
     Plane,
@@ -95,6 +96,27 @@ def test_plane_tsmp_and_watched_echo_are_events() -> None:
         assert nodes.b.event(EV_TSMP) == (EV_TSMP, 0, tsmp)
         assert nodes.b.event(EV_ECHO) == (EV_ECHO, 0, echo)
         assert nodes.b.read()[10:] == other
+
+
+def test_plane_peer_that_roams_is_an_event() -> None:
+    with pair() as nodes:
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("127.0.0.1", 0))
+        here, there = ("127.0.0.1", nodes.b.port), other.getsockname()[1]
+        other.sendto(sealed(ipv4(17, bytes(8)), 0), here)
+        assert nodes.b.read()
+        nodes.b.plane.set_roams(0, True)
+        send_raw(nodes, sealed(ipv4(17, bytes(8)), 1))  # where its path leads
+        assert nodes.b.read()
+        other.sendto(sealed(ipv4(17, bytes(8)), 2)[:-1] + b"x", here)  # forged
+        other.sendto(sealed(ipv4(17, bytes(8)), 1), here)  # repeated
+        other.sendto(sealed(b"", 3), here)
+        assert nodes.b.event(EV_ROAMED) == (EV_ROAMED, 0, LOOPBACK, there)
+        nodes.b.plane.set_path(0, LOOPBACK, there, 1e8, 0)
+        other.sendto(sealed(ipv4(17, bytes(8)), 4), here)
+        assert nodes.b.read()
+        assert not any(event[0] == EV_ROAMED for event in (*nodes.b.held, *nodes.b.plane.drain()))
+        other.close()
 
 
 def test_plane_watched_echo_to_others_meets_the_filter() -> None:

@@ -103,6 +103,13 @@ class PathHost:
     def udp_address(self):
         return AddrPort(parse_ip("127.0.0.1"), self.sockets.port_v4)
 
+    def move(self):
+        """To another port."""
+        self.loop.remove_reader(self.sockets.v4.fileno())
+        self.sockets.v4.close()
+        self.sockets.v4 = loopback_socket()
+        self.loop.add_reader(self.sockets.v4.fileno(), self._readable)
+
     def send(self, other, payload):
         packet = encode_udp(self.address, other.address, UDPDatagram(1000, 2000, payload))
         self.plane.tun_write(packet)

@@ -242,6 +242,25 @@ def test_magicsock_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_wireguard_only_peer_is_followed_by_its_data(tmp_path):
+    """EX-06: it may be somewhere else minutes before its next handshake."""
+
+    async def scenario(mesh):
+        a, b = mesh.host(), mesh.host()
+        a.know_wireguard_only(b, b.udp_address)
+        b.know_wireguard_only(a, a.udp_address)
+        a.send(b, b"hello")
+        assert await b.receive() == b"hello"
+        b.move()
+        b.send(a, b"moved")
+        assert await a.receive() == b"moved"
+        await until(lambda: a.magic.status(b.key).address == b.udp_address)
+        a.send(b, b"found")
+        assert await b.receive() == b"found"
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_peer_that_becomes_wireguard_only_loses_its_relay(tmp_path):
     async def scenario(mesh):
         await mesh.relay(900)
