@@ -52,6 +52,8 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
         return result | {"Err": "peer's node key has expired"}
     if magicsock.status(node.key) is None:
         return result | {"Err": "unknown peer: it has not said yet how it can be reached"}
+    if kind == "disco" and node.is_wireguard_only:
+        return result | await _wireguard_ping(node, engine, magicsock, ip, size)
     if kind == "disco":
         outcome = await magicsock.ping(node.key, size)
         if outcome is None:
@@ -70,6 +72,19 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
     if pong.peerapi_port:
         result["PeerAPIPort"] = pong.peerapi_port
     return result
+
+
+async def _wireguard_ping(node: Node, engine: Engine, magicsock: MagicSock, ip: IPAddress, size: int) -> JSON:
+    """A peer that speaks WireGuard alone is asked by an ICMP echo in the tunnel; the path is the one that it took."""
+    if size:
+        return {"Err": "a peer that speaks nothing but WireGuard cannot be pinged with a size"}
+    own = [address for address in node.ips if address.version == ip.version]
+    pong = await engine.ping_icmp(node.key, ip if ip in own or not own else own[0])
+    if pong is None:
+        return await _never()
+    path = magicsock.status(node.key)
+    address = path.address if path is not None else None
+    return {"LatencySeconds": pong.latency_s, "Endpoint": str(address) if address is not None else ""}
 
 
 async def _peer_api_ping(netmap: Netmap, ip: IPAddress) -> JSON:

@@ -75,6 +75,27 @@ def test_ping_peerapi_asks_the_peers_own_server() -> None:
     assert told["LatencySeconds"] > 0
 
 
+def test_ping_of_a_wireguard_only_peer_is_an_echo_in_the_tunnel() -> None:
+    """NM-08, EX-06: it answers nothing that would find a path."""
+    peer = node(2, is_wireguard_only=True, allowed_ips=(ip_network("100.64.0.2/32"), ip_network("10.1.0.0/16")))
+    path = SimpleNamespace(address=AddrPort(LOOPBACK, 51820))
+    asked = []
+
+    async def pong(key: object, address: IPAddress) -> Any:
+        asked.append(str(address))
+        return SimpleNamespace(latency_s=0.5, peerapi_port=0)
+
+    engine: Any = SimpleNamespace(ping_icmp=pong)
+    magicsock: Any = SimpleNamespace(status=lambda key: path)
+    netmap = network(peer)
+    for ip in ("100.64.0.2", "10.1.2.3"):
+        told = asyncio.run(ping_json(netmap, engine, magicsock, ip_address(ip), "disco", 0))
+        assert (told["Err"], told["LatencySeconds"], told["Endpoint"]) == ("", 0.5, "127.0.0.1:51820")
+    assert asked == ["100.64.0.2"] * 2
+    told = asyncio.run(ping_json(netmap, engine, magicsock, ip_address("10.1.2.3"), "disco", 1000))
+    assert "size" in told["Err"]
+
+
 def test_ping_that_cannot_succeed_says_why() -> None:
     """NM-08: in the field Err."""
     with server(404) as port:
