@@ -205,6 +205,7 @@ class ControlClient:
     def network_changed(self, addresses: frozenset[IPAddress], *, gained: bool) -> None:
         """The host has these addresses now; ``gained``: some of them are new, so it is worth trying again."""
         self._link.keep_from(addresses)
+        self._link.probe()
         if gained:
             self._session.network_gained(self._clock.monotonic())
             self._driver.turn()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from meshd.io.http.h2client import H2Client
     from meshd.io.noise import NoiseStream
 
+PROBE_PATIENCE = 5.0  # s that a connection may be silent when the network changed
 KEY_TIMEOUT = 15.0  # s for GET /key
 KEY_LIMIT = 64 * 1024  # bytes of its answer
 EARLY_TIMEOUT = 10.0  # s until the server has said something after the handshake
@@ -76,6 +77,11 @@ class ControlLink:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def probe(self) -> None:
+        """Make sure that the server still answers: a way that is gone, or a NAT that forgot us, tells nobody."""
+        if self._client is not None:
+            self._client.probe(PROBE_PATIENCE)
 
     def keep_from(self, addresses: frozenset[IPAddress]) -> None:
         """The host has these addresses now; a connection from another one is dead, though nobody says so."""

@@ -450,7 +450,8 @@ class MagicSock:
         """Interfaces or routes changed, so everything is measured again.
 
         When an address of ours is gone, sockets are opened anew (keeping their port) and proven paths are
-        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them.
+        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them, and relays are only
+        asked whether they still hear us.
         """
         before, self._known_addresses = self._known_addresses, local_candidates(self._local_addresses())
         device, self._device = self._device, bound_device()
@@ -459,6 +460,7 @@ class MagicSock:
         elif self._private is not None:
             if before != self._known_addresses:
                 self._endpoints.schedule()
+            self._links.link_changed()
             self._prober.start()
 
     def restun(self) -> None:
@@ -499,6 +501,10 @@ class MagicSock:
         self.sockets.close()
         self.sockets = self._open_again()
         self._plane.set_udp(self.sockets.fds_v4, self.sockets.fds_v6)
+        self.find_again()
+
+    def find_again(self) -> None:
+        """Nothing that is known of ways to relays and peers need be true any more: find all of them again."""
         self._endpoints.network_changed()
         self._prober.history.forget()
         self._paths.reset_all()

@@ -130,6 +130,8 @@ class H2Client:
         self._on_lost = on_lost
         self._exchanges: dict[int, Exchange] = {}
         self._error: ConnectionError | None = None
+        self._patience: asyncio.TimerHandle | None = None  # with the answer to a probe
+        self._patience_s = 0.0
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding=None, validate_outbound_headers=False)
         )
@@ -207,6 +209,23 @@ class H2Client:
         self._lost(ConnectionError("closed"))
         self._reader.cancel()
 
+    def probe(self, patience_s: float) -> None:
+        """Ask whether the server is still there. The connection is lost when nothing comes for so long."""
+        if self._error is None and self._patience is None:
+            self._h2.ping(bytes(8))
+            self._flush()
+            self._patience_s = patience_s
+            self._wait_for_probe()
+
+    def _wait_for_probe(self) -> None:
+        silent = ConnectionError("the server does not answer any more")
+        self._patience = asyncio.get_running_loop().call_later(self._patience_s, self._lost, silent)
+
+    def _end_probe(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     # -- for exchanges -------------------------------------------------------------------------------------
 
     def acknowledge(self, exchange: Exchange, charged: int) -> None:
@@ -242,6 +261,9 @@ class H2Client:
                     if first[3] != _SETTINGS_FRAME:
                         raise ConnectionError("HTTP/2: the server speaks something else")
                     data, first = first, None
+                if self._patience is not None:  # the answer may be behind a lot of other data
+                    self._end_probe()
+                    self._wait_for_probe()
                 for event in self._h2.receive_data(merger.feed(data)):
                     self._event(event)
                 self._flush()
@@ -269,6 +291,8 @@ class H2Client:
         elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
             for exchange in list(self._exchanges.values()):
                 self._pump(exchange)
+        elif isinstance(event, h2.events.PingAckReceived):
+            self._end_probe()
         elif isinstance(event, h2.events.ConnectionTerminated):
             self._lost(ConnectionError(f"the server is going away ({_code(event.error_code)})"))
 
@@ -313,6 +337,7 @@ class H2Client:
         if self._error is not None:
             return
         self._error = error
+        self._end_probe()
         exchanges, self._exchanges = list(self._exchanges.values()), {}
         for exchange in exchanges:
             exchange.fail(error)

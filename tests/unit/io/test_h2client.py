@@ -122,6 +122,31 @@ def test_h2client_many_exchanges_share_the_connection() -> None:
     over(lambda s, n, h, b: s.respond(n, h[b":path"]), check)
 
 
+def test_h2client_probe_ends_a_connection_that_is_silent() -> None:
+    """And only that: while a long answer comes in, what answers the probe may stand behind it."""
+
+    async def check(client: H2Client, server: Server) -> None:
+        client.probe(0.05)
+        await asyncio.sleep(0.1)
+        assert client.usable
+        exchange = client.open("GET", "/")
+        await exchange.head()
+        server.pipe.on_write = None
+        client.probe(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0.02)
+            server.conn.send_data(exchange.id, b"more")
+            server.flush()
+        assert client.usable
+        await asyncio.sleep(0.1)
+        assert not client.usable
+        assert await exchange.read() == b"more" * 6
+        with pytest.raises(ConnectionError, match="does not answer any more"):
+            await exchange.read()
+
+    over(lambda s, n, h, b: s.respond(n, b"more", end=False), check)
+
+
 def test_h2client_large_request_waits_for_the_window() -> None:
     body = bytes(300_000)
 

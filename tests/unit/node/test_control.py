@@ -16,6 +16,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.io.systemclock import SystemClock
+from meshd.node import controllink
 from meshd.node.control import ControlClient
 from meshd.node.dialplan import DialPlan
 from meshd.testing.fakecontrol import FakeControl, Refusal, node_json, welcome
@@ -372,6 +373,30 @@ def test_control_client_connection_from_an_address_that_is_gone_is_replaced() ->
             node.client.network_changed(frozenset({ip_address("192.0.2.2")}), gained=True)
             await control.until(lambda: control.opened == 2)
             assert len(control.registers) == 1
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_connection_that_is_silent_after_a_change_of_the_network_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SM-06: the host has all its addresses still, and the way from this one is another one now, or closed."""
+    monkeypatch.setattr(controllink, "PROBE_PATIENCE", 0.1)
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            node.client.network_changed(frozenset(), gained=False)
+            await asyncio.sleep(0.2)
+            assert (node.client.in_map_poll, control.opened) == (True, 1)
+            client = node.client._link._client
+            assert client is not None
+            monkeypatch.setattr(client._stream, "write", lambda data: None)
+            node.client.network_changed(frozenset(), gained=False)
+            await control.until(lambda: control.opened == 2)
             await node.client.shutdown()
 
     run(main)

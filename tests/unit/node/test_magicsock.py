@@ -242,6 +242,22 @@ def test_magicsock_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_change_of_the_network_makes_sure_of_relays(tmp_path):
+    """Another default route, say: what leaves from an address that is still ours may get nowhere."""
+
+    async def scenario(mesh):
+        await mesh.relay(900)
+        a = mesh.host()
+        await until(lambda: a.magic.live_relays)
+        link = a.magic.relay_links._links[900]
+        a.magic.link_changed()
+        assert link._client._probe is not None
+        await until(lambda: link._client._probe is None)
+        assert link.is_open
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_wireguard_only_peer_is_followed_by_its_data(tmp_path):
     """EX-06: it may be somewhere else minutes before its next handshake."""
 
