@@ -29,6 +29,7 @@ from meshd.core.dialnames import dial_address
 from meshd.core.endpoints import Endpoint
 from meshd.core.mapstrip import strip_switches
 from meshd.core.prefs import Prefs
+from meshd.core.tunnelcontext import REJECT_AFTER_S
 from meshd.daemon.flags import Flags, tunnel_mtu
 from meshd.daemon.hostdns import HostNames
 from meshd.daemon.hostfilter import HostFilter
@@ -55,8 +56,9 @@ from meshd.node.pathswitches import path_switches
 from meshd.node.portwatch import PortWatch
 from meshd.node.profiledata import ProfileData
 from meshd.node.profiles import Profiles
-from meshd.node.reconciler import Reconciler
+from meshd.node.reconciler import MAX_GREETED, Reconciler
 from meshd.node.service import NodeService
+from meshd.node.sleepwatch import SleepWatch
 from meshd.node.store import Store, open_store
 from meshd.wire.control import CapMap, ClientVersion, Hostinfo, PingResponse, decode
 
@@ -267,6 +269,7 @@ class RunningNode:
         self._tell_static_endpoints()
         backend.host_addresses = frozenset(host.own_addresses())
         backend.begin()
+        self._exits.callback(SleepWatch(self._loop, self._clock, self.woke).close)
         self._api.set_backend(service)
         _tell_offload(offload)
         log.info("packet_threads", extra=kv(tun_queues=len(host.tun_fds), udp_sockets=sockets.per_port))
@@ -329,6 +332,16 @@ class RunningNode:
         log.info("network_changed")
         self._magicsock.link_changed()
         self._backend.network_changed(frozenset(self._host.own_addresses()))
+        self._names.changed()
+
+    def woke(self, slept_s: float) -> None:
+        """The host or this process stood still for a while."""
+        log.info("woke", extra=kv(slept_s=round(slept_s)))
+        self._magicsock.find_again()
+        if slept_s >= REJECT_AFTER_S:
+            for key in self._engine.connected_peers()[:MAX_GREETED]:
+                self._engine.greet(key)  # our sessions are young by a clock that stood still, and theirs are over
+        self._backend.network_changed(frozenset(self._host.own_addresses()), woke=True)
         self._names.changed()
 
     def interface_lost(self) -> None:

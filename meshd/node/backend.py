@@ -554,11 +554,12 @@ class Backend:
         """Where a graphical client takes push messages (PP-12); control hears of it."""
         self._report.set_push_token(token, self.prefs)
 
-    def network_changed(self, addresses: frozenset[IPAddress]) -> None:
-        """Interfaces, addresses or routes of the host changed (SM-06); ``addresses`` are those it has now."""
+    def network_changed(self, addresses: frozenset[IPAddress], *, woke: bool = False) -> None:
+        """Interfaces, addresses or routes of the host changed (SM-06), or it ``woke`` from sleep; ``addresses`` are
+        those it has now."""
         before, self.host_addresses = self.host_addresses, addresses
         if self._control is not None:
-            self._control.network_changed(addresses, gained=bool(addresses - before))
+            self._control.network_changed(addresses, gained=woke or bool(addresses - before))
         if self.netmap is not None:
             self.reconciler.network_changed(self.netmap, self.prefs)
         self.preferences.network_changed()

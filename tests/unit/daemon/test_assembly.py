@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from meshd.feature.localapi.server import LocalApiServer
 from meshd.node.authority import Authority
 from meshd.node.enginepeer import PeerConfig
 from meshd.node.magicsock import PathPeer
-from meshd.wire.wireguard import MESSAGE_RESPONSE, encode_initiation
+from meshd.wire.wireguard import MESSAGE_INITIATION, MESSAGE_RESPONSE, encode_initiation
 from tests.unit.threads import no_room_for_threads
 
 LOOPBACK = parse_ip("127.0.0.1")
@@ -57,6 +58,28 @@ def test_assembly_without_room_for_packet_threads_says_so(tmp_path: Path, monkey
     asyncio.run(main())
 
 
+def test_assembly_node_that_woke_looks_for_relays_and_greets_peers(tmp_path: Path) -> None:
+    own, other = NodePrivate.generate(), NodePrivate.generate()
+
+    async def scenario(node: Any, peer: socket.socket) -> None:
+        node._engine.set_private_key(own)
+        node._magicsock.set_private_key(own)
+        node._engine.update_peer(PeerConfig(other.public(), (host_prefix(parse_ip("100.64.0.2")),)))
+        address = AddrPort(LOOPBACK, peer.getsockname()[1])
+        node._magicsock.update_peer(PathPeer(other.public(), None, 0, (address,), wireguard_only=True))
+        node._engine.connected_peers = lambda: [other.public()]
+        told = []
+        node._backend.network_changed = lambda addresses, *, woke: told.append(woke)
+        node.woke(20.0)
+        assert not node._engine.used_peers()
+        node.woke(200.0)
+        async with asyncio.timeout(5):
+            assert (await asyncio.get_running_loop().sock_recv(peer, 2000))[0] == MESSAGE_INITIATION
+        assert told == [True, True]
+
+    in_a_node(tmp_path, scenario)
+
+
 def test_assembly_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path: Path) -> None:
     own, other = NodePrivate.generate(), NodePrivate.generate()
 
@@ -73,6 +96,10 @@ def test_assembly_wireguard_only_peer_is_answered_where_it_is_heard(tmp_path: Pa
         status = node._magicsock.status(other.public())
         assert status.address == AddrPort(LOOPBACK, peer.getsockname()[1])
 
+    in_a_node(tmp_path, scenario)
+
+
+def in_a_node(tmp_path: Path, scenario: Callable[[Any, socket.socket], Awaitable[None]]) -> None:
     async def main() -> None:
         flags = parse_flags(
             [f"--statedir={tmp_path}", "--state=mem:", "--tun=userspace-networking", "--syspolicy-file="], {}

@@ -57,9 +57,11 @@ def test_backend_network_change_reaches_control_filter_and_routes() -> None:
         log_in(made)
         made.backend.network_changed(frozenset({one, two}))
         assert made.control.calls[-1] == "network ['192.0.2.1', '192.0.2.2'] True"
+        made.backend.network_changed(frozenset({one, two}), woke=True)
+        assert made.control.calls[-1] == "network ['192.0.2.1', '192.0.2.2'] True"
         made.backend.network_changed(frozenset())
         assert made.control.calls[-1] == "network [] False"
-        assert made.reconciler.calls.count("network") == 2
+        assert made.reconciler.calls.count("network") == 3
 
     run(test)
 
