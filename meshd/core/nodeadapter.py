@@ -78,7 +78,7 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
         created=_time(wire.created),
         cap=wire.cap,
         tags=wire.tags,
-        primary_routes=tuple(map(_prefix, wire.primary_routes)),
+        primary_routes=tuple(_prefix(text) for text in wire.primary_routes if text),
         last_seen=_time(wire.last_seen) if wire.last_seen is not None else None,
         online=wire.online,
         machine_authorized=wire.machine_authorized,
@@ -178,11 +178,12 @@ def parse_endpoints(texts: Sequence[str], notes: list[str]) -> tuple[AddrPort, .
     if usual is not None:
         return usual
     found = []
-    for text in texts:
+    for text in filter(None, texts):
         try:
             endpoint = AddrPort.parse(text)
         except ValueError:  # a zone: meaningful on the peer's own link only
-            notes.append(f"its endpoint {text[:80]} cannot be sent to")
+            shown = "".join(c if c.isprintable() else "?" for c in text[:80])
+            notes.append(f"its endpoint {shown} cannot be sent to")
             continue
         if endpoint.port == 0 or _is_nowhere(endpoint.ip):
             notes.append(f"its endpoint {text} cannot be sent to")
@@ -210,7 +211,7 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
     if usual is not None:
         return usual
     prefixes = []
-    for text in texts:
+    for text in filter(None, texts):
         host = host_of(text)
         prefix = host_prefix(host) if host is not None else _prefix(text)
         if prefix in prefixes:
@@ -233,7 +234,7 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
     if len(texts) > MAX_ALLOWED_IPS:
         raise Unacceptable(f"it has {len(texts)} allowed addresses")
     found: dict[IPPrefix, None] = {}
-    for text in texts:
+    for text in filter(None, texts):
         prefix = _prefix(text)
         address = prefix.network_address
         if prefix.prefixlen and prefix not in own and (address.is_loopback or address.is_multicast):

@@ -28,7 +28,7 @@ _CLOCK: Final = r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-](?:[0
 _BYTE: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _V4: Final = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
 _V6: Final = r"(?=[^:]*:[^:]*:)[0-9a-fA-F:]{2,39}(?:(?<=:)" + _V4 + ")?"
-_ZONE: Final = r"(?:%[^\]]{1,64})?"
+_ZONE: Final = r"(?:%[\s\S]+)?"  # whatever a node makes of it; servers pass it on
 _PORT: Final = r"(?:6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3}|0)"
 
 
@@ -50,8 +50,9 @@ LockKeyText = Annotated[str, _form("nlpub: and 64 hex digits", f"(?:nlpub|tlpub)
 TimeText = Annotated[str, _form("an RFC 3339 time with its zone", _DATE + _CLOCK)]
 IPText = Annotated[str, _form("an IP address", rf"{_V4}|{_V6}{_ZONE}|")]
 """An address; empty text means none."""
-PrefixText = Annotated[str, _form("address/bits", rf"{_V4}/(?:3[0-2]|[12]?\d)|{_V6}/(?:12[0-8]|1[01]\d|[1-9]?\d)")]
-AddrPortText = Annotated[str, _form("ip:port", rf"{_V4}:{_PORT}|\[{_V6}{_ZONE}\]:{_PORT}")]
+PrefixText = Annotated[str, _form("address/bits", rf"{_V4}/(?:3[0-2]|[12]?\d)|{_V6}/(?:12[0-8]|1[01]\d|[1-9]?\d)|")]
+"""Empty text means none, here and below: servers write it where a node has sent it."""
+AddrPortText = Annotated[str, _form("ip:port", rf"{_V4}:{_PORT}|\[{_V6}{_ZONE}\]:{_PORT}|")]
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]

@@ -48,6 +48,21 @@ def test_admission_unusable_parts_are_left_out() -> None:
     assert "not routable" in session.netmap.refused[2].reason
 
 
+def test_admission_what_servers_pass_on_of_a_node_spoils_no_map() -> None:
+    """Servers written in Go take these from any node of the network, and hand them to all others as they are."""
+    ends = ["", "[fe80::1%" + "z" * 200 + "]:1", "[fe80::1%a]b\x1b[2J]:1", "192.0.2.1:1"]
+    prefixes = {"Addresses": ["", "100.64.0.2/32"], "AllowedIPs": ["", "100.64.0.2/32"], "PrimaryRoutes": [""]}
+    session = joined(node(2, Endpoints=ends, Hostinfo={"RoutableIPs": ["", "10.0.0.0/8"]}, **prefixes))
+    assert session.netmap is not None
+    peer = session.netmap.peers[2]
+    assert [str(e) for e in peer.endpoints] == ["192.0.2.1:1"]
+    assert [str(p) for p in peer.allowed_ips] == ["100.64.0.2/32"]
+    assert peer.primary_routes == ()
+    assert "\x1b" not in session.netmap.refused[2].reason
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": ["", "192.0.2.2:1"]}])
+    assert [str(e) for e in session.netmap.peers[2].endpoints] == ["192.0.2.2:1"]
+
+
 def test_admission_note_stays_as_long_as_the_server_says_what_it_is_about() -> None:
     bad = node(2, Endpoints=["192.0.2.1:0", "192.0.2.1:1"])
     session = joined(bad)
