@@ -25,6 +25,9 @@ CALL_TIMEOUT = 60.0  # s for a call to the node and its answer
 MAX_UNDER_WAY = 16  # answers at a time; more than that is a server gone wrong
 ANSWER_LIMIT = 64 * 1024  # bytes of what the server says to an answer
 PING_TYPES = ("disco", "TSMP", "ICMP", "peerapi")
+MAX_TYPES = 16  # of one request that are looked at
+
+_FAILURES = (MeshdError, ConnectionError, TimeoutError)
 
 PingHandler = Callable[[str, str], Awaitable[PingResponse]]
 """(type, address) -> outcome. Raises MeshdError when the ping could not even be tried."""
@@ -66,19 +69,24 @@ class PingAnswerer:
             else:
                 async with asyncio.timeout(ANSWER_TIMEOUT):
                     await self._send("HEAD", request.url, b"", noise=request.url_is_noise)
-        except (MeshdError, ConnectionError, TimeoutError) as error:
-            log.info("control_ping_failed", extra=kv(types=request.types, reason=str(error) or type(error).__name__))
+        except _FAILURES as error:
+            _note_failure(request.types, error)
 
     async def _ping(self, request: PingRequest) -> None:
         if self._on_ping is None:
             return
-        for kind in request.types.split(","):
-            if kind not in PING_TYPES:
-                continue
+        asked = request.types.split(",", MAX_TYPES)[:MAX_TYPES]
+        kinds = dict.fromkeys(kind for kind in asked if kind in PING_TYPES)
+        await asyncio.gather(*(self._ping_by(kind, request, self._on_ping) for kind in kinds))
+
+    async def _ping_by(self, kind: str, request: PingRequest, on_ping: PingHandler) -> None:
+        try:
             async with asyncio.timeout(PING_TIMEOUT):
-                outcome = await self._on_ping(kind, request.ip)
+                outcome = await on_ping(kind, request.ip)
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 await self._send("POST", request.url, encode(outcome), noise=request.url_is_noise)
+        except _FAILURES as error:
+            _note_failure(kind, error)
 
     async def _call(self, request: PingRequest) -> None:
         """A call is answered inside Noise, whatever the URL says: its host part means nothing."""
@@ -87,7 +95,11 @@ class PingAnswerer:
             await self._send("POST", request.url, answer, noise=True)
 
     async def _send(self, method: str, url: str, body: bytes, *, noise: bool) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port, host = parts.port, (parts.hostname or "").encode("ascii").decode()
+        except ValueError:
+            raise MeshdError("the server gave an unusable URL for an answer", code="control-garbage") from None
         target = parts.path or "/"
         if parts.query:
             target += "?" + parts.query
@@ -97,17 +109,21 @@ class PingAnswerer:
             client = await self._link.connection()
             await client.request(method, target, (), body, limit=ANSWER_LIMIT)
             return
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not host:
             raise MeshdError("the server gave an unusable URL for an answer", code="control-garbage")
         https = parts.scheme == "https"
-        port = parts.port or (443 if https else 80)
-        address = ControlAddress(https, parts.hostname, port, None, None)
+        port = port or (443 if https else 80)
+        address = ControlAddress(https, host, port, None, None)
         stream = await open_stream(address, port, tls=https, verify=True)
         try:
             headers = [("Host", address.authority), ("User-Agent", "meshd"), ("Connection", "close")]
             await fetch(stream, method, target, headers, body, limit=ANSWER_LIMIT)
         finally:
             stream.close()
+
+
+def _note_failure(types: str, error: Exception) -> None:
+    log.info("control_ping_failed", extra=kv(types=types, reason=str(error) or type(error).__name__))
 
 
 async def answer_c2n(payload: bytes) -> bytes:

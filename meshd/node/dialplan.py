@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.io.dial import MAX_ATTEMPTS, PlannedAddress
 from meshd.wire.control import ControlDialPlan
 
@@ -23,12 +23,12 @@ class DialPlan:
         self._server = server
         self._planned = tuple(
             PlannedAddress(
-                parse_ip(candidate.ip),
+                address,
                 min(max(candidate.dial_start_delay_sec, 0.0), LONGEST_DELAY_S),
                 min(candidate.dial_timeout_sec, LONGEST_TRY_S) if candidate.dial_timeout_sec > 0 else USUAL_TRY_S,
             )
             for candidate in ranked
-            if candidate.ip and not candidate.ace_host
+            if not candidate.ace_host and (address := _usable(candidate.ip)) is not None
         )[:MAX_ATTEMPTS]
 
     def addresses(self, server: str) -> tuple[PlannedAddress, ...]:
@@ -38,3 +38,10 @@ class DialPlan:
     def forget(self) -> None:
         """Another login: what the last server said is of no interest any more."""
         self._server, self._planned = "", ()
+
+
+def _usable(text: str) -> IPAddress | None:
+    try:
+        return parse_ip(text)
+    except ValueError:  # none, one with a zone, or what only looks like one
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -333,7 +334,8 @@ def test_dial_plan_is_kept_within_reason() -> None:
     plan = DialPlan()
     candidates = [ControlIPCandidate(ip=f"192.0.2.{n}", priority=n, dial_timeout_sec=1e9) for n in range(1, 20)]
     other = ControlIPCandidate(ip="192.0.2.99", priority=99, ace_host="proxy.example", dial_start_delay_sec=-1)
-    plan.learn("https://c", ControlDialPlan(candidates=(*candidates, other)))
+    odd = [ControlIPCandidate(ip=text, priority=99) for text in ("", "fe80::1%eth0", "1:2:3")]
+    plan.learn("https://c", ControlDialPlan(candidates=(*candidates, other, *odd)))
     found = plan.addresses("https://c")
     assert [str(p.address) for p in found] == [f"192.0.2.{n}" for n in range(19, 11, -1)]
     assert {(p.delay_s, p.timeout_s) for p in found} == {(0.0, 10.0)}
@@ -449,8 +451,35 @@ def test_control_client_answers_pings_and_calls() -> None:
             assert answers["/c2n/1"][1].startswith(b"HTTP/1.1 200 OK\r\n")
             assert answers["/c2n/1"][1].endswith(b"\r\n\r\nhi")
             outcomes = [json.loads(body) for _, path, body in control.answers if path == "/disco"]
-            assert [o["Type"] for o in outcomes] == ["disco", "TSMP"]
+            assert sorted(o["Type"] for o in outcomes) == ["TSMP", "disco"]
             await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_ping_that_fails_and_url_that_is_none_hold_up_no_other_answer() -> None:
+    async def main() -> None:
+        troubles: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+
+        async def ping(kind: str, address: str) -> PingResponse:
+            if kind == "disco":
+                raise MeshdError("no such peer")
+            return PingResponse(type=kind, ip=address)
+
+        async with FakeControl() as control:
+            node = Watched(control.url, on_ping=ping)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            for url in ("http://[", "http://127.0.0.1:99999/", "http://m\u00fcller..test/", "http://\u00e4/"):
+                control.push({"PingRequest": {"URL": url}})
+            request = {"URL": "https://unused/ping", "URLIsNoise": True, "Types": "disco,TSMP", "IP": "100.64.0.9"}
+            control.push({"PingRequest": request})
+            await control.until(lambda: control.answers)
+            assert [json.loads(body)["Type"] for _, _, body in control.answers] == ["TSMP"]
+            await node.client.shutdown()
+        gc.collect()
+        assert not troubles
 
     run(main)
 
