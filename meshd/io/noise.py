@@ -8,6 +8,7 @@ handshake first wins.
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ UPGRADE_PATH = "/ts2021"
 PROTOCOL = "tailscale-control-protocol"
 PLAIN_HEAD_START = 0.5  # s
 DIAL_TIMEOUT = 10.0  # s for the whole of it
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[!-~]+)?")  # a name or an address
 _STAGES = ("control-noise", "control-noise-refused", "control-http", "tls", "control-unreachable")
 
 
@@ -60,7 +62,7 @@ def control_address(url: str) -> ControlAddress:
         port = parts.port
     except ValueError:
         raise _bad_url(url) from None
-    host = parts.hostname
+    host = _ascii_host(parts.hostname or "")
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise _bad_url(url)
     if parts.path not in ("", "/") or parts.username is not None:
@@ -69,6 +71,15 @@ def control_address(url: str) -> ControlAddress:
         return ControlAddress(True, host, port or 443, 80, port or 443)
     tls_port = None if _is_private(host) else 443
     return ControlAddress(False, host, port or 80, port or 80, tls_port)
+
+
+def _ascii_host(host: str) -> str:
+    """The host as DNS, TLS and HTTP want it; empty when it cannot be one."""
+    try:
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+    return host if _HOST.fullmatch(host) else ""
 
 
 def _is_private(host: str) -> bool:

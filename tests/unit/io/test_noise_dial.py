@@ -37,11 +37,21 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         ("http://localhost:8080", 8080, None, "localhost:8080"),
         ("http://192.0.2.300:8080", 8080, 443, "192.0.2.300:8080"),
         ("https://10.0.0.1", 80, 443, "10.0.0.1"),
+        ("https://m\u00fcnchen.example:8443", 80, 8443, "xn--mnchen-3ya.example:8443"),
+        ("http://[fe80::1%eth0]:8080", 8080, 443, "[fe80::1%eth0]:8080"),
     ],
 )
 def test_control_address_follows_the_port_table(url: str, plain: int, tls: int | None, authority: str) -> None:
     address = control_address(url)
     assert (address.plain_port, address.tls_port, address.authority) == (plain, tls, authority)
+
+
+@pytest.mark.parametrize(
+    "host", ["a b.example", "a\0b", "m\u00fc..example", "\u2028", "a@b@c", "x" * 64 + "\u00fc.example"]
+)
+def test_control_address_with_a_host_that_cannot_be_one_is_refused(host: str) -> None:
+    with pytest.raises(MeshdError, match="is not the URL of a coordination server"):
+        control_address(f"https://{host}")
 
 
 def test_first_success_starts_the_next_as_soon_as_one_failed() -> None:
