@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from meshd.base.addr import IPAddress, parse_ip
+from meshd.base.errors import WireError
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6, VIA
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
@@ -57,7 +58,12 @@ class MeshNames:
             if node is None or not node.name:
                 return None
             owner = node.name
-        return [Record(PTR, TTL_S, encode_name(owner))] if kind in (PTR, ANY) else []
+        if kind not in (PTR, ANY):
+            return []
+        try:
+            return [Record(PTR, TTL_S, encode_name(owner))]
+        except WireError:
+            return None  # what the server calls it is no name in DNS
 
     def _addresses(self, netmap: Netmap | None, name: str) -> Sequence[IPAddress] | None:
         if name == OWN_NAME:

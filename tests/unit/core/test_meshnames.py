@@ -128,6 +128,11 @@ def test_reverse_names() -> None:
     assert names.records(netmap, "1.1.1.10.in-addr.arpa", dns.PTR) is None
 
 
+@pytest.mark.parametrize("name", ["m\u00fcller.mesh.test.", "a..mesh.test.", "x" * 64 + ".mesh.test."])
+def test_reverse_name_of_a_node_whose_name_dns_cannot_carry_does_not_exist(name: str) -> None:
+    assert MeshNames().records(world(node(2, Name=name)), "2.0.64.100.in-addr.arpa", dns.PTR) is None
+
+
 def test_the_resolver_has_a_name_itself() -> None:
     """DN-12."""
     own_name = "magicdns.localhost-tailscale-daemon"
