@@ -88,9 +88,11 @@ SATISFIED: Final = frozenset(
         "TS_SSH_DISABLE_FORWARDING",
         "TS_SSH_DISABLE_PTY",
         "TS_SSH_DISABLE_SFTP",
+        "TS_USE_CONTROL_DIAL_PLAN",
     )
 )
-"""Variables that forbid what meshd does not do, or are about logs that never leave: nothing is to be said."""
+"""Variables that forbid what meshd does not do, ask for what it always does, or are about logs that never leave:
+nothing is to be said."""
 
 OF_COMMANDS: Final = frozenset(
     (
@@ -233,7 +235,6 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
     "TS_PLEASE_PANIC": _TEST,
     "TS_SERIAL_TESTS": _TEST,
     "TS_UNSAFE_SKIP_NKS_VERIFICATION": "this version of meshd does not check the signatures of tailnet lock",
-    "TS_USE_CONTROL_DIAL_PLAN": "this version of meshd follows no dial plan; it looks the server's name up",
     "TS_WAKE_MAC": "meshd does not tell others by which hardware address this host can be woken",
 }
 """Variables that ask for what meshd does not do, with what to know or do instead."""
