@@ -9,6 +9,7 @@ from meshd.core.relaymap import DEFAULT_DERP_PORT, DEFAULT_STUN_PORT, RelayMap, 
 from meshd.wire.control import DERPMap, DERPNode, DERPRegion, NetInfo
 
 MAX_NODES = 64  # of one region
+MAX_PORT = 65535
 MAX_REGION = 65535  # a region stands where messages have a port
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.){0,126}[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 
@@ -49,8 +50,8 @@ def _node(region: int, wire: DERPNode) -> RelayNode:
         ipv4=wire.ipv4,
         ipv6=wire.ipv6,
         derp_port=wire.derp_port or DEFAULT_DERP_PORT,
-        stun_port=wire.stun_port or DEFAULT_STUN_PORT,
-        stun_only=wire.stun_only,
+        stun_port=(wire.stun_port or DEFAULT_STUN_PORT) if 0 <= wire.stun_port <= MAX_PORT else -1,
+        stun_only=wire.stun_only or not 0 <= wire.derp_port <= MAX_PORT,
         cert_name=wire.cert_name,
         insecure_for_tests=wire.insecure_for_tests,
         stun_test_ip=wire.stun_test_ip,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from meshd.wire.control.names import wire_name
-from meshd.wire.control.values import Int64, Port, always
-
-StunPort = Annotated[int, msgspec.Meta(ge=-1, le=65535)]
+from meshd.wire.control.values import Int64, always
 
 
 class DERPNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, gc=False):
@@ -23,10 +19,11 @@ class DERPNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     ipv4: str = ""
     """Replaces DNS; `none`: do not use."""
     ipv6: str = ""
-    stun_port: StunPort = 0
-    """0 is 3478, -1 is no STUN."""
+    stun_port: Int64 = 0
+    """0 is 3478, -1 is no STUN. Not checked, as little as `derp_port`: one slip of an operator is no reason to take
+    no map any more."""
     stun_only: bool = False
-    derp_port: Port = 0
+    derp_port: Int64 = 0
     """0 is 443."""
     insecure_for_tests: bool = False
     stun_test_ip: str = ""

@@ -8,7 +8,7 @@ from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
 from meshd.core.relayadapter import net_info, relay_map
 from meshd.core.relaymap import RelayMap, RelayNode, RelayRegion
-from meshd.wire.control import DERPHomeParams, DERPMap, DERPNode, DERPRegion
+from meshd.wire.control import DERPHomeParams, DERPMap, DERPNode, DERPRegion, decode
 
 
 def relays(*numbers):
@@ -113,3 +113,14 @@ def test_relay_map_host_that_no_resolver_takes_is_left_out(host, usable):
 def test_relay_map_region_that_is_no_port_is_left_out(number):
     wire = DERPMap(regions={number: DERPRegion(region_id=number), 65535: DERPRegion(region_id=65535)})
     assert set(relay_map(wire).regions) == {65535}
+
+
+@pytest.mark.parametrize("number", [-2, 65536, 1 << 40, -(1 << 63)])
+def test_relay_map_port_that_is_none_costs_what_is_asked_there_and_no_more(number):
+    text = (
+        f'{{"Regions":{{"1":{{"RegionID":1,"Nodes":[{{"HostName":"a.test","DERPPort":{number}}},'
+        f'{{"HostName":"b.test","STUNPort":{number}}}]}}}}}}'
+    )
+    region = relay_map(decode(DERPMap, text.encode())).regions[1]
+    assert [node.host for node in region.derp_nodes] == ["b.test"]
+    assert [node.stun_port for node in region.nodes] == [3478, -1]
