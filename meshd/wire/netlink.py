@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from meshd.base.addr import IPAddress, IPPrefix, unpack_ip
@@ -263,13 +264,13 @@ def decode_address(message: Message) -> InterfaceAddress | None:
 
 
 def decode_route(message: Message) -> Route | None:
-    """None for a route of a family other than IPv4 and IPv6."""
+    """None for a route of a family other than IPv4 and IPv6. One to ``::ffff:0:0/96``, or in it, is one of IPv6."""
     family, bits, _, _, table, _, _, kind, _ = _fixed(_ROUTE, message.body)
     if family not in (AF_INET, AF_INET6):
         return None
     found = attributes(message.body, _ROUTE.size)
     target = found.get(RTA_DST)
-    prefix = (unpack_ip(target), bits) if target is not None and len(target) in (4, 16) else None
+    prefix = (ip_address(target), bits) if target is not None and len(target) in (4, 16) else None
     return Route(family, _number(found.get(RTA_TABLE), table), prefix, _number(found.get(RTA_OIF)), kind)
 
 

@@ -61,6 +61,15 @@ def test_rule_request_survives_the_round_trip() -> None:
     assert nl.decode_rule(nl.Message(nl.RTM_NEWRULE, 1, request.body)) == rule
 
 
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "2001:db8::/32", "::ffff:192.0.2.1/128", "::ffff:0:0/96"])
+def test_route_reads_back_with_the_destination_it_was_written_with(text: str) -> None:
+    """Distributions have a route to ::ffff:0:0/96, the way to write IPv4 in IPv6, which goes nowhere."""
+    wanted = net(text)
+    route = nl.decode_route(nl.Message(nl.RTM_NEWROUTE, 1, nl.replace_route(wanted, 52, 7).body))
+    assert route is not None
+    assert route.prefix == (wanted.network_address, wanted.prefixlen)
+
+
 def test_error_message_gives_the_errno() -> None:
     body = struct.pack("=i", -17) + bytes(16)
     assert nl.error_number(nl.Message(nl.NLMSG_ERROR, 1, body)) == 17
