@@ -86,8 +86,8 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
         unsigned_peer_api_only=wire.unsigned_peer_api_only,
         data_plane_audit_log_id=wire.data_plane_audit_log_id,
         expired=wire.expired,
-        masquerade_v4=parse_ip(v4) if (v4 := wire.self_node_v4_masq_addr_for_this_peer) else None,
-        masquerade_v6=parse_ip(v6) if (v6 := wire.self_node_v6_masq_addr_for_this_peer) else None,
+        masquerade_v4=_masquerade(wire.self_node_v4_masq_addr_for_this_peer, 4),
+        masquerade_v6=_masquerade(wire.self_node_v6_masq_addr_for_this_peer, 6),
         is_wireguard_only=wire.is_wireguard_only,
         is_jailed=wire.is_jailed,
         exit_node_dns_resolvers=wire.exit_node_dns_resolvers,
@@ -225,7 +225,8 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
             raise Unacceptable(f"its address {address} is reserved")
         if number >> _SHIFT[version] == _NODE_RANGE[version]:
             continue
-        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+        special = address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local
+        if special or _is_mapped(prefix):
             raise Unacceptable(f"its address {address} belongs to no node")
     return tuple(prefixes)
 
@@ -237,11 +238,30 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
     for text in filter(None, texts):
         prefix = _prefix(text)
         address = prefix.network_address
-        if prefix.prefixlen and prefix not in own and (address.is_loopback or address.is_multicast):
+        special = address.is_loopback or address.is_multicast or _is_mapped(prefix)
+        if prefix.prefixlen and prefix not in own and special:
             notes.append(f"{_OF_A_ROUTE}{prefix} is not routable")
         else:
             found[prefix] = None
     return tuple(found)
+
+
+def _is_mapped(prefix: IPPrefix) -> bool:
+    """Whether it is a way to write IPv4 (RFC 4291 2.5.5.2), which no packet has."""
+    return prefix.version == 6 and prefix.prefixlen >= 96 and int(prefix.network_address) >> 32 == 0xFFFF
+
+
+def _masquerade(text: str | None, version: int) -> IPAddress | None:
+    """An address by which a peer knows us."""
+    if not text:
+        return None
+    try:
+        address = parse_ip(text)
+    except ValueError as error:
+        raise Unacceptable(f"it knows us by an address that is none: {error}") from None
+    if address.version != version:
+        raise Unacceptable(f"it knows us by {address}, which is not IPv{version}")
+    return address
 
 
 def _prefix(text: str) -> IPPrefix:

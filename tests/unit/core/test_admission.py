@@ -19,7 +19,11 @@ from tests.unit.core.mapworld import joined, key, node, send
         ({"Addresses": ["100.64.0.0/24"]}, "not a single address"),
         ({"Addresses": ["127.0.0.1/32"]}, "belongs to no node"),
         ({"Addresses": ["224.0.0.1/32"]}, "belongs to no node"),
+        ({"Addresses": ["::ffff:100.64.0.9/128"]}, "belongs to no node"),
         ({"Addresses": ["100.100.100.100/32"]}, "reserved"),
+        ({"SelfNodeV6MasqAddrForThisPeer": "100.64.0.9"}, "which is not IPv6"),
+        ({"SelfNodeV4MasqAddrForThisPeer": "fd7a:115c:a1e0::9"}, "which is not IPv4"),
+        ({"SelfNodeV6MasqAddrForThisPeer": "fe80::1%eth0"}, "knows us by an address that is none"),
         ({"Addresses": [f"100.64.1.{n}/32" for n in range(17)]}, "17 addresses"),
         ({"AllowedIPs": [f"10.{n // 256}.{n % 256}.0/24" for n in range(5000)]}, "5000 allowed"),
         ({"AllowedIPs": ["10.1.1.1/8"]}, "host bits"),
@@ -38,7 +42,7 @@ def test_admission_nonsense_is_refused_with_its_reason(fields: dict[str, Any], r
 
 
 def test_admission_unusable_parts_are_left_out() -> None:
-    routes = [*node(2)["Addresses"], "127.0.0.0/8", "224.0.0.0/4", "10.0.0.0/8", "10.0.0.0/8"]
+    routes = [*node(2)["Addresses"], "127.0.0.0/8", "224.0.0.0/4", "::ffff:0:0/96", "10.0.0.0/8", "10.0.0.0/8"]
     ends = ["0.0.0.0:1", "192.0.2.1:0", "[fe80::1%eth0]:1", "192.0.2.1:1"]
     session = joined(node(2, AllowedIPs=routes, Endpoints=ends))
     assert session.netmap is not None
