@@ -119,16 +119,14 @@ class ControlService:
         if node is None or node.machine_key != machine.text():
             stream.respond(404, b"node not found\n", TEXT)
             return
-        changed = self._registry.report(node, request)
-        if request.stream:
-            if changed:
-                await self._registry.save(node)
-            self._stream(node, request, stream)
-            return
-        if changed:
+        if self._registry.report(node, request):
             await self._registry.save(node)
-        if request.omit_peers:
+        if request.omit_peers and not request.stream:
             stream.respond(200, b"")
+        elif node.node_key != request.node_key:
+            stream.respond(404, b"this node key was replaced a moment ago\n", TEXT)
+        elif request.stream:
+            self._stream(node, request, stream)
         else:
             self._answer_once(node, request, stream)
 

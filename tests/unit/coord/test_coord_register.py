@@ -572,3 +572,27 @@ def test_user_deleted_twice_at_once_is_deleted(run_coord):
         assert [user["name"] for user in await coord.admin("users.list")] == ["default"]
 
     run_coord(scenario)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_map_under_a_key_that_was_replaced_meanwhile_is_refused(run_coord, stream):
+    """It got a stream, which nothing ended any more, and the map under a key that holds no longer."""
+
+    async def scenario(coord):
+        old = await coord.joined()
+        machine = await _rotated(coord, old)
+        stopped, go_on = _hold_joins(coord.service._registry)
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        old.endpoints = ("192.0.2.1:41641",)
+        request = encode(old.map_request(stream=stream))
+        asking = asyncio.create_task(old.request("/machine/map", request))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert not (await joining).error
+        with pytest.raises(RequestFailed) as caught:
+            await asyncio.wait_for(asking, 2)
+        assert caught.value.status == 404
+        assert coord.service._distributor.stream_of(1) is None
+
+    run_coord(scenario)
