@@ -90,6 +90,9 @@ class AdminServer:
             return _failure(error.message, error.hint, error.code)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
             return _failure(f"malformed request: {error}", None, "usage")
+        except Exception as error:  # a bug, and the administrator must not wait for an answer in vain
+            log.error("admin_request_failed", extra=kv(reason=repr(error)), exc_info=error)
+            return _failure("internal error; the server's log has more", None, "internal")
 
 
 def _remove(path: Path) -> None:

@@ -91,19 +91,25 @@ def node_row(node: NodeRecord) -> NodeRow:
 
 
 def add_node(connection: sqlite3.Connection, row: NodeRow) -> None:
-    """A new node; MeshdError when its key, name or address was taken a moment ago."""
+    """A new node; MeshdError when its key, name or address was taken a moment ago, or its owner deleted."""
     try:
         connection.execute(_ADD_NODE, row)
-    except sqlite3.IntegrityError:
-        raise MeshdError("another machine has just taken this node key or name", code="denied") from None
+    except sqlite3.IntegrityError as error:
+        raise _overtaken(error) from None
 
 
 def update_node(connection: sqlite3.Connection, row: NodeRow) -> bool:
     """A node as it is now; False when it was deleted: what was on its way must not bring it back."""
     try:
         return connection.execute(_UPDATE_NODE, (*row[1:], row[0])).rowcount == 1
-    except sqlite3.IntegrityError:
-        raise MeshdError("another machine has just taken this node key or name", code="denied") from None
+    except sqlite3.IntegrityError as error:
+        raise _overtaken(error) from None
+
+
+def _overtaken(error: sqlite3.IntegrityError) -> MeshdError:
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return MeshdError("the user who would own this machine was deleted a moment ago", code="not-found")
+    return MeshdError("another machine has just taken this node key or name", code="denied")
 
 
 def last_node_id(connection: sqlite3.Connection) -> int:
@@ -142,11 +148,14 @@ def add_auth_key(
     note: str,
 ) -> AuthKeyRecord:
     tags = tuple(tags)
-    cursor = connection.execute(
-        "INSERT INTO auth_key (prefix, digest, user_id, reusable, ephemeral, tags, created, expiry, note) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (prefix, digest, user_id, int(reusable), int(ephemeral), _text(tags), wall, expiry, note),
-    )
+    try:
+        cursor = connection.execute(
+            "INSERT INTO auth_key (prefix, digest, user_id, reusable, ephemeral, tags, created, expiry, note) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (prefix, digest, user_id, int(reusable), int(ephemeral), _text(tags), wall, expiry, note),
+        )
+    except sqlite3.IntegrityError:  # the prefix is drawn from 2^48
+        raise MeshdError("the owner of this key was deleted a moment ago", code="not-found") from None
     assert cursor.lastrowid is not None
     return AuthKeyRecord(cursor.lastrowid, prefix, user_id, reusable, ephemeral, tags, wall, expiry, None, False, note)
 

@@ -596,3 +596,35 @@ def test_map_under_a_key_that_was_replaced_meanwhile_is_refused(run_coord, strea
         assert coord.service._distributor.stream_of(1) is None
 
     run_coord(scenario)
+
+
+def test_auth_key_for_a_user_who_is_deleted_meanwhile_is_refused(run_coord):
+    """The administrator got no answer, and the log a traceback."""
+
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        deleting = asyncio.create_task(coord.admin("users.delete", name="bob"))
+        await asyncio.sleep(0)
+        with pytest.raises(MeshdError, match="deleted a moment ago") as caught:
+            await coord.admin("authkeys.create", user="bob")
+        assert caught.value.code == "not-found"
+        await deleting
+
+    run_coord(scenario)
+
+
+def test_approval_for_a_user_who_is_deleted_meanwhile_names_the_user(run_coord):
+    """It said that another machine had taken the key."""
+
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        machine = await coord.machine()
+        asked = await machine.register()
+        deleting = asyncio.create_task(coord.admin("users.delete", name="bob"))
+        await asyncio.sleep(0)
+        with pytest.raises(MeshdError, match="user .* deleted"):
+            await coord.admin("nodes.approve", id=asked.auth_url, user="bob")
+        await deleting
+        assert not (await coord.admin("nodes.approve", id=asked.auth_url, user="default"))["tags"]
+
+    run_coord(scenario)
