@@ -138,14 +138,16 @@ class Registry:
                     self.network.names.discard(draft.name)
                     self.network.addresses.release(draft.v4)
                 raise
-            node = existing or draft
+            node, stored = existing or draft, store.node_row(draft)
             if existing is None:
+                # A policy that was set meanwhile has not met this node.
+                node.approved_routes = self._approved(node)
                 self.network.add(node)
             else:
                 self._adopt(existing, draft)
                 if old_key != node_key:
                     self.on_rekeyed(existing, old_key)
-                await self._store_told_meanwhile(existing, draft)
+            await self._store_told_meanwhile(node, stored)
         log.info("node_joined", extra=kv(node=node.name, id=node.id, addr=node.v4, method=method))
         return node
 
@@ -208,9 +210,9 @@ class Registry:
         self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
         self.network.refresh_routes(node)
 
-    async def _store_told_meanwhile(self, node: NodeRecord, stored: NodeRecord) -> None:
+    async def _store_told_meanwhile(self, node: NodeRecord, stored: store.NodeRow) -> None:
         """A machine may take another host name until its new key holds, and hang up before that is saved."""
-        if store.node_row(node) != store.node_row(stored):
+        if store.node_row(node) != stored:
             await self._write(node)
 
     async def delete(self, node: NodeRecord) -> None:

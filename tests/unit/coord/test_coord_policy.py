@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
+from meshd.coord import store
 from meshd.coord.access import AllowAll
 from meshd.coord.network import Network
 from meshd.coord.policy import compile as compiler
@@ -274,6 +275,34 @@ def test_policy_gives_no_route_to_a_node_that_is_deleted_meanwhile(run_coord):
         assert first.approved_routes
         assert network.routes.carried(gone.id) == ()
         assert network.routes.carried(heir.id) == ("10.9.0.0/16",)
+
+    run_coord(scenario)
+
+
+def test_policy_gives_its_routes_to_a_node_that_joins_while_it_is_set(run_coord):
+    """Nobody looked at that node again: its routes waited for an administrator."""
+
+    async def scenario(coord):
+        machine = await coord.machine("router")
+        machine.hostinfo = Hostinfo(hostname="router", routable_ips=("10.1.0.0/16",))
+        registry = coord.service._registry
+        store_joined, stopped, go_on = registry._store_joined, asyncio.Event(), asyncio.Event()
+
+        async def hold(draft, admit, *, is_new):
+            await store_joined(draft, admit, is_new=is_new)
+            stopped.set()
+            await go_on.wait()
+
+        registry._store_joined = hold
+        joining = asyncio.create_task(machine.register(coord.join_key))
+        await stopped.wait()
+        await coord.admin("policy.set", text=LAN_POLICY)
+        go_on.set()
+        assert not (await joining).error
+        (node,) = coord.service.network.nodes.values()
+        assert node.approved_routes == ("10.1.0.0/16",)
+        (stored,) = await coord.service._database.run(store.load_nodes)
+        assert stored.approved_routes == ("10.1.0.0/16",)
 
     run_coord(scenario)
 
