@@ -96,7 +96,16 @@ class CoordService:
         if options.policy_file is not None:
             policy.read(options.policy_file)
         else:
-            policy.set(await database.run(store.current_policy))
+            text = await database.run(store.current_policy)
+            try:
+                policy.set(text, "stored policy")
+            except MeshdError as error:
+                raise MeshdError(
+                    error.message,
+                    code="config",
+                    hint="This program refuses what another one stored: start it with --policy FILE and a policy that "
+                    "is valid.",
+                ) from None
         registry = self._registry = Registry(self.network, database, policy)
         await registry.load()
         machine_private = MachinePrivate(await self._secret("noise", MachinePrivate.generate().raw))

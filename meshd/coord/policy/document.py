@@ -8,13 +8,14 @@ Without a file everybody may reach everybody. With one, only what a rule allows 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from meshd.base.addr import IPPrefix, covers, host_prefix, parse_ip, parse_prefix
 from meshd.base.errors import MeshdError
-from meshd.coord.policy.ports import PROTOCOLS, PortSpan, parse_ports
+from meshd.coord.policy.ports import ALL_PORTS, PROTOCOLS, WITH_PORTS, PortSpan, parse_ports
 from meshd.coord.records import EXIT_ROUTES, NodeRecord
 from meshd.coord.tags import is_tag
 from meshd.wire.hujson import HujsonError, Item, parse
@@ -214,7 +215,8 @@ class _Parser:
         if found["action"].value != "accept":
             self.fail(found["action"], 'the only action is "accept"')
         protocols = self._protocol(found["proto"]) if "proto" in found else ()
-        return Rule(self.each(found["src"], self._source), self.each(found["dst"], self._target), protocols)
+        sources = self.each(found["src"], self._source)
+        return Rule(sources, self.each(found["dst"], lambda item: self._target(item, protocols)), protocols)
 
     def _protocol(self, item: Item) -> tuple[int, ...]:
         name = str(item.value).lower() if isinstance(item.value, (str, int)) else ""
@@ -242,17 +244,23 @@ class _Parser:
             self.fail(item, f"{alias!r} is not a prefix (are host bits set?)")
         return alias
 
-    def _target(self, item: Item) -> Target:
+    def _target(self, item: Item, protocols: tuple[int, ...]) -> Target:
         alias, separator, ports = self.text(item).rpartition(":")
         if not separator:
             self.fail(item, f"{item.value!r} has no ports; write {item.value}:* for all")
         if alias.startswith("[") and alias.endswith("]"):
             alias = alias[1:-1]
+        spans = self._ports(item, ports, protocols)
+        return Target(self._alias(item, alias, AUTOGROUPS_TARGET), spans)
+
+    def _ports(self, item: Item, text: str, protocols: tuple[int, ...]) -> tuple[PortSpan, ...]:
         try:
-            spans = parse_ports(ports)
+            spans = parse_ports(text)
         except ValueError as error:
             self.fail(item, str(error))
-        return Target(self._alias(item, alias, AUTOGROUPS_TARGET), spans)
+        if spans != (ALL_PORTS,) and not WITH_PORTS.issuperset(protocols):
+            self.fail(item, f"only TCP, UDP and SCTP have ports; write * instead of {text}")
+        return spans
 
     def _grant(self, item: Item) -> tuple[tuple[Rule, ...], AppGrant | None]:
         found = self.fields(item, ("src", "dst", "ip", "app"))
@@ -269,21 +277,25 @@ class _Parser:
         )
         if "app" not in found:
             return rules, None
-        capabilities = {name: self.each(values, _plain) or None for name, values in self.table(found["app"]).items()}
+        capabilities = {
+            name: self.each(values, self._plain) or None for name, values in self.table(found["app"]).items()
+        }
         return rules, AppGrant(sources, targets, capabilities)
 
     def _grant_ip(self, item: Item) -> tuple[tuple[int, ...], tuple[PortSpan, ...]]:
         name, separator, ports = self.text(item).rpartition(":")
         protocols = self._protocol(Item(name, item.line, item.column)) if separator else ()
-        try:
-            return protocols, parse_ports(ports)
-        except ValueError as error:
-            self.fail(item, str(error))
+        return protocols, self._ports(item, ports, protocols)
 
-
-def _plain(item: Item) -> Any:
-    """A value without places."""
-    value = item.value
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+    def _plain(self, item: Item) -> Any:
+        """A value without places, as a map can carry it."""
+        value = item.value
+        if isinstance(value, dict):
+            return {name: self._plain(entry) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [self._plain(entry) for entry in value]
+        if (isinstance(value, int) and not -(2**63) <= value < 2**63) or (
+            isinstance(value, float) and not isfinite(value)
+        ):
+            self.fail(item, "this number is too large; write it as a text")
+        return value

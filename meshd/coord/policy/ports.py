@@ -24,6 +24,8 @@ PROTOCOLS: dict[str, tuple[int, ...]] = {
     "sctp": (132,),
 }
 """Names to IP protocol numbers (IANA)."""
+WITH_PORTS = frozenset((6, 17, 132))
+"""Protocols that have ports (TCP, UDP, SCTP); a rule that names ports of others would never match."""
 
 
 def parse_ports(text: str) -> tuple[PortSpan, ...]:

@@ -47,6 +47,10 @@ from meshd.wire.hujson import HujsonError, parse
         ("/* x", "1:1", "comment"),
         ("[" * 100, "1:66", "nested"),
         ('{"acls": [], "autoApprovers": {"routes": {"x": []}}}', "1:48", "not a prefix"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "app": {"a": [{"n": 18446744073709551616}]}}]}', "1:62", "number"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "app": {"a": [1e999]}}]}', "1:56", "number"),
+        ('{"acls": [{"action": "accept", "proto": "icmp", "src": ["*"], "dst": ["*:22"]}]}', "1:71", "ports"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["gre:22"]}]}', "1:49", "ports"),
     ],
 )
 def test_policy_bad_text_is_refused_with_line_and_column(text, place, words):
@@ -388,6 +392,18 @@ def test_policy_reads_the_prefixes_of_a_node_once_for_all_aliases(monkeypatch):
     compile_policy(document, network)
     owned = [own for node in network.nodes.values() for own in (*node.addresses, *node.usable_routes)]
     assert sorted(reads) == sorted(owned + aliases)
+
+
+def test_policy_stored_by_another_program_that_is_not_valid_here_is_told_at_the_start(options, running):
+    async def scenario():
+        async with running(options) as coord:
+            await coord.service._database.run(lambda connection: store.add_policy(connection, '{"ssh": []}', 0.0))
+        with pytest.raises(MeshdError, match="stored policy:1:9: 'ssh' is not supported") as caught:
+            async with running(options):
+                pass
+        assert "--policy FILE" in caught.value.hint
+
+    asyncio.run(scenario())
 
 
 def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, running):
