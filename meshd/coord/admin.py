@@ -21,8 +21,8 @@ from meshd.base.log import get_logger, kv
 
 log = get_logger(__name__)
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
-"""A policy text fits in."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""The largest policy text fits in, even when each of its characters is written as two escapes."""
 REQUEST_TIMEOUT_S = 30.0
 SOCKET_NAME = "admin.sock"
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from meshd.base.errors import MeshdError
-from meshd.base.standardstreams import open_standard_streams
+from meshd.base.standardstreams import is_output_error, open_standard_streams, unwritten
 from meshd.base.version import VERSION
 from meshd.coord.cli.authkeys import authkeys
 from meshd.coord.cli.nodes import nodes
@@ -38,5 +38,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not is_output_error(error):
+            raise
+        sys.exit(unwritten(error, "mesh-coord: "))
     except click.Abort:
         sys.exit(130)

@@ -8,6 +8,7 @@ import signal
 import uvloop
 
 from meshd.base.log import get_logger, kv, log_to_stderr
+from meshd.base.standardstreams import say
 from meshd.coord.options import ServeOptions
 from meshd.coord.service import CoordService
 from meshd.io.stopsignals import stop_wanted
@@ -26,7 +27,7 @@ async def _serve(options: ServeOptions) -> None:
     service = CoordService(options)
     await service.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_policy)
-    print(f"mesh up --login-server={options.address.url} --auth-key={service.join_key}", flush=True)
+    say(f"mesh up --login-server={options.address.url} --auth-key={service.join_key}\n")
     await stop.wait()
     log.info("stopping", extra=kv(nodes=len(service.network.nodes)))
     await service.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from meshd.base.errors import MeshdError
-from meshd.base.standardstreams import open_standard_streams
+from meshd.base.standardstreams import is_output_error, open_standard_streams, unwritten
 from meshd.base.version import VERSION
 
 
@@ -103,5 +103,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not is_output_error(error):
+            raise
+        sys.exit(unwritten(error, "mesh-relay: "))
     except click.Abort:
         sys.exit(130)

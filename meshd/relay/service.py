@@ -11,6 +11,7 @@ import uvloop
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.base.log import get_logger, kv, log_to_stderr
+from meshd.base.standardstreams import say
 from meshd.base.version import VERSION
 from meshd.io.files import write_atomic
 from meshd.io.http.front import FrontConnection, Request, Response, Upgrade
@@ -153,8 +154,8 @@ async def _serve(options: RelayOptions) -> None:
     service = RelayService(options)
     await service.start()
     assert service.relay is not None
-    print(f"relay {options.hostname} serves on port {service.port}, STUN on {service.stun_port or 'no'} port", end="")
-    print(f", CertName sha256-raw:{service.pin}" if service.pin else "", flush=True)
+    pin = f", CertName sha256-raw:{service.pin}" if service.pin else ""
+    say(f"relay {options.hostname} serves on port {service.port}, STUN on {service.stun_port or 'no'} port{pin}\n")
     await stop.wait()
     log.info("stopping", extra=kv(**service.relay.counters.as_dict()))
     await service.close()

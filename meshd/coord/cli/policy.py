@@ -7,6 +7,7 @@ from typing import TextIO
 
 import click
 
+from meshd.base.errors import MeshdError
 from meshd.coord.cli.output import admin_options, ask, print_json
 
 
@@ -33,7 +34,7 @@ def get(state_dir: Path, as_json: bool) -> None:
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 def set_policy(state_dir: Path, as_json: bool, file: TextIO) -> None:
     """Check a policy file and let it hold from now on. FILE may be - for standard input."""
-    found = ask(state_dir, "policy.set", text=file.read(), name=str(file.name))
+    found = ask(state_dir, "policy.set", text=_text(file), name=str(file.name))
     if as_json:
         print_json(found)
     else:
@@ -46,5 +47,19 @@ def check(file: TextIO) -> None:
     """Check a policy file without a running server."""
     from meshd.coord.policy.document import parse_policy
 
-    parse_policy(file.read(), str(file.name))
+    parse_policy(_text(file), str(file.name))
     click.echo("The policy is valid.")
+
+
+def _text(file: TextIO) -> str:
+    from meshd.coord.policy.document import MAX_POLICY_BYTES
+
+    try:
+        text = file.read(MAX_POLICY_BYTES + 1)
+    except UnicodeDecodeError:
+        raise MeshdError(f"{file.name} is no UTF-8 text", code="usage") from None
+    except OSError as error:
+        raise MeshdError(f"cannot read {file.name}: {error.strerror}", code="usage") from None
+    if len(text) > MAX_POLICY_BYTES:
+        raise MeshdError(f"{file.name}: a policy has at most {MAX_POLICY_BYTES} characters", code="usage")
+    return text

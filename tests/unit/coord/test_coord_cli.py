@@ -132,6 +132,64 @@ def test_cli_policy_check_set_and_get(server, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "words"), [(b"\xfe\xff{}", "is no UTF-8 text"), (b" " * 9_000_000, "at most 1048576 characters")]
+)
+@pytest.mark.parametrize("command", ["check", "set"])
+def test_cli_policy_file_that_cannot_be_one_is_refused_by_name(server, tmp_path, command, content, words):
+    policy = tmp_path / "p.hujson"
+    policy.write_bytes(content)
+    state = ("--state-dir", str(server.state)) if command == "set" else ()
+    done = subprocess.run(
+        [*COMMAND, "policy", command, str(policy), *state], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert str(policy) in done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_cli_policy_of_the_largest_size_is_taken_however_it_is_escaped(server, tmp_path):
+    policy = tmp_path / "p.hujson"
+    policy.write_text("{} // " + "\N{LOCK}" * 1_000_000)
+    assert server.run("policy", "set", str(policy)).returncode == 0
+    assert server.run("policy", "get").stdout.strip() == policy.read_text()
+
+
+def test_cli_output_that_cannot_be_written_is_told_in_one_line(server):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "nodes", "list", "--state-dir", str(server.state)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "mesh-coord: cannot write the output: No space left on device\n"
+
+
+def test_cli_serve_goes_on_when_nobody_takes_the_line_that_joins_a_machine(tmp_path):
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--state-dir", str(tmp_path), "--listen", "127.0.0.1:0", "--stun-port", "0"]
+            + ["--url", "http://127.0.0.1:1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        assert process.stderr is not None
+        assert "serving" in process.stderr.readline()
+        assert "cannot write the output" in process.stderr.readline()
+        listed = [*COMMAND, "nodes", "list", "--state-dir", str(tmp_path)]
+        assert subprocess.run(listed, capture_output=True, timeout=30).returncode == 0
+    finally:
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [("--url", "nonsense"), ("--listen", "nowhere"), ("--policy", "/nonexistent"), ("--base-domain", "..")],
 )
