@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from meshd.base.errors import MeshdError
+from meshd.io.listenaddress import is_host
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -32,12 +33,18 @@ class PublicAddress(msgspec.Struct, frozen=True):
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise MeshdError(f"--url {text!r}: {error}", code="usage") from None
-        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "@" in parts.netloc:
             raise MeshdError(
                 f"--url {text!r} is not an address of the form http://HOST:PORT or https://HOST", code="usage"
             )
         if parts.path.strip("/"):
             raise MeshdError(f"--url {text!r}: clients ask at the top of a host, leave the path out", code="usage")
+        if not is_host(host) or port == 0:
+            raise MeshdError(
+                f"--url {text!r}: clients cannot reach {parts.netloc!r}",
+                code="usage",
+                hint="Give a host name or an address, and a name with other letters in its form xn--….",
+            )
         return cls(
             f"{parts.scheme}://{parts.netloc}",
             parts.scheme,

@@ -1,8 +1,14 @@
-"""The text of flags such as `--listen`."""
+"""The text of flags such as `--listen`, and the names by which others find what listens."""
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
+
 from meshd.base.errors import MeshdError
+
+MAX_HOST = 253
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 
 
 def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
@@ -18,3 +24,14 @@ def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
     if not separator or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise MeshdError(f"{flag} {text!r} is not of the form ADDRESS:PORT", code="usage")
     return "" if host == "*" else host, int(port)
+
+
+def is_host(text: str) -> bool:
+    """Whether a certificate and a client can have it as a host: a DNS name in its ASCII form, or an address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        labels = text.split(".")
+        # What ends in a number is an address, or nothing (URL standard, "ends in a number").
+        return len(text) <= MAX_HOST and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))
+    return "%" not in text

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
-from urllib.parse import urlsplit
+from base64 import b64encode
+from urllib.parse import unquote, urlsplit
 
 import h11
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import NodePublic
 from meshd.base.log import get_logger, kv
+from meshd.io.listenaddress import is_host
 from meshd.wire.control import DERPAdmitRequest, DERPAdmitResponse, decode, encode
 
 log = get_logger(__name__)
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
+_TARGET = re.compile(r"[!-~]+", re.ASCII)
 
 
 class AskUrl:
     """The admission of a relay that asks at a URL; an unreachable server admits nobody unless `fail_open`."""
 
     def __init__(self, url: str, *, fail_open: bool = False) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise MeshdError(f"--verify-url {url!r} is not an http:// or https:// address", code="usage")
-        self._host = parts.hostname
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise MeshdError(f"--verify-url: {error}", code="usage") from None
+        if parts.scheme not in ("http", "https") or not host or not is_host(host) or not _TARGET.fullmatch(url):
+            raise MeshdError(
+                f"--verify-url {parts.scheme}://{parts.netloc.rpartition('@')[2]} is not an http(s):// address",
+                code="usage",
+                hint="Write other letters in the path as %XX, and those of a host name in its form xn--….",
+            )
+        self._host = host
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
+        self._port = port or (443 if self._tls else 80)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._authority = parts.netloc.rpartition("@")[2]
+        self._credentials: list[tuple[str, str]] = []
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._credentials.append(("Authorization", f"Basic {b64encode(login.encode()).decode()}"))
         self._fail_open = fail_open
 
     async def __call__(self, key: NodePublic, source_ip: str) -> bool:
@@ -54,6 +70,7 @@ class AskUrl:
                 ("Content-Type", "application/json"),
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
+                *self._credentials,
             ]
             writer.write(
                 (http.send(h11.Request(method="POST", target=self._target, headers=headers)) or b"")

@@ -67,11 +67,15 @@ def cli(
     verbose: bool,
 ) -> None:
     """A relay (DERP and STUN) for nodes that cannot reach each other directly."""
-    from meshd.io.listenaddress import parse_listen
+    from meshd.io.listenaddress import is_host, parse_listen
     from meshd.relay.service import RelayOptions, run
 
-    if not hostname:
-        raise click.UsageError("--hostname is empty")
+    if not is_host(hostname):
+        raise MeshdError(
+            f"--hostname {hostname!r} is no host name or address",
+            code="usage",
+            hint="Give it alone, without port or brackets, and a name with other letters in its form xn--….",
+        )
     if (cert is None) != (key is None):
         raise click.UsageError("--cert and --key belong together")
     host, port = parse_listen(listen)

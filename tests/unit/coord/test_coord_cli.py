@@ -171,8 +171,18 @@ def test_cli_output_that_cannot_be_written_is_told_in_one_line(server):
 def test_cli_serve_goes_on_when_nobody_takes_the_line_that_joins_a_machine(tmp_path):
     with open("/dev/full", "w") as full:
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--state-dir", str(tmp_path), "--listen", "127.0.0.1:0", "--stun-port", "0"]
-            + ["--url", "http://127.0.0.1:1"],
+            [
+                *COMMAND,
+                "serve",
+                "--state-dir",
+                str(tmp_path),
+                "--listen",
+                "127.0.0.1:0",
+                "--stun-port",
+                "0",
+                "--url",
+                "http://127.0.0.1:1",
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -145,7 +145,25 @@ def test_endpoints_that_peers_cannot_use_are_left_out():
     )
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://h/path", "http://h:99999", "http://u@h", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x",
+        "x",
+        "http://",
+        "http://h/path",
+        "http://h:99999",
+        "http://u@h",
+        "",
+        "http://:pw@h",
+        "http://h:0",
+        "http://bücher.example",
+        "http://a b",
+        "http://*:8080",
+        "http://10.0.0.300",
+        "http://[fe80::1%25lo]:80",
+    ],
+)
 def test_url_that_is_not_an_address_is_refused(url):
     with pytest.raises(MeshdError):
         PublicAddress.parse(url)

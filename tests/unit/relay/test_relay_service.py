@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.io.http.front import FrontConnection, Response
+from meshd.io.listenaddress import is_host
 from meshd.io.listener import SniffingListener
 from meshd.relay.admission import AskUrl
+from meshd.relay.main import cli
 from meshd.relay.service import RelayOptions, RelayService
 
 
@@ -62,6 +66,81 @@ def test_relay_service_taken_port_and_bad_certificate_are_refused(tmp_path):
     (tmp_path / "bad.pem").write_text("nonsense")
     with pytest.raises(MeshdError, match="cannot use the TLS certificate"):
         asyncio.run(start(certificate=tmp_path / "bad.pem", key=tmp_path / "bad.pem"))
+
+
+@pytest.mark.parametrize(
+    "hostname",
+    [
+        "",
+        "bücher.example",
+        "a b",
+        "https://relay.example",
+        "relay.example:443",
+        "[::1]",
+        "fe80::1%lo",
+        "*",
+        "-x",
+        "x." * 200,
+        "10.0.0.300",
+        "a\nb",
+    ],
+)
+def test_relay_hostname_that_no_client_can_use_is_refused(tmp_path, hostname):
+    result = CliRunner().invoke(
+        cli, ["--state-dir", str(tmp_path), "--listen", "127.0.0.1:0", "--hostname", hostname], standalone_mode=False
+    )
+    assert isinstance(result.exception, MeshdError)
+    assert result.exception.code == "usage"
+    assert "--hostname" in result.exception.message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("hostname", ["relay.example", "_a.example", "xn--bcher-kva.de", "192.0.2.1", "2001:db8::1"])
+def test_relay_hostname_may_be_a_name_or_an_address(hostname):
+    assert is_host(hostname)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://h/",
+        "http://h:99999/",
+        "http://[::1",
+        "http://h/a b",
+        "http://h/ü",
+        "http:///x",
+        "http://a b/",
+        "http://user:secret@:80/",
+    ],
+)
+def test_admission_url_that_cannot_be_asked_is_refused_without_its_password(url):
+    with pytest.raises(MeshdError, match="--verify-url") as caught:
+        AskUrl(url)
+    assert caught.value.code == "usage"
+    assert "secret" not in str(caught.value)
+
+
+def test_admission_sends_the_credentials_of_the_url():
+    """They were left out, so that a server which wants some admitted nobody."""
+
+    async def whole():
+        asked = []
+
+        async def handle(request):
+            asked.append(request.headers.get("authorization"))
+            return Response(200, b'{"Allow":true}', "application/json")
+
+        listener = SniffingListener(
+            lambda encrypted, released: FrontConnection(handle, encrypted, released), tls=None, max_connections=4
+        )
+        listener.listen("127.0.0.1", 0)
+        key = NodePrivate.generate().public()
+        assert await AskUrl(f"http://relay:p%40ss@127.0.0.1:{listener.port}/verify")(key, "192.0.2.1")
+        assert asked == ["Basic " + b64encode(b"relay:p@ss").decode()]
+        listener.close()
+        await listener.close_connections(0.1)
+
+    asyncio.run(whole())
 
 
 @pytest.mark.parametrize(
