@@ -176,16 +176,22 @@ class Registrar:
     def _same_machine(
         self, machine_key: str, request: RegisterRequest, user_id: int, tags: tuple[str, ...]
     ) -> NodeRecord | None:
-        """The node that this machine has been so far under the same owner; it keeps its name and addresses."""
-        candidates = [
-            node
-            for node in self._network.by_machine_key.get(machine_key, ())
-            if (bool(node.tags) and bool(tags)) or (not node.tags and not tags and node.user_id == user_id)
-        ]
-        for node in candidates:
+        """The node that this machine has been so far under the same owner; it keeps its name and addresses.
+
+        One that goes over from its user to tags, or back, is the same when it gives up the key that it had.
+        """
+        own = self._network.by_machine_key.get(machine_key, ())
+        same = [node for node in own if bool(node.tags) == bool(tags) and (tags or node.user_id == user_id)]
+        for node in same:
             if node.node_key == request.old_node_key:
                 return node
-        return candidates[0] if candidates else None
+        wall = time.time()
+        changed = [
+            node
+            for node in own
+            if node.user_id == user_id and (node.node_key == request.old_node_key or node.expired(wall))
+        ]
+        return next(iter(same or changed), None)
 
     def _requested_tags(self, request: RegisterRequest, user: UserRecord) -> tuple[str, ...]:
         wanted = request.hostinfo.request_tags if request.hostinfo is not None else ()

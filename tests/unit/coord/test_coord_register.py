@@ -14,7 +14,7 @@ from meshd.coord import pending, store
 from meshd.coord.records import TAGGED_USER_ID
 from meshd.coord.registration import Registrar
 from meshd.testing.controlmachine import ControlMachine, RequestFailed, fetch_key
-from meshd.wire.control import Hostinfo, RegisterAuth, RegisterRequest, encode
+from meshd.wire.control import ZERO_NODE_KEY, Hostinfo, RegisterAuth, RegisterRequest, encode
 
 
 def test_register_with_key_gets_owner_and_authorization(run_coord):
@@ -626,5 +626,46 @@ def test_approval_for_a_user_who_is_deleted_meanwhile_names_the_user(run_coord):
             await coord.admin("nodes.approve", id=asked.auth_url, user="bob")
         await deleting
         assert not (await coord.admin("nodes.approve", id=asked.auth_url, user="default"))["tags"]
+
+    run_coord(scenario)
+
+
+@pytest.mark.parametrize("way", ["gives up its key", "logged out"])
+@pytest.mark.parametrize("tags", [[("tag:web",), ()], [(), ("tag:web",)]])
+def test_register_with_tags_instead_of_a_user_or_back_goes_on_as_the_same_node(run_coord, way, tags):
+    """It became a second node with another name, and the first one stayed for ever."""
+
+    async def scenario(coord):
+        machine = await coord.machine("web")
+        for wanted in tags:
+            key = await coord.admin("authkeys.create", tags=wanted)
+            old = machine.node.public().text()
+            if way == "logged out" and coord.service.network.nodes:
+                await coord.admin("nodes.expire", node="1")
+                old = ZERO_NODE_KEY
+            machine.node = NodePrivate.generate()
+            assert not (await machine.register(key["key"], old_node_key=old)).error
+        (node,) = coord.service.network.nodes.values()
+        assert (node.id, node.name, node.v4, node.tags) == (1, "web", "100.64.0.1", tags[-1])
+        assert node.expiry is None
+
+    run_coord(scenario)
+
+
+def test_register_of_another_users_profile_on_the_same_machine_is_another_node(run_coord):
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        machine = await coord.joined()
+        machine.node = NodePrivate.generate()
+        for key in (
+            await coord.admin("authkeys.create", user="bob", tags=["tag:web"]),
+            await coord.admin("authkeys.create", user="default", tags=()),
+        ):
+            machine.node = NodePrivate.generate()
+            assert not (await machine.register(key["key"])).error
+        assert [(node.user_id, node.tags) for node in coord.service.network.nodes.values()] == [
+            (1, ()),
+            (2, ("tag:web",)),
+        ]
 
     run_coord(scenario)
