@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ REQUEST_TIMEOUT_S = 30.0
 SOCKET_NAME = "admin.sock"
 
 Arguments = dict[str, Any]
-Operation = Callable[[Arguments], Awaitable[object]]
+Operation = Callable[[Arguments], Coroutine[Any, Any, object]]
 
 
 class _Question(msgspec.Struct):
@@ -42,6 +42,7 @@ class AdminServer:
         self._operations = operations
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
+        self._running: set[asyncio.Task[object]] = set()
 
     async def start(self, path: Path) -> None:
         """Listen; a file left over by a killed server is replaced (the state directory is locked by us)."""
@@ -85,7 +86,7 @@ class AdminServer:
                     code="usage",
                     hint="The running server may be older than this command; restart it.",
                 )
-            return msgspec.json.encode({"result": await operation(question.args)})
+            return msgspec.json.encode({"result": await self._to_its_end(operation(question.args))})
         except MeshdError as error:
             return _failure(error.message, error.hint, error.code)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
@@ -93,6 +94,14 @@ class AdminServer:
         except Exception as error:  # a bug, and the administrator must not wait for an answer in vain
             log.error("admin_request_failed", extra=kv(reason=repr(error)), exc_info=error)
             return _failure("internal error; the server's log has more", None, "internal")
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, object]) -> object:
+        """Also when the time for an answer is over, so that memory and disk never differ."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
 
 
 def _remove(path: Path) -> None:

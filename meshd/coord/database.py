@@ -24,6 +24,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 MAX_BATCH = 512
 BUSY_TIMEOUT_MS = 5000
+HINT = "Check the disk and the owner of the state directory, or restore a copy of the file."
 
 
 class Database:
@@ -74,13 +75,13 @@ class Database:
                     outcomes.append((done, work(self._connection), None))
                 except Exception as error:  # noqa: BLE001 - handed to the caller that waits for it
                     run("ROLLBACK TO one")
-                    outcomes.append((done, None, error))
+                    outcomes.append((done, None, _failure(error) if isinstance(error, sqlite3.Error) else error))
                 run("RELEASE one")
             run("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 run("ROLLBACK")
-            failure = MeshdError(f"the state could not be stored: {error}", code="storage")
+            failure = _failure(error)
             return [(done, None, failure) for _, done in batch]
         return outcomes
 
@@ -93,6 +94,10 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None
             done.set_result(result)
         else:
             done.set_exception(error)
+
+
+def _failure(error: sqlite3.Error) -> MeshdError:
+    return MeshdError(f"the database could not be used: {error}", code="storage", hint=HINT)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -109,6 +114,6 @@ def _open(path: Path) -> sqlite3.Connection:
         raise MeshdError(
             f"cannot use the database {path}: {error}",
             code="config",
-            hint="Check the disk and the owner of the state directory, or restore a copy of the file.",
+            hint=HINT,
         ) from None
     return connection

@@ -14,7 +14,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.coord import network as change
 from meshd.coord import store
-from meshd.coord.database import Database
+from meshd.coord.database import HINT, Database
 from meshd.coord.intake import one_per_key, usable_endpoints, usable_hostinfo
 from meshd.coord.names import checked_label, is_derived, unique_label
 from meshd.coord.network import Network
@@ -55,9 +55,14 @@ class Registry:
                 int(store.setting(connection, ADDRESS_SETTING) or 0),
             )
 
-        users, nodes, last_id, last_address = await self.database.run(read)
-        self.network.addresses.last = last_address
-        self.network.load(users, nodes, last_id)
+        try:
+            users, nodes, last_id, last_address = await self.database.run(read)
+            self.network.addresses.last = last_address
+            self.network.load(users, nodes, last_id)
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            raise MeshdError(
+                f"the database holds what this program cannot read: {error}", code="config", hint=HINT
+            ) from None
 
     # --- users -------------------------------------------------------------------------------------------
 
@@ -174,9 +179,8 @@ class Registry:
         while waits := [self._busy[node.id] for node in nodes if node.id in self._busy]:
             await waits[0].wait()
 
-    async def _at_rest(self, node: NodeRecord) -> None:
-        """As `settled`; MeshdError when the node is deleted."""
-        await self.settled(node)
+    def _check_is_there(self, node: NodeRecord) -> None:
+        """MeshdError when the node is deleted."""
         if self.network.nodes.get(node.id) is not node:
             raise MeshdError(f"{node.name} was deleted a moment ago", code="not-found")
 
@@ -241,11 +245,23 @@ class Registry:
 
         await self.database.run(write)
 
+    async def _change(self, node: NodeRecord, flags: int, **fields: object) -> None:
+        """Store other values of a node, let them hold, and tell everybody. What could not be stored does not hold."""
+        async with self._alone(node):
+            self._check_is_there(node)
+            row = store.node_row(msgspec.structs.replace(node, **fields))
+            await self.database.run(lambda connection: store.update_node(connection, row))
+            for field, value in fields.items():
+                if field == "name":
+                    self.network.rename(node, str(value))
+                else:
+                    setattr(node, field, value)
+            self.network.on_change(node.id, flags)
+            self.network.refresh_routes(node)
+            await self._store_told_meanwhile(node, row)
+
     async def set_expiry(self, node: NodeRecord, expiry: float | None) -> None:
-        await self._at_rest(node)
-        node.expiry = expiry
-        self.expiry_passed(node)
-        await self.save(node)
+        await self._change(node, change.WHOLE | change.SELF, expiry=expiry)
 
     def expiry_passed(self, node: NodeRecord) -> None:
         """Tell everybody that the state of the node's key is another one now."""
@@ -253,29 +269,26 @@ class Registry:
         self.network.refresh_routes(node)
 
     async def rename(self, node: NodeRecord, name: str) -> None:
-        await self._at_rest(node)
+        await self.settled(node)
+        self._check_is_there(node)
         if checked_label(name) == node.name:
             return
         if name in self.network.names:
             raise MeshdError(f"there is already a machine named {name!r}", code="conflict")
-        self.network.rename(node, name)
-        await self.save(node)
+        self.network.names.add(name)
+        try:
+            await self._change(node, change.WHOLE | change.SELF, name=name)
+        finally:
+            if node.name != name:
+                self.network.names.discard(name)
 
     async def set_tags(self, node: NodeRecord, tags: Iterable[str]) -> None:
-        await self._at_rest(node)
-        node.tags = tuple(tags)
-        if node.tags:
-            node.expiry = None
-        self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
-        self.network.refresh_routes(node)
-        await self.save(node)
+        new = tuple(tags)
+        fields: dict[str, object] = {"tags": new, "expiry": None} if new else {"tags": new}
+        await self._change(node, change.WHOLE | change.SELF | change.ACCESS, **fields)
 
     async def approve_routes(self, node: NodeRecord, routes: Iterable[str]) -> None:
-        await self._at_rest(node)
-        node.approved_routes = tuple(routes)
-        self.network.on_change(node.id, change.WHOLE | change.SELF | change.ACCESS)
-        self.network.refresh_routes(node)
-        await self.save(node)
+        await self._change(node, change.WHOLE | change.SELF | change.ACCESS, approved_routes=tuple(routes))
 
     async def approve_by_policy(self) -> None:
         """Approve what a new policy approves by itself; nothing is taken back."""

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.coord import admin, store
 from meshd.coord import pending as pending_module
-from meshd.coord import store
 from meshd.coord.cli.output import print_table
 from meshd.coord.control import MAX_ANSWERS, MAX_MAP_BYTES, MAX_REGISTER_BYTES
 from meshd.coord.pending import DECIDED_LIFETIME_S, MAX_PENDING, MAX_PER_SOURCE, MAX_WAITERS, PendingRegistrations
@@ -285,5 +285,85 @@ def test_followup_of_a_machine_that_hung_up_waits_no_longer(run_coord):
         await until(lambda: entry.waiters)
         await machine.close()
         await until(lambda: not entry.waiters)
+
+    run_coord(scenario)
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("nodes.rename", {"name": "db"}),
+        ("nodes.tag", {"tags": ["tag:web"]}),
+        ("nodes.approve-routes", {"routes": ["10.0.0.0/8"]}),
+        ("nodes.expire", {}),
+        ("nodes.delete", {}),
+        ("authkeys.create", {}),
+    ],
+)
+def test_command_that_cannot_be_stored_changes_nothing(run_coord, op, args):
+    """The administrator was told of a failure, and the change held until the next start."""
+
+    async def scenario(coord):
+        await coord.joined("web")
+        (before,) = await coord.admin("nodes.list")
+        database = coord.service._database
+        database._connection.execute("PRAGMA query_only = 1")
+        for _ in range(2):
+            with pytest.raises(MeshdError, match="the database could not be used") as caught:
+                await coord.admin(op, node="1", **args)
+            assert caught.value.code == "storage"
+        database._connection.execute("PRAGMA query_only = 0")
+        assert await coord.admin("nodes.list") == [before]
+        await coord.admin(op, node="1", **args)
+
+    run_coord(scenario)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE node SET hostinfo = '{'",
+        "UPDATE node SET tags = 'x'",
+        "UPDATE node SET v4 = 'x'",
+        "UPDATE node SET node_key = 'x'",
+        "UPDATE setting SET value = 'x'",
+        "DROP TABLE node",
+    ],
+)
+def test_damaged_database_is_told_at_the_start(options, running, damage):
+    async def scenario():
+        async with running(options) as coord:
+            await coord.joined("web")
+            await coord.service._database.run(lambda connection: connection.execute(damage).fetchall())
+        with pytest.raises(MeshdError, match="database") as caught:
+            async with running(options):
+                pass
+        assert "restore a copy" in caught.value.hint
+
+    asyncio.run(scenario())
+
+
+def test_command_whose_answer_comes_too_late_is_carried_out_to_its_end(run_coord, options, monkeypatch):
+    monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.1)
+
+    async def scenario(coord):
+        await coord.joined("web")
+        database, go_on = coord.service._database, asyncio.Event()
+        run = database.run
+
+        async def late(work):
+            result = await run(work)
+            await go_on.wait()
+            return result
+
+        coord.service._registry.database.run = late
+        reader, writer = await asyncio.open_unix_connection(str(options.state_dir / "admin.sock"))
+        writer.write(b'{"op":"nodes.delete","args":{"node":"1"}}\n')
+        assert await reader.read() == b""
+        writer.close()
+        coord.service._registry.database.run = run
+        go_on.set()
+        await asyncio.sleep(0.05)
+        assert not coord.service.network.nodes
 
     run_coord(scenario)

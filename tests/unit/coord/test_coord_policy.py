@@ -266,14 +266,14 @@ def test_policy_gives_no_route_to_a_node_that_is_deleted_meanwhile(run_coord):
             await readers[-1].next()
         registry, network = coord.service._registry, coord.service.network
         first, gone, heir = network.nodes.values()
-        save = registry.save
+        change = registry._change
 
-        async def save_while_the_other_is_deleted(*nodes):
-            if first in nodes:
+        async def change_while_the_other_is_deleted(node, *args, **fields):
+            if node is first:
                 await registry.delete(gone)
-            await save(*nodes)
+            await change(node, *args, **fields)
 
-        registry.save = save_while_the_other_is_deleted
+        registry._change = change_while_the_other_is_deleted
         registry.policy.set(LAN_POLICY)
         await registry.approve_by_policy()
         assert first.approved_routes
