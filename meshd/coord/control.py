@@ -120,7 +120,11 @@ class ControlService:
             stream.respond(404, b"node not found\n", TEXT)
             return
         if self._registry.report(node, request):
-            await self._registry.save(node)
+            try:
+                await self._registry.save(node)
+            except MeshdError as error:
+                # The network must not end with the disk: what a node tells it tells again after our next start.
+                log.error("not_stored", extra=kv(node=node.name, reason=error.message))
         if request.omit_peers and not request.stream:
             stream.respond(200, b"")
         elif node.node_key != request.node_key:

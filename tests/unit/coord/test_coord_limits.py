@@ -367,3 +367,19 @@ def test_command_whose_answer_comes_too_late_is_carried_out_to_its_end(run_coord
         assert not coord.service.network.nodes
 
     run_coord(scenario)
+
+
+def test_nodes_get_their_maps_while_nothing_can_be_stored(run_coord, caplog):
+    """The stream was refused, as often as a node had something new to tell."""
+
+    async def scenario(coord):
+        machine = await coord.joined("web")
+        coord.service._database._connection.execute("PRAGMA query_only = 1")
+        machine.endpoints = ("192.0.2.1:41641",)
+        assert (await (await machine.stream()).next()).node.name == "web.mesh.internal."
+        await machine.update(endpoints=("192.0.2.2:41641",))
+        (node,) = coord.service.network.nodes.values()
+        assert node.endpoints == ("192.0.2.2:41641",)
+        assert [record.getMessage() for record in caplog.records].count("not_stored") == 2
+
+    run_coord(scenario)
