@@ -8,11 +8,12 @@ is lost is kept aside, and the store begins empty.
 
 from __future__ import annotations
 
+import errno
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -30,7 +31,9 @@ CURRENT_PROFILE = "_current-profile"
 LEGACY_PREFS = "_daemon"
 """Preferences and login of daemons from before there were profiles."""
 INITIAL_STATE = "meshd.state"
-"""The credential with the state that a new node begins with, in the plain form."""
+"""The credential with the state that a new node begins with, in the plain form. The usual file is named so too."""
+TAILSCALED_STATE = "tailscaled.state"
+"""What the file is called in a directory that tailscaled had before us."""
 _LIMIT_BYTES = 64 << 20
 _TPM_SEALED = {"key", "nonce", "data"}
 _DECRYPT_FIRST = "Start tailscaled once with --encrypt-state=false"
@@ -97,15 +100,27 @@ def _check_place(path: Path) -> None:
         )
 
 
+class InitialState(NamedTuple):
+    """The plain form of the state to begin with where there is none, and what messages call it."""
+
+    data: bytes
+    name: str = "the initial state"
+
+
 class FileStore:
     """A state file, mode 0600; sealed with ``seal``, plain when ``sealed`` is false."""
 
     ephemeral = False
 
     def __init__(
-        self, path: Path, *, sealed: bool = False, protection: Protection | None = None, initial: bytes | None = None
+        self,
+        path: Path,
+        *,
+        sealed: bool = False,
+        protection: Protection | None = None,
+        initial: Callable[[], InitialState | None] = lambda: None,
     ) -> None:
-        """``initial`` is the plain form of the state to begin with where there is none."""
+        """``initial`` is asked where there is no state yet."""
         _check_place(path)
         self._path = path
         self._initial = initial
@@ -126,8 +141,10 @@ class FileStore:
     def _load(self) -> None:
         data = self._read()
         if not data:
-            if self._initial:
-                self._values = self._parse(self._initial, "the initial state")
+            initial = self._initial()
+            if initial is not None and initial.data:
+                self._values = self._parse(*initial)
+                log.info("state_taken_over", extra=kv(source=initial.name))
             self._save(self._values)
             return
         try:
@@ -145,15 +162,11 @@ class FileStore:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             remove_leftovers(self._path)
-            with self._path.open("rb") as file:
-                data = file.read(_LIMIT_BYTES + 1)
+            return _read_limited(self._path)
         except FileNotFoundError:
             return b""
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
-        if len(data) > _LIMIT_BYTES:
-            raise self._unusable("is larger than any state file")
-        return data
 
     def _change_form(self) -> None:
         """From plain to sealed or back. What cannot be written stays as it is, and is said."""
@@ -191,11 +204,7 @@ class FileStore:
             raise self._unusable(f"is damaged or not a state file ({_brief(error)})", name) from None
 
     def _unusable(self, what: str, name: str = "", remedy: str = "Restore the file, or move it away,") -> MeshdError:
-        return MeshdError(
-            f"{name or f'the state file {self._path}'} {what}",
-            code="unavailable",
-            hint=f"meshd keeps it untouched and does not log in. {remedy} and restart meshd.",
-        )
+        return _unusable(name or f"the state file {self._path}", what, remedy)
 
     def read(self, key: str) -> bytes | None:
         return self._values.get(key) or None
@@ -222,6 +231,22 @@ class FileStore:
                 code="unavailable",
                 hint="Nothing was changed. Free space or make the directory writable, then try again.",
             ) from None
+
+
+def _read_limited(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_LIMIT_BYTES + 1)
+    if len(data) > _LIMIT_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than any state file")
+    return data
+
+
+def _unusable(name: str, what: str, remedy: str = "Restore the file, or move it away,") -> MeshdError:
+    return MeshdError(
+        f"{name} {what}",
+        code="unavailable",
+        hint=f"meshd keeps it untouched and does not log in. {remedy} and restart meshd.",
+    )
 
 
 def _changed(values: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> dict[str, bytes]:
@@ -253,4 +278,22 @@ def open_store(spec: str, encrypt: bool | None = None) -> Store:
             code="usage",
             hint="Use a file path, kube:NAME or mem:",
         )
-    return FileStore(Path(spec), sealed=encrypt is not False, initial=credential(INITIAL_STATE))
+    path = Path(spec)
+    return FileStore(path, sealed=encrypt is not False, initial=lambda: _initial_state(path))
+
+
+def _initial_state(path: Path) -> InitialState | None:
+    """The credential; else what tailscaled left in the same directory, whose file stays as it is, for a way back."""
+    passed = credential(INITIAL_STATE)
+    if passed is not None:
+        return InitialState(passed)
+    left = path.with_name(TAILSCALED_STATE)
+    if path.name != INITIAL_STATE:
+        return None
+    name = f"tailscaled's state file {left}"
+    try:
+        return InitialState(_read_limited(left), name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(name, f"cannot be read: {error.strerror}") from None

@@ -44,6 +44,28 @@ def test_filestore_reads_a_state_file_of_another_daemon(tmp_path: Path) -> None:
     assert store.read("never") is None
 
 
+def test_open_store_takes_over_what_tailscaled_left_in_the_directory(tmp_path: Path) -> None:
+    """PS-02: once, into our own file; theirs stays for a way back."""
+    left = tmp_path / "tailscaled.state"
+    left.write_text(json.dumps({"_machinekey": b64encode(b"privkey:00").decode()}, indent=2))
+    before = left.read_bytes()
+    store = open_store(str(tmp_path / "meshd.state"), False)
+    assert store.problem is None
+    assert store.read("_machinekey") == b"privkey:00"
+    assert left.read_bytes() == before
+    store.write("_machinekey", None)
+    assert open_store(str(tmp_path / "meshd.state"), False).read("_machinekey") is None
+    assert open_store(str(tmp_path / "other.state"), False).read("_machinekey") is None
+
+
+def test_open_store_state_of_tailscaled_that_is_damaged_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tailscaled.state").write_bytes(b"bad json")
+    store = open_store(str(tmp_path / "meshd.state"), False)
+    assert store.problem is not None
+    assert str(tmp_path / "tailscaled.state") in store.problem.message
+    assert os.listdir(tmp_path) == ["tailscaled.state"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
