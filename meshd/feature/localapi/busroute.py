@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 from meshd.base.version import long_version
 from meshd.feature.localapi.backendapi import JSON
 from meshd.feature.localapi.jsontext import compact
 from meshd.feature.localapi.route import Access, Call, Route
+from meshd.feature.localapi.waiting import one_waiter
 from meshd.io.http.h1server import HttpError, Response
 
 _IN_PROCESS_ONLY = 1 << 16
@@ -29,16 +31,25 @@ _ALWAYS_PRESENT: JSON = {
 """Members that clients expect in every notify, null when they have nothing to say."""
 
 
+_LARGE = 1 << 3 | 1 << 12 | 1 << 14 | 1 << 15
+"""Mask bits that bring every peer: whoever does not read them holds megabytes in a large network."""
+
+
 async def _watch(call: Call) -> Response:
     mask = _parse_mask(await call.request.value("mask"))
-    return Response(200, [("Content-Type", "application/json")], _Lines(call.backend.watch(mask)))
+    with ExitStack() as held:
+        if mask & _LARGE:
+            held.enter_context(one_waiter(call.request.peer, call.may))
+        lines = _Lines(call.backend.watch(mask), held.pop_all())
+    return Response(200, [("Content-Type", "application/json")], lines)
 
 
 class _Lines:
     """The notifies as lines of JSON. A class, not a generator: closing one that never ran must unsubscribe too."""
 
-    def __init__(self, notifies: AsyncIterator[JSON]) -> None:
+    def __init__(self, notifies: AsyncIterator[JSON], held: ExitStack) -> None:
         self._notifies = notifies
+        self._held = held
 
     def __aiter__(self) -> _Lines:
         return self
@@ -48,6 +59,7 @@ class _Lines:
         return compact({"Version": long_version(), **_ALWAYS_PRESENT, **notify})
 
     async def aclose(self) -> None:
+        self._held.close()
         close = getattr(self._notifies, "aclose", None)
         if close is not None:
             await close()

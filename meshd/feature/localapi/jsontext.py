@@ -49,7 +49,7 @@ def status_response(status: object, peers: Iterator[str]) -> Response:
     before, _, after = text.partition(b'\n\t"Peer": {}')  # it is there once: no string holds a line feed
     begun = b"".join((before, b'\n\t"Peer": {\n', ",\n".join(first).encode()))
     end = b"\n\t}" + after
-    return Response(200, headers, begun + end if len(first) < SLICE else _in_slices(begun, peers, end))
+    return Response(200, headers, begun + end if len(first) < SLICE else _in_slices(begun, peers, end), ends=True)
 
 
 async def _in_slices(begun: bytes, peers: Iterator[str], end: bytes) -> AsyncIterator[bytes]:

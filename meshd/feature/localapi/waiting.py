@@ -1,4 +1,4 @@
-"""How many answers that cost time one unprivileged user may wait for at once: pings, network checks, name lookups."""
+"""How many costly answers one unprivileged user may wait for at once: pings, network checks, streams of all peers."""
 
 from __future__ import annotations
 

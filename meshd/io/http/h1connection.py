@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._data_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._write_paused = False
+        self._cut: asyncio.TimerHandle | None = None
         self._gone_task: asyncio.Task[None] | None = None
         self._gone_fired = False
         self._handed_over = False
@@ -105,6 +106,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._eof = self._lost = True
+        if self._cut is not None:
+            self._cut.cancel()
         self._wake_reader()
         self._wake_writer()
         self._fire_gone()
@@ -168,7 +171,7 @@ class Connection(asyncio.Protocol):
             log.exception("http_connection_failed")
         finally:
             if not self._handed_over:
-                self._transport.close()
+                self._close()
 
     async def _serve_one(self, patience_s: float) -> bool:
         """Answer one request; False when the connection cannot carry another one."""
@@ -314,23 +317,31 @@ class Connection(asyncio.Protocol):
             )
             await self._drain(self._limits.write_s)
         else:
-            await self._send_stream(self._head(response.status, headers), body, method)
+            await self._send_stream(self._head(response.status, headers), body, method, ends=response.ends)
 
-    async def _send_stream(self, head: bytes, body: AsyncIterator[bytes], method: str) -> None:
+    async def _send_stream(self, head: bytes, body: AsyncIterator[bytes], method: str, *, ends: bool) -> None:
         """Send parts until the source ends or the client leaves; the source is closed in either case."""
+        patience_s = self._limits.write_s if ends else self._limits.pause_s
         try:
             self._write(head)
             if method != "HEAD":
-                with self.cancel_if_gone():
+                with contextlib.nullcontext() if ends else self.cancel_if_gone():
                     async for part in body:
                         if part:
                             self._write(self._http.send(h11.Data(data=part)))
-                            await self._drain(None)
+                            await self._drain(patience_s)
             self._write(self._http.send(h11.EndOfMessage()))
         finally:
             close = getattr(body, "aclose", None)
             if close is not None:
                 await close()
+
+    def _close(self) -> None:
+        """End the connection when the client has taken what was written, or takes nothing."""
+        self._transport.close()
+        if not self._lost and self._transport.get_write_buffer_size():
+            loop = asyncio.get_running_loop()
+            self._cut = loop.call_later(self._limits.write_s, self._transport.abort)
 
     def _head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
         reason = reason_phrase(status).encode()
@@ -393,19 +404,18 @@ class Connection(asyncio.Protocol):
         if data:
             self._transport.write(data)
 
-    async def _drain(self, patience_s: float | None) -> None:
+    async def _drain(self, patience_s: float) -> None:
         """Wait until the client has taken most of what was written; give up and cut it off after `patience_s`."""
         if not self._write_paused:
             return
         loop = asyncio.get_running_loop()
         self._write_waiter = loop.create_future()
-        timer = None if patience_s is None else loop.call_later(patience_s, self._transport.abort)
+        timer = loop.call_later(patience_s, self._transport.abort)
         try:
             await self._write_waiter
         finally:
             self._write_waiter = None
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
         if self._lost:
             raise ClientGone
 

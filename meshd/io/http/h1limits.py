@@ -24,12 +24,16 @@ class Limits(msgspec.Struct, frozen=True):
     idle_s: float = 5.0
     """Between an answer and the next request."""
     write_s: float = 30.0
-    """For a client that takes nothing of an answer of known length. Streams may stall for ever: what waits
-    for them is bounded, and a pager or a stopped process is no reason to end them."""
+    """For a client to take what was written to it of an answer that ends. One that takes nothing, or a byte now and
+    then, is cut off."""
+    pause_s: float = 600.0
+    """The same for streams that go on for ever: a pager or a stopped process is no reason to end them at once."""
     connections: int = 1024
     """Open at the same time."""
     connections_per_user: int = 256
-    """Of these, by one user other than root: nobody can keep root out."""
+    """Of these, by one user other than root."""
+    connections_of_root: int = 64
+    """Of these, for root alone: not even many users together keep it out."""
 
 
 class Member(Protocol):
@@ -52,9 +56,11 @@ class ConnectionOwner:
 
     def admit(self, connection: Member) -> bool:
         """Count a new connection; False when it must be refused."""
-        if self.closing or len(self.open) >= self._limits.connections:
+        peer, room = connection.peer, self._limits.connections
+        if peer is not None and peer.uid != 0:
+            room -= self._limits.connections_of_root
+        if self.closing or len(self.open) >= room:
             return False
-        peer = connection.peer
         if peer is not None and peer.uid != 0:
             same = sum(1 for other in self.open if other.peer is not None and other.peer.uid == peer.uid)
             if same >= self._limits.connections_per_user:

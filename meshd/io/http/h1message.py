@@ -113,7 +113,8 @@ class Request(msgspec.Struct):
 class Response(msgspec.Struct):
     """An answer. A bytes body is sent with its length, an iterator as chunks, each as soon as it is there.
 
-    An iterator is closed (`aclose`) when the client leaves. With `take_over` the status must be 101, and the
+    An iterator is closed (`aclose`) when the client leaves, or closes its half; one that `ends` soon by itself is sent
+    to the end to a client that has closed its half. With `take_over` the status must be 101, and the
     connection is handed over after the headers. When that cannot be, `abandon` is called in its place.
     """
 
@@ -122,6 +123,7 @@ class Response(msgspec.Struct):
     body: bytes | AsyncIterator[bytes] = b""
     take_over: TakeOver | None = None
     abandon: Callable[[], None] | None = None
+    ends: bool = False
 
 
 def text_response(status: int, text: str) -> Response:

@@ -406,6 +406,35 @@ def test_localapi_user_may_not_wait_for_too_many_answers(api: LocalApiThread) ->
     assert ask(api, "POST", "netcheck", b"").status == 200
 
 
+def test_localapi_streams_of_all_peers_are_few_per_user(api: LocalApiThread) -> None:
+    """LA-14: a reader that reads nothing holds a whole network map; streams of small things are not counted."""
+    api.uid = 1234
+
+    def begin(mask: int) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(api.path)
+        sock.sendall(b"GET /localapi/v0/watch-ipn-bus?mask=%d HTTP/1.1\r\nHost:\r\n\r\n" % mask)
+        return sock
+
+    watching = []
+    for number in range(MAX_WAITERS):
+        watching.append(begin(8))
+        while api.call(lambda: len(api.backend.watches)) <= number:
+            time.sleep(0.005)
+    with begin(8) as refused:
+        assert refused.recv(100).startswith(b"HTTP/1.1 429 ")
+    watching.append(begin(2))
+    while api.call(lambda: len(api.backend.watches)) <= MAX_WAITERS:
+        time.sleep(0.005)
+    for sock in watching:
+        sock.close()
+    while api.call(lambda: len(api.backend.watches)):
+        time.sleep(0.005)
+    with begin(8) as taken:
+        assert taken.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def test_localapi_debug_notify_by_header(api: LocalApiThread) -> None:
     """DB-02: the body is the notification, so that the action stands in a header."""
     ask(api, "POST", "debug", b'{"ErrMessage":"x"}', **{"Debug-Action": "notify"})

@@ -419,6 +419,72 @@ def test_h1server_reader_that_takes_nothing_is_cut_off(serve) -> None:
     serve(scenario, limits=Limits(write_s=0.01))
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_h1server_reader_of_a_stream_that_takes_too_little_is_cut_off(serve, ends: bool) -> None:
+    """LA-14: a byte now and then does not hold it, be it of an answer that ends or of one that goes on for ever."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * (1 << 20)
+
+    async def scenario(rig: Rig) -> None:
+        async def handler(request: Request) -> Response:
+            return Response(200, [], parts(), ends=ends)
+
+        rig.handler = handler
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, rig.path)
+            await loop.sock_sendall(client, GET.format("/").encode())
+            await loop.sock_recv(client, 1)
+            while rig.server.connections:  # type: ignore[attr-defined]
+                await loop.sock_recv(client, 1)
+                await asyncio.sleep(0.001)
+
+    patience = {"write_s" if ends else "pause_s": 0.05, "pause_s" if ends else "write_s": 100.0}
+    serve(scenario, limits=Limits(**patience))
+
+
+def test_h1server_answer_that_is_not_taken_ends_with_its_connection(serve) -> None:
+    """What is left in the transport is less than it ever waits for."""
+
+    async def scenario(rig: Rig) -> None:
+        async def handler(request: Request) -> Response:
+            return Response(200, [], b"x" * 50_000)
+
+        rig.handler = handler
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, rig.path)
+            client.send(GET.format("/").replace("close", "keep-alive").encode() * 8)
+            while not rig.server.connections:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            while rig.server.connections:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    serve(scenario, limits=Limits(write_s=0.05, idle_s=0.01))
+
+
+def test_h1server_answer_that_ends_reaches_a_client_that_has_said_all(serve) -> None:
+    """As `printf … | nc -N`: it has closed its half, and reads on."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield b"part%d\n" % number
+
+    async def scenario(rig: Rig) -> None:
+        async def handler(request: Request) -> Response:
+            return Response(200, [], parts(), ends=True)
+
+        rig.handler = handler
+        answer = await rig.ask(GET.format("/"), eof=True)
+        assert answer.endswith(b"part2\n\r\n0\r\n\r\n")
+
+    serve(scenario)
+
+
 def test_h1server_upgrade_hands_the_bytes_over(serve) -> None:
     async def scenario(rig: Rig) -> None:
         reader, writer = await rig.connect()
@@ -538,6 +604,26 @@ def test_h1server_one_user_cannot_take_all_connections(serve) -> None:
     serve(
         scenario,
         limits=Limits(connections_per_user=2),
+        identify=lambda fd: PeerIdentity(next(uids), 0, None),
+    )
+
+
+def test_h1server_many_users_together_leave_room_for_root(serve) -> None:
+    uids = iter([1000, 1001, 1002, 0])
+
+    async def scenario(rig: Rig) -> None:
+        held = [await rig.connect() for _ in range(2)]
+        reader, writer = await rig.connect()
+        writer.write(GET.format("/").encode())
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        assert (await rig.ask(GET.format("/"))).endswith(b"hello")
+        for _, held_writer in held:
+            held_writer.close()
+
+    serve(
+        scenario,
+        limits=Limits(connections=3, connections_of_root=1),
         identify=lambda fd: PeerIdentity(next(uids), 0, None),
     )
 
