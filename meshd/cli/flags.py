@@ -20,6 +20,7 @@ _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_INT = 1 << 63
+_MAX_NANOSECONDS = (1 << 63) - 1
 
 
 class Flag:
@@ -145,7 +146,7 @@ def _value(flag: Flag, text: str, given: list[str]) -> Value:
 
 def _parse_int(text: str) -> int:
     try:
-        number = int(text, 0) if text.isascii() and not any(c.isspace() for c in text) else None
+        number = int(_with_octal(text), 0) if text.isascii() and not any(c.isspace() for c in text) else None
     except ValueError:
         number = None
     if number is None:
@@ -155,8 +156,16 @@ def _parse_int(text: str) -> int:
     return number
 
 
+def _with_octal(text: str) -> str:
+    """`010` as `0o10`: Go reads it so, Python not at all."""
+    digits = text.lstrip("+-")
+    if len(digits) > 1 and digits[0] == "0" and digits.isdigit():
+        return f"{text[: len(text) - len(digits)]}0o{digits}"
+    return text
+
+
 def parse_duration(text: str) -> float:
-    """Seconds of `1h2m3.5s`, `300ms`, `0`; ValueError otherwise."""
+    """Seconds of `1h2m3.5s`, `300ms`, `0`; ValueError otherwise, also for more than Go's durations hold (292 years)."""
     body = text[1:] if text[:1] in ("-", "+") else text
     if body == "0":
         return 0.0
@@ -175,6 +184,8 @@ def parse_duration(text: str) -> float:
             raise ValueError("parse error")
         total += float(number) * _UNITS[name]
         body = body[unit:]
+    if total * 1e9 > _MAX_NANOSECONDS:
+        raise ValueError("value out of range")
     return -total if text[0] == "-" else total
 
 

@@ -16,6 +16,7 @@ from meshd.cli.progress import progress
 from meshd.cli.state import no_arguments
 
 _FORMATS = ("", "json", "json-line")
+_LONGEST_PAUSE_S = 1e9  # of those that the system can sleep
 
 
 def _run(client: LocalClient, flags: Parsed) -> None:
@@ -37,7 +38,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
             _print(report, client.json("GET", "derpmap") or {}, verbose=flags.on("verbose"))
         if flags.seconds("every") <= 0:
             return
-        time.sleep(flags.seconds("every"))
+        time.sleep(min(flags.seconds("every"), _LONGEST_PAUSE_S))
 
 
 def _bound(flags: Parsed) -> str:

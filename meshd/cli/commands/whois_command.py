@@ -27,7 +27,9 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     try:
         found = client.json("GET", route)
     except ApiError as error:
-        raise CliError("peer not found") from None if error.status == 404 else error
+        if error.status == 404:
+            raise CliError("peer not found") from None
+        raise
     print_identity(found, as_json=flags.on("json"))
 
 

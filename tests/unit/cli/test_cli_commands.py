@@ -142,6 +142,8 @@ def test_whois(mesh) -> None:
     assert json.loads(mesh("whois", "--json", "100.64.0.1").out)["Node"]["ID"] == 1
     got = mesh("whois", "100.99.99.99")
     assert (got.code, got.err) == (1, "peer not found\n")
+    got = mesh("whois", "node-a")
+    assert (got.code, got.err) == (1, "400 Bad Request: invalid 'addr' parameter\n")
     assert mesh("whois").err == "missing argument, expected one peer\n"
 
 
