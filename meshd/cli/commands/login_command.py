@@ -7,7 +7,6 @@ from urllib.parse import quote
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.commands.up_command import LOGIN_FLAGS, bring_up
-from meshd.cli.errors import CliError
 from meshd.cli.flags import STRING, Flag, Parsed
 from meshd.cli.state import no_arguments
 
@@ -18,7 +17,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     client.call("PUT", "profiles/")
     try:
         bring_up(client, flags, _FLAGS, command="login")
-    except (CliError, KeyboardInterrupt):
+    except BaseException:
         if isinstance(before, dict) and before.get("ID"):
             client.call("POST", f"profiles/{quote(str(before['ID']), safe='')}")
         raise

@@ -52,7 +52,7 @@ async def _resolved(host: str, port: int) -> str:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise HttpError(502, f"resolve failure: {error}") from None
+        raise HttpError(502, f"resolve failure: {getattr(error, 'strerror', None) or error}") from None
     return str(AddrPort(parse_ip(str(found[0][4][0])), port))
 
 

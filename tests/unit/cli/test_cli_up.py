@@ -337,6 +337,12 @@ def test_login_makes_a_profile_and_goes_back_when_it_fails(mesh, localapi) -> No
     assert node.calls[-1] == ("switch_profile", "df87")
 
 
+def test_login_goes_back_also_when_an_argument_is_no_text(mesh, localapi) -> None:
+    got = mesh("login", SERVER, "--operator=\udcff")
+    assert (got.code, got.err) == (1, "mesh: an argument is no text in UTF-8, with \\xff in it\n")
+    assert localapi.backend.calls[-1] == ("switch_profile", "df87")
+
+
 def test_login_by_key(mesh, localapi) -> None:
     fresh(localapi)
     assert mesh("login", SERVER, "--auth-key=k", "--nickname=work", "--timeout=5s").code == 0
