@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from meshd.cli.commands.wait_command import COMMAND as WAIT
 from meshd.daemon.flags import parse_flags
 
-PACKAGING = Path(__file__).parents[3] / "scripts" / "packaging"
+ROOT = Path(__file__).parents[3]
+PACKAGING = ROOT / "scripts" / "packaging"
 UNITS = ("meshd.service", "meshd-wait-online.service", "meshd-online.target")
 
 
@@ -130,3 +133,26 @@ def test_openrc_script_cleans_up_before_and_after(tmp_path: Path, function: str)
     assert (undo.cleanup, undo.statedir) == (True, "/var/lib/meshd")
     if function == "start_pre":
         assert done_calls[0] == "checkpath --directory --mode 0755 /run/meshd"
+
+
+def test_wheel_has_neither_test_doubles_nor_generated_c() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    find, excluded = tool["packages"]["find"], tool["exclude-package-data"]
+    modules = [path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("meshd/**/__init__.py")]
+    left_out = [name for name in modules if any(fnmatch(name, pattern) for pattern in find["exclude"])]
+    assert left_out == ["meshd.testing"]
+    # Without this they came back as data of the package above, because the source distribution has them.
+    assert "testing/*" in excluded["meshd"]
+    assert "*.c" in excluded["meshd._fast"]
+
+
+def test_source_distribution_has_what_builds_tests_and_installs_it() -> None:
+    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    grafted = {words[1] for words in lines if words[0] == "graft"}
+    assert grafted == {".ci", "meshd/testing", "perf", "scripts", "tests"}
+    assert all((ROOT / name).is_dir() for name in grafted)
+    included = [pattern for words in lines if words[0] == "include" for pattern in words[1:]]
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "Dockerfile"):
+        assert any(fnmatch(name, pattern) for pattern in included)
+    # C that an older Cython made would be taken for that of the sources.
+    assert ["exclude", "meshd/_fast/*.c"] in lines
