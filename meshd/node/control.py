@@ -236,11 +236,11 @@ class ControlClient:
 
     def _execute(self, effect: Effect) -> None:
         if isinstance(effect, SendRegister):
-            self._spawn(effect.number, self._register(effect.number, effect.request))
+            self._spawn(effect.number, lambda: self._register(effect.number, effect.request))
         elif isinstance(effect, OpenMap):
-            self._spawn(effect.number, self._map(effect.number, effect.request))
+            self._spawn(effect.number, lambda: self._map(effect.number, effect.request))
         elif isinstance(effect, SendUpdate):
-            self._spawn(effect.number, self._update(effect.number, effect.request))
+            self._spawn(effect.number, lambda: self._update(effect.number, effect.request))
         elif isinstance(effect, HoldMap):
             self._hold = effect.seconds
         elif isinstance(effect, Cancel):
@@ -250,10 +250,10 @@ class ControlClient:
         else:
             self._report(effect)
 
-    def _spawn(self, number: int, work: Awaitable[None]) -> None:
+    def _spawn(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 log.error("control_task_failed", extra=kv(reason=repr(error)), exc_info=error)
                 fault = MeshdError(f"internal error while talking to the coordination server: {error}")
@@ -262,10 +262,9 @@ class ControlClient:
                 self._session.map_failed(number, fault, now)
                 self._session.update_failed(number, now)
                 self._driver.turn()
-            finally:
-                del self._tasks[number]
 
-        self._tasks[number] = asyncio.get_running_loop().create_task(run())
+        task = self._tasks[number] = asyncio.get_running_loop().create_task(run())
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))  # also of one that ends before it begins
 
     def _report(self, report: Report) -> None:
         status = report.status

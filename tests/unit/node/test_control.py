@@ -404,6 +404,20 @@ def test_control_client_connection_that_is_silent_after_a_change_of_the_network_
     run(main)
 
 
+def test_control_client_login_that_is_replaced_before_it_begins_leaves_nothing() -> None:
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            for _ in range(3):
+                node.client.login()
+            await node.until(lambda s: s.netmap)
+            assert len(control.registers) == 1
+            assert len(node.client._tasks) <= 2  # map stream and update
+            await node.client.shutdown()
+
+    run(main)
+
+
 def test_control_client_paused_is_silent_and_resumes() -> None:
     """SM-05."""
 
