@@ -213,6 +213,20 @@ def test_monitor_that_lost_events_looks_at_everything_again(namespace: str, tmp_
     )
 
 
+def test_monitor_notices_ways_out_and_no_other_routes(namespace: str, tmp_path: Path) -> None:
+    """SM-06: some hosts have changes of other routes all the time."""
+    inside(
+        MONITORED + "sh('ip link set lo up')\n"
+        "act = lambda *lines: asyncio.run(seen(lambda _: [sh('ip ' + line) for line in lines]))\n"
+        "assert act('route add 10.50.1.0/24 dev lo', 'route del 10.50.1.0/24', 'route add 10.0.0.0/9 dev lo') == []\n"
+        "for prefix in ('default', '128.0.0.0/1', '2000::/3'):\n"
+        "    for do in ('add', 'del'):\n"
+        "        assert act(f'route {do} {prefix} dev lo') == ['changed'], prefix\n"
+        "assert act('addr add 10.60.0.1/24 dev lo') == ['changed']",
+        str(tmp_path / "journal"),
+    )
+
+
 def test_monitor_notices_ipv6_that_is_switched_on_again(namespace: str, tmp_path: Path) -> None:
     """RT-14."""
     inside(

@@ -22,12 +22,13 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, IPv4 address, IPv4 route, I
 _MORE_GROUPS = (8, 19, 24, 25)
 _OUR_RULES = frozenset((*range(1300, 1400), *range(5200, 5300)))
 _SETTLE_S = 0.25
+_WAY_OUT_BITS = 8  # at most, of the prefix of a default route, or of what stands for one: a VPN's two halves, 2000::/3
 _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
 
 
 class NetworkMonitor:
-    """Calls ``changed()`` after links, addresses or routes other than our own changed,
+    """Calls ``changed()`` after links, addresses or ways out other than our own changed,
     ``routing_lost()`` after somebody deleted policy rules, addresses or routes of ours (``holds`` tells which routes
     should be there) or our interface was down for a while, ``interface_lost()`` after our
     interface itself went away, and ``settings_changed()`` after somebody set forwarding or path checks of the
@@ -143,11 +144,13 @@ class NetworkMonitor:
             return address is not None and address.interface != self._own_interface
         if message.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
             route = nl.decode_route(message)
-            # Table 255 repeats every local address; the cache of learned routes is no change either.
+            # Others come and go all the time where containers run or routers learn. Networks of the host come with an
+            # address.
             return (
                 route is not None
                 and route.table not in (self._own_table, 255)
-                and (route.interface != self._own_interface)
+                and route.interface != self._own_interface
+                and (route.prefix is None or route.prefix[1] <= _WAY_OUT_BITS)
             )
         return False
 
