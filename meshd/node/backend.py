@@ -231,7 +231,8 @@ class Backend:
     def _can_go_on(self, prefs: Prefs, options: Mapping[str, Any]) -> bool:
         """Whether nothing asks for a new conversation with the server: then peers need not notice anything either."""
         same = same_control(prefs.control_url, self.prefs.control_url)
-        return self.state is State.RUNNING and self._control is not None and same and not options.get("AuthKey")
+        goes_on = self.state is State.RUNNING and self._control is not None and not self.prefs.logged_out
+        return goes_on and same and not options.get("AuthKey")
 
     def _recall(self, control: Control) -> None:
         """Until the server is asked and has answered, the network is as we last knew it."""
@@ -335,9 +336,20 @@ class Backend:
         if self.node_private is None:
             return
         self.preferences.check_leave(reason)
-        leaving = self.profiles.current.id
+        leaving, control = self.profiles.current.id, self._control
+        # Stored first: what cannot be written is not begun, and whoever is killed meanwhile is out all the same.
+        self.profiles.set_prefs(msgspec.structs.replace(self.prefs, logged_out=True))
         await self._leave()
-        self.delete_profile(leaving)  # by now the user may have switched to another one
+        if self._control is not control and self.profiles.current.id == leaving:
+            log.info("logout_superseded", extra=kv(reason="a login began meanwhile"))
+            return
+        try:
+            self.delete_profile(leaving)  # by now the user may have switched to another one
+        except MeshdError:
+            if self.profiles.current.id == leaving:
+                self._forget_network()
+                self.decide()
+            raise
 
     async def _leave(self) -> None:
         control = self._control

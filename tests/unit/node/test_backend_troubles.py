@@ -364,6 +364,61 @@ def test_backend_logout_ends_the_identity_that_was_current_when_it_began(monkeyp
     run(test, Disk())
 
 
+def test_backend_logout_that_cannot_be_stored_tells_nobody() -> None:
+    """LK-07, INV-2: the server had ended the key, and the node went on with it for ever."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        disk.full = True
+        with pytest.raises(MeshdError, match="No space left"):
+            await made.backend.logout()
+        assert "logout" not in made.control.calls
+        assert (made.backend.state, made.backend.prefs.logged_out) == (State.RUNNING, False)
+        assert made.backend.profiles.list()
+
+    run(test, disk)
+
+
+def test_backend_logout_while_the_disk_fills_up_is_a_logout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: by then the server knows."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        disk.full = True
+        answered.set()
+        with pytest.raises(MeshdError, match="No space left"):
+            await leaving
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert made.reconciler.calls[-1] == "stop"
+        assert Profiles(disk, bytes, lambda: 0.0).prefs.logged_out
+
+    run(test, disk)
+
+
+def test_backend_login_while_the_server_does_not_answer_the_logout_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: a user who does not wait any longer and comes back with another key."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        made.backend.start({"UpdatePrefs": to_json(replace(made.backend.prefs, logged_out=False))})
+        assert len(made.controls) == 2
+        log_in(made)
+        answered.set()
+        await leaving
+        assert made.backend.state is State.RUNNING
+        assert len(made.backend.profiles.list()) == 1
+
+    run(test, Disk())
+
+
 def test_backend_logout_of_an_identity_without_profile_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """LK-07: a key whose owner the server has not named yet belongs to no profile."""
 
