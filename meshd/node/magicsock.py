@@ -101,10 +101,12 @@ class MagicSock:
         self._on_relays = on_relays
         self._local_addresses = local_addresses
         self._switches = switches
-        self._port = 0  # that we had last
+        self._port = 0  # that we had last, or want
         self._no_socket: asyncio.TimerHandle | None = None
         self._only_tcp = False
         self._background_stun = False
+        self._fixed_port = fixed_port  # that the user chose, 0 for any
+        self._random_port = False
         per_port = sockets.per_port
         self._reopen = reopen or (lambda port: open_udp_sockets(port, mark=mark, per_port=per_port))
         self._mark = mark
@@ -269,6 +271,17 @@ class MagicSock:
             self.path_idle()
             if on and not self._prober.running:
                 self._arm_restun()
+
+    def set_random_port(self, on: bool) -> None:
+        """Be at any port, as the network wants, or at the one that the user chose: several nodes behind one router
+        that give it the same port get into each other's way."""
+        if on == self._random_port:
+            return
+        self._random_port = on
+        if self._fixed_port:
+            port = 0 if on else self._fixed_port
+            self._endpoints.fixed_port = port
+            self._bind_again(port)
 
     def set_only_tcp(self, on: bool) -> None:
         """Send nothing over UDP, as the network wants: all goes through relays, over TCP."""
@@ -495,7 +508,10 @@ class MagicSock:
 
     def rebind(self) -> None:
         """Open the sockets anew and find every path again."""
-        self._port = self.sockets.port_v4 or self.sockets.port_v6 or self._port
+        self._bind_again(self.sockets.port_v4 or self.sockets.port_v6 or self._port)
+
+    def _bind_again(self, port: int) -> None:
+        self._port = port
         self._prober.abort()
         self._plane.set_udp((), ())
         self.sockets.close()
@@ -514,7 +530,7 @@ class MagicSock:
             self._prober.start(full=True)
 
     def _open_again(self) -> UdpSockets:
-        """At the port that we had, else at any. When there is none, relays carry everything until one is found."""
+        """At the port that we want, else at any. When there is none, relays carry everything until one is found."""
         if self._no_socket is not None:
             self._no_socket.cancel()
             self._no_socket = None

@@ -39,7 +39,8 @@ class OwnEndpoints:
         self._underlay = underlay
         self._local_addresses = local_addresses
         self._publish = publish
-        self._fixed_port = fixed_port
+        self.fixed_port = fixed_port
+        """The port that the user chose and we have; 0 when it is any."""
         self._configured: tuple[AddrPort, ...] = ()
         self._list = EndpointList()
         self._local: list[IPAddress] = []
@@ -111,7 +112,7 @@ class OwnEndpoints:
             local=self._local,
             port_v4=underlay.port_v4,
             port_v6=underlay.port_v6,
-            fixed_port=self._fixed_port,
+            fixed_port=self.fixed_port,
             configured=self._configured,
         )
         if frozenset(self.current) != self._published:

@@ -27,7 +27,7 @@ def loopback_socket():
 class PathHost:
     """Node ``number``: 100.64.0.N in the mesh. ``deaf`` to UDP: nothing that arrives is read."""
 
-    def __init__(self, number, *, deaf=False, switches=NOTHING_FORBIDDEN):
+    def __init__(self, number, *, deaf=False, switches=NOTHING_FORBIDDEN, fixed_port=0):
         self.number = number
         self.deaf = deaf
         self.loop = asyncio.get_running_loop()
@@ -54,6 +54,7 @@ class PathHost:
             local_addresses=lambda: [parse_ip("127.0.0.1")],
             mark=False,
             switches=switches,
+            fixed_port=fixed_port,
             reopen=lambda port: UdpSockets(loopback_socket(), None),
         )
         self.hooks.datagram = self.magic.receive_datagram

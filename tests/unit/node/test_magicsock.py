@@ -605,6 +605,41 @@ def test_magicsock_rebind_keeps_the_mesh(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_random_port_is_the_networks_wish_before_the_users_choice():
+    """cap:randomize-client-port."""
+
+    async def main():
+        host = PathHost(1, fixed_port=41641)
+        host.loop.remove_reader(host.sockets.v4.fileno())
+        asked = []
+
+        def reopen(port):
+            asked.append(port)
+            return UdpSockets(loopback_socket(), None)
+
+        host.magic._reopen = reopen
+        host.magic.set_random_port(False)
+        for _ in range(2):
+            host.magic.set_random_port(True)
+        assert asked == [0]
+        assert host.magic._endpoints.fixed_port == 0
+        any_port = host.magic.sockets.port_v4
+        host.magic.rebind()
+        assert asked == [0, any_port]
+        host.magic.set_random_port(False)
+        assert asked == [0, any_port, 41641]
+        assert host.magic._endpoints.fixed_port == 41641
+        host.magic.close()
+        free = PathHost(2)
+        free.loop.remove_reader(free.sockets.v4.fileno())
+        had = free.magic.sockets
+        free.magic.set_random_port(True)
+        assert free.magic.sockets is had
+        free.magic.close()
+
+    asyncio.run(main())
+
+
 def test_magicsock_without_any_socket_tries_again(monkeypatch):
     """There may be no descriptor left for a moment: the node lives on its relays until there is one."""
     monkeypatch.setattr(magicsock, "REOPEN_S", 0.01)
