@@ -82,7 +82,7 @@ class Prefs(msgspec.Struct, frozen=True, rename="pascal"):
     """One immutable set of preferences; edits make a new one."""
 
     control_url: str = msgspec.field(default="", name="ControlURL")
-    route_all: bool = True
+    route_all: bool = False
     exit_node_id: str = msgspec.field(default="", name="ExitNodeID")
     exit_node_ip: str = msgspec.field(default="", name="ExitNodeIP")
     auto_exit_node: str = ""

@@ -31,7 +31,7 @@ def test_prefs_recorded_object_survives_both_ways() -> None:
 def test_prefs_new_profile_is_stopped_and_logged_out() -> None:
     """PS-06."""
     prefs = p.default_prefs()
-    assert (prefs.want_running, prefs.logged_out, prefs.route_all, prefs.corp_dns) == (False, True, True, True)
+    assert (prefs.want_running, prefs.logged_out, prefs.route_all, prefs.corp_dns) == (False, True, False, True)
 
 
 def test_prefs_absent_and_null_fields_keep_their_default() -> None:

@@ -13,7 +13,7 @@ from meshd.core.profile import LoginProfile, NetworkProfile
 
 PREFERENCES: dict[str, tuple[Any, Any]] = {
     "ControlURL": ("", "https://mesh.example"),
-    "RouteAll": (True, False),
+    "RouteAll": (False, True),
     "ExitNodeID": ("", "n1"),
     "ExitNodeIP": ("", "100.64.0.9"),
     "ExitNodeAllowLANAccess": (False, True),

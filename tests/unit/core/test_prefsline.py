@@ -11,7 +11,7 @@ def test_pretty_says_what_is_set_in_the_known_words() -> None:
     """pref:masks; PP-15."""
     assert (
         pretty(Prefs(want_running=True, hostname="gw", control_url="https://m.example"))
-        == "Prefs{ra=true dns=true want=true routes=[] statefulFiltering=false nf=on "
+        == "Prefs{ra=false dns=true want=true routes=[] statefulFiltering=false nf=on "
         'url="https://m.example" host="gw" update=check Persist=nil}'
     )
     line = pretty(

@@ -172,7 +172,7 @@ def test_profiles_repairs_what_daemons_of_the_past_wrote() -> None:
     made = open_profiles(store_with(tailscaled_state() | {"profile-ab12": json.dumps(data).encode()}))
     assert made.prefs.control_url == ""
     assert made.prefs.auto_update.apply is None
-    assert made.prefs.route_all
+    assert made.prefs.corp_dns
     empty = open_profiles(store_with(tailscaled_state() | {"profile-ab12": b""}))
     assert (empty.prefs.want_running, empty.prefs.logged_out) == (False, True)
 

@@ -13,7 +13,7 @@ from tests.unit.node.backendworld import Fixture, log_in, run
 
 DATA, SERVER = "data plane and host", "server"
 REACTIONS: list[tuple[str, Any, set[str]]] = [
-    ("RouteAll", False, {DATA}),
+    ("RouteAll", True, {DATA}),
     ("CorpDNS", False, {DATA}),
     ("ExitNodeID", "n7", {DATA, SERVER}),
     ("ExitNodeIP", "100.64.0.77", {DATA}),
