@@ -224,4 +224,8 @@ def test_status_routes_that_are_not_taken_are_told() -> None:
     router = node(2, primary_routes=(ip_network("10.0.0.0/8"),))
     note = "Some peers are advertising routes but --accept-routes is false"
     assert status(router, prefs=Prefs(route_all=False))["Health"] == [note]
-    assert status(router, prefs=Prefs(route_all=True))["Health"] == status(node(2), prefs=Prefs(route_all=False))["Health"] == []
+    assert (
+        status(router, prefs=Prefs(route_all=True))["Health"]
+        == status(node(2), prefs=Prefs(route_all=False))["Health"]
+        == []
+    )
