@@ -13,7 +13,7 @@ from meshd.base.addr import IPAddress
 from meshd.base.errors import MeshdError
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6
 from meshd.core.dnsattempts import DNS_PORT, resolver_address
-from meshd.core.dnsplan import DNSPlan, within
+from meshd.core.dnsplan import DNSPlan, told, within
 from meshd.core.publicdns import is_https_only
 from meshd.wire.control import Resolver
 
@@ -63,7 +63,7 @@ def compile_dns(
     if not plan.resolves:
         return ours({}), OSConfig(search_domains=search)
     service: tuple[IPAddress, ...] = (SERVICE_V6,) if plan.only_ipv6 else (SERVICE_V4,)
-    names = {*hosts, plan.unrouted} if plan.routes or plan.defaults else {*hosts}
+    names = {*map(told, hosts), plan.unrouted} if plan.routes or plan.defaults else {*map(told, hosts)}
     loose = sorted(name for name in names if name and not any(within(name, suffix) for suffix in plan.routes))
     # Resolvers that are told to the system directly know nothing of these.
     ours_alone = bool(loose or plan.unrouted)

@@ -5,6 +5,7 @@ A pure decision from what the network says and the user wants.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -15,6 +16,7 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.wire.control import DNSConfig, Resolver
 
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _ULA_ZONE = "0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa"
 _CGNAT_ZONES = tuple(f"{number}.100.in-addr.arpa" for number in range(64, 128))
 _DOH_CAPABILITY = 26
@@ -80,10 +82,10 @@ def dns_plan(netmap: Netmap | None, prefs: Prefs) -> DNSPlan:
     own = dict.fromkeys(own_zones(netmap), ()) if dns.proxied else {}
     return DNSPlan(
         records=records,
-        routes={**own, **{normal(suffix): chosen for suffix, chosen in split.items() if normal(suffix)}},
+        routes={**own, **{zone: chosen for suffix, chosen in split.items() if (zone := told(suffix))}},
         defaults=defaults,
-        search=tuple(filter(None, map(normal, dns.domains))),
-        unrouted="" if dns.proxied else normal(netmap.magic_dns_suffix),
+        search=tuple(filter(None, map(told, dns.domains))),
+        unrouted="" if dns.proxied else told(netmap.magic_dns_suffix),
         accepted=True,
         only_ipv6=versions == {6},
     )
@@ -91,7 +93,7 @@ def dns_plan(netmap: Netmap | None, prefs: Prefs) -> DNSPlan:
 
 def own_zones(netmap: Netmap) -> tuple[str, ...]:
     """The suffixes under which the network's nodes are found, by name and by address (DN-04)."""
-    suffix = normal(netmap.magic_dns_suffix)
+    suffix = told(netmap.magic_dns_suffix)
     return (suffix, _ULA_ZONE, *_CGNAT_ZONES) if suffix else ()
 
 
@@ -121,6 +123,13 @@ def peer_api_base(own: Node, peer: Node) -> str:
 def normal(name: str) -> str:
     """A name in lower case, without dots at its ends."""
     return name.strip(".").lower()
+
+
+def told(name: str) -> str:
+    """A normal name that may be told to the operating system, empty for any other: it goes into files and messages of
+    root's, where a space or the end of a line is not a part of it."""
+    plain = normal(name)
+    return plain if _NAME.fullmatch(plain) else ""
 
 
 def within(name: str, suffix: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshd.core.dnscompile import compile_dns
 from meshd.core.dnsplan import DNSPlan, dns_plan, may_be_asked_for_others, own_zones, peer_api_base
 from meshd.core.netmap import Netmap
 from meshd.core.prefs import from_json
@@ -47,6 +48,22 @@ def test_plan_of_a_network_with_split_names() -> None:
     }  # fmt: skip
     assert found.search == ("mesh.test", "corp.test")
     assert found.accepted
+
+
+@pytest.mark.parametrize(
+    "name", ["x\nnameserver 192.0.2.6", "a b", "x\x1b[2J", "a..b", "x" * 64, "a." * 127 + "a", "\u00e9.test"]
+)
+def test_plan_name_that_is_none_is_told_to_nobody(name: str) -> None:
+    """The host's resolver reads what it is told line by line, and word by word."""
+    found = plan(world(Domains=[name, "ok.test"], Routes={name: [{"Addr": "10.0.0.1"}], "corp.test": []}))
+    assert found.search == ("ok.test",)
+    assert asked(found).keys() == {"mesh.test", "corp.test", "."}
+    records = {"Domains": [], "Routes": {}, "ExtraRecords": [{"Name": name, "Value": "10.0.0.9"}]}
+    beside = plan(world(**records))
+    _, system = compile_dns(beside, beside.records, can_split=True, base=None)
+    assert all(domain.isascii() and domain.isprintable() and " " not in domain for domain in system.match_domains)
+    odd = {"Name": "me.sp ace."}
+    assert "sp ace" not in (*own_zones(world(self_fields=odd)), plan(world(self_fields=odd, Proxied=False)).unrouted)
 
 
 def test_plan_own_zones_are_the_suffix_and_all_reverse_zones() -> None:
