@@ -9,6 +9,8 @@ from meshd.base.log import get_logger, kv
 
 log = get_logger(__name__)
 
+MAX_STATUS = 1000  # characters
+
 
 class ServiceNotifier:
     """Sends to ``$NOTIFY_SOCKET``; a leading ``@`` means the abstract namespace."""
@@ -28,7 +30,8 @@ class ServiceNotifier:
         """One line about the daemon's state; repeating the last one sends nothing."""
         if text != self._last_status:
             self._last_status = text
-            self._send(f"STATUS={text}")
+            # A line each is an order to the service manager, and names come from the coordination server.
+            self._send("STATUS=" + "".join(c if c.isprintable() else " " for c in text[:MAX_STATUS]))
 
     def _send(self, message: str) -> None:
         if not self._address:

@@ -47,6 +47,10 @@ def test_notifier_repeats_no_status_and_says_nothing_to_nobody(tmp_path: Path, m
         notifier.status(text)
     assert manager.recv(100) == b"STATUS=Stopped"
     assert manager.recv(100) == b"STATUS=Connected; u; 100.64.0.1"
+    notifier.status("Connected; u\nMAINPID=1; " + "x" * 100_000)
+    said = manager.recv(10_000)
+    assert said.startswith(b"STATUS=Connected; u MAINPID=1; x")
+    assert (said.count(b"\n"), len(said) < 2000) == (0, True)
     assert not ServiceNotifier("").present
     ServiceNotifier("").ready()
     ServiceNotifier(str(tmp_path / "gone")).ready()
