@@ -74,4 +74,8 @@ class HoldMap(msgspec.Struct, frozen=True):
     seconds: float
 
 
-Effect = HoldMap | SendRegister | OpenMap | SendUpdate | Cancel | Report
+class HangUp(msgspec.Struct, frozen=True):
+    """The connection is dead, though nobody says so: close it. Whatever needs one opens another."""
+
+
+Effect = HangUp | HoldMap | SendRegister | OpenMap | SendUpdate | Cancel | Report

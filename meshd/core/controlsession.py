@@ -22,6 +22,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.controleffects import (
     Cancel,
     Effect,
+    HangUp,
     HoldMap,
     NodeFacts,
     OpenMap,
@@ -383,6 +384,7 @@ class ControlSession:
     def _map_timer(self, now: float) -> None:
         if self.map_lane is Lane.BUSY:
             self._cancel("map")
+            self._outbox.append(HangUp())  # what is sent into a hole is sent again for a quarter of an hour
             silence = MeshdError(
                 f"nothing heard from the coordination server for {MAP_SILENCE:.0f} s", code="control-silent"
             )

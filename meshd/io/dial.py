@@ -119,9 +119,11 @@ async def _connect(family: int, address: Any) -> socket.socket:
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """Notice a peer that vanished: some requests wait for days, with nothing to send."""
+    """Notice a peer that vanished: some requests wait for days, with nothing to send. What nobody acknowledges is
+    sent again for a quarter of an hour, and holds back the questions whether somebody is there."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+    options = (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
+    for name, value in options:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -20,7 +20,17 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPublic, MachinePrivate
 from meshd.base.log import get_logger, kv
 from meshd.base.version import CAPABILITY_VERSION
-from meshd.core.controleffects import Cancel, Effect, HoldMap, NodeFacts, OpenMap, Report, SendRegister, SendUpdate
+from meshd.core.controleffects import (
+    Cancel,
+    Effect,
+    HangUp,
+    HoldMap,
+    NodeFacts,
+    OpenMap,
+    Report,
+    SendRegister,
+    SendUpdate,
+)
 from meshd.core.controlsession import ControlSession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
@@ -241,6 +251,8 @@ class ControlClient:
             self._spawn(effect.number, lambda: self._map(effect.number, effect.request))
         elif isinstance(effect, SendUpdate):
             self._spawn(effect.number, lambda: self._update(effect.number, effect.request))
+        elif isinstance(effect, HangUp):
+            self._link.close()
         elif isinstance(effect, HoldMap):
             self._hold = effect.seconds
         elif isinstance(effect, Cancel):

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPrivate, LockPrivate, NodePrivate, NodePublic
-from meshd.core.controleffects import Cancel, Effect, HoldMap, NodeFacts, OpenMap, Report, SendRegister, SendUpdate
+from meshd.core.controleffects import (
+    Cancel,
+    Effect,
+    HangUp,
+    HoldMap,
+    NodeFacts,
+    OpenMap,
+    Report,
+    SendRegister,
+    SendUpdate,
+)
 from meshd.core.controlsession import Auth, ControlSession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.wire.control import Hostinfo, MapResponse, NetInfo, RegisterResponse
@@ -249,6 +259,7 @@ def test_session_silent_stream_is_given_up_after_two_minutes() -> None:
     assert bench.take(Cancel) == []
     bench.advance(2)
     assert [c.number for c in bench.take(Cancel)] == [stream.number]
+    assert bench.take(HangUp) == [HangUp()]
     assert bench.statuses()[-1].error is not None
     assert not bench.session.in_map_poll
     bench.wait()

@@ -15,6 +15,7 @@ import uvloop
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
+from meshd.core import controlsession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.io.systemclock import SystemClock
 from meshd.node import controllink
@@ -413,6 +414,24 @@ def test_control_client_login_that_is_replaced_before_it_begins_leaves_nothing()
             await node.until(lambda s: s.netmap)
             assert len(control.registers) == 1
             assert len(node.client._tasks) <= 2  # map stream and update
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_after_silence_opens_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fell silent may be a connection into a hole: the next one is not looked for there."""
+    monkeypatch.setattr(controlsession, "MAP_SILENCE", 0.3)
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            assert len(control.machines) == 1
+            await node.until(lambda s: s.error and s.error.code == "control-silent")
+            await control.until(lambda: control.opened > 1)
+            assert len(control.machines) == 2
             await node.client.shutdown()
 
     run(main)
