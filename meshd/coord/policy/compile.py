@@ -18,11 +18,17 @@ from meshd.wire.control import CapGrant, FilterRule, NetPortRange, PortRange
 class Endpoint:
     """What an alias stands for: addresses as a filter writes them, and the nodes that own or carry them."""
 
-    __slots__ = ("addresses", "node_ids")
+    __slots__ = ("addresses", "node_ids", "of_nodes")
 
-    def __init__(self, addresses: tuple[str, ...], node_ids: frozenset[int]) -> None:
+    def __init__(self, addresses: tuple[str, ...], node_ids: frozenset[int], *, of_nodes: bool = False) -> None:
         self.addresses = addresses
         self.node_ids = node_ids
+        self.of_nodes = of_nodes
+        """The addresses are those of the nodes, and nothing else."""
+
+    def addresses_at(self, node: NodeRecord) -> tuple[str, ...]:
+        """What of it can come in at one of its nodes; the others' addresses are not for that one to know."""
+        return (node.v4, node.v6) if self.of_nodes else self.addresses
 
 
 class CompiledPolicy:
@@ -40,6 +46,7 @@ class CompiledPolicy:
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
         self._self_rules: list[tuple[Rule, Target]] = []
         self._self_grants: list[AppGrant] = []
+        self._own_endpoints: dict[tuple[tuple[str, ...], int], Endpoint] = {}
         for rule in document.rules:
             self._add_rule(rule)
         for grant in document.grants:
@@ -53,8 +60,8 @@ class CompiledPolicy:
             if node_id in targets:
                 seen |= sources
         node = self._network.nodes.get(node_id)
-        if node is not None and not node.tags and any(self._own_sources(part, node) for part in self._self_parts()):
-            seen.update(other.id for other in self._devices_of(node.user_id))
+        if node is not None and not node.tags and any(self._own(part, node).node_ids for part in self._self_parts()):
+            seen.update(other.id for other in self._devices.get(node.user_id, ()))
         seen.discard(node_id)
         return seen
 
@@ -65,7 +72,7 @@ class CompiledPolicy:
                 NetPortRange(ip=address, ports=PortRange(first=first, last=last))
                 for endpoint, target in targets
                 if node.id in endpoint.node_ids
-                for address in endpoint.addresses
+                for address in endpoint.addresses_at(node)
                 for first, last in target.ports
             ]
             if reached and sources:
@@ -77,8 +84,14 @@ class CompiledPolicy:
         made.extend(self._grants_among_own(node))
         return made
 
-    def _devices_of(self, user_id: int) -> list[NodeRecord]:
-        return [node for node in self._nodes if node.user_id == user_id and not node.tags]
+    @cached_property
+    def _devices(self) -> dict[int, list[NodeRecord]]:
+        """The nodes of each user, without those that belong to tags."""
+        found: dict[int, list[NodeRecord]] = {}
+        for node in self._nodes:
+            if not node.tags:
+                found.setdefault(node.user_id, []).append(node)
+        return found
 
     # --- rules -------------------------------------------------------------------------------------------
 
@@ -113,10 +126,10 @@ class CompiledPolicy:
         if node.tags:
             return
         for rule, target in self._self_rules:
-            sources = self._own_sources(rule, node)
+            sources = self._own(rule, node).addresses
             if sources:
                 yield FilterRule(
-                    src_ips=_of_nodes(sources).addresses,
+                    src_ips=sources,
                     dst_ports=tuple(
                         NetPortRange(ip=address, ports=PortRange(first=first, last=last))
                         for address in (node.v4, node.v6)
@@ -130,13 +143,19 @@ class CompiledPolicy:
         if node.tags:
             return
         for grant in self._self_grants:
-            sources = self._own_sources(grant, node)
+            sources = self._own(grant, node).addresses
             if sources:
-                yield _granted(_of_nodes(sources).addresses, node, grant)
+                yield _granted(sources, node, grant)
 
-    def _own_sources(self, part: Rule | AppGrant, node: NodeRecord) -> list[NodeRecord]:
-        allowed = self._union(part.sources).node_ids
-        return [other for other in self._devices_of(node.user_id) if other.id in allowed]
+    def _own(self, part: Rule | AppGrant, node: NodeRecord) -> Endpoint:
+        """The sources that belong to the node's user; worked out once for all nodes of that user."""
+        key = part.sources, node.user_id
+        found = self._own_endpoints.get(key)
+        if found is None:
+            allowed = self._union(part.sources).node_ids
+            own = self._devices.get(node.user_id, ())
+            found = self._own_endpoints[key] = _of_nodes(other for other in own if other.id in allowed)
+        return found
 
     # --- aliases -----------------------------------------------------------------------------------------
 
@@ -195,7 +214,9 @@ def _granted(sources: tuple[str, ...], node: NodeRecord, grant: AppGrant) -> Fil
 def _of_nodes(nodes: Iterable[NodeRecord]) -> Endpoint:
     chosen = list(nodes)
     return Endpoint(
-        tuple(address for node in chosen for address in (node.v4, node.v6)), frozenset(node.id for node in chosen)
+        tuple(address for node in chosen for address in (node.v4, node.v6)),
+        frozenset(node.id for node in chosen),
+        of_nodes=True,
     )
 
 

@@ -14,7 +14,7 @@ from meshd.coord import store
 from meshd.coord.access import AllowAll
 from meshd.coord.network import Network
 from meshd.coord.policy import compile as compiler
-from meshd.coord.policy.compile import compile_policy, internet
+from meshd.coord.policy.compile import CompiledPolicy, compile_policy, internet
 from meshd.coord.policy.document import parse_policy, prefix_of
 from meshd.coord.policy.ports import parse_ports
 from meshd.coord.policysource import PolicySource
@@ -122,6 +122,31 @@ def test_policy_rule_opens_only_what_it_names():
     assert _seen(access, nodes, "web") == {"laptop", "phone"}
     assert _seen(access, nodes, "laptop") == {"web"}
     assert _seen(access, nodes, "bobs") == set()
+
+
+def test_policy_rule_names_of_many_targets_only_the_node_that_gets_it():
+    """Each of a thousand nodes got the addresses of all, and a machine that joined held everybody up for a second."""
+    access, nodes = _access(
+        '{"acls": [{"action": "accept", "src": ["autogroup:tagged"], "dst": ["alice:22", "autogroup:member:80"]}]}'
+    )
+    for name in ("laptop", "phone"):
+        (rule,) = access.rules(nodes[name])
+        assert {entry.ip for entry in rule.dst_ports} == {nodes[name].v4, nodes[name].v6}
+        assert [entry.ports.first for entry in rule.dst_ports] == [22, 22, 80, 80]
+
+
+def test_policy_sources_among_own_devices_are_worked_out_once_for_all_of_them(monkeypatch):
+    made = []
+    union = CompiledPolicy._union
+    monkeypatch.setattr(CompiledPolicy, "_union", lambda self, aliases: made.append(aliases) or union(self, aliases))
+    access, nodes = _access(
+        '{"acls": [{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]}]}'
+    )
+    made.clear()
+    for node in (nodes["laptop"], nodes["phone"]):
+        assert access.rules(node)
+        assert access.visible(node.id)
+    assert len(made) == 1
 
 
 def test_policy_empty_lets_nobody_reach_anybody():
