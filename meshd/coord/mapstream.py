@@ -158,7 +158,10 @@ class MapStream:
         if changes.get(node.id, 0) & change.SELF:
             parts.append(b'"Node":' + builder.self_node(node, wall))
 
-        added, removed = self._visibility(changes)
+        added: set[int] = set()
+        removed: set[int] = set()
+        if self._access_changed or self._known is None or self._expired != node.expired(wall):
+            added, removed = self._visibility(changes)
         whole: list[NodeRecord] = []
         patches: list[bytes] = []
         for node_id in sorted(changes.keys() | added):
@@ -196,7 +199,7 @@ class MapStream:
         if self._shared.access.everyone:
             return None
         nodes = self._shared.network.nodes
-        return {node_id for node_id in self._shared.access.visible(self.node.id) if node_id in nodes}
+        return nodes.keys() & self._shared.access.visible(self.node.id)
 
     def _others(self) -> set[int]:
         return self._shared.network.nodes.keys() - {self.node.id}
