@@ -7,11 +7,13 @@ taken as plain text. The byte is only peeked at, so either transport sees the wh
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
@@ -40,6 +42,7 @@ RESERVED_DESCRIPTORS = 128
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
+Address = tuple[Any, ...]
 ProtocolFactory = Callable[[bool, Callable[[], None]], asyncio.Protocol]
 """Called with (is TLS, function to call when the connection is gone)."""
 
@@ -87,7 +90,7 @@ class SniffingListener:
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
-            for family, address in addresses:
+            for family, address in with_support(addresses):
                 actual = (address[0], self.port, *address[2:]) if port == 0 and self._sockets else address
                 self._sockets.append(_listening_socket(family, actual))
         except OSError as error:
@@ -215,6 +218,19 @@ class SniffingListener:
         self._loop.remove_reader(connection.fileno())
         connection.close()
         self._count(source, -1)
+
+
+def with_support(addresses: Sequence[tuple[int, Address]]) -> Sequence[tuple[int, Address]]:
+    """Those of a family that this host has, or all when it has none: every address is offered without IPv6, too."""
+    return [entry for entry in addresses if _has_family(entry[0])] or addresses
+
+
+def _has_family(family: int) -> bool:
+    try:
+        socket.socket(family, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def source_of(address: str) -> bytes:

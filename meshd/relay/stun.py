@@ -12,6 +12,7 @@ from typing import cast
 
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import MeshdError, WireError
+from meshd.io.listener import with_support
 from meshd.wire.stun import decode_request, encode_response
 
 
@@ -42,7 +43,7 @@ class StunServer:
         loop = asyncio.get_running_loop()
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
         addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda a: a[0])
-        for family, address in addresses:
+        for family, address in with_support(addresses):
             bound = socket.socket(family, socket.SOCK_DGRAM)
             try:
                 bound.setblocking(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from base64 import b64encode
 from pathlib import Path
@@ -66,6 +67,30 @@ def test_relay_service_taken_port_and_bad_certificate_are_refused(tmp_path):
     (tmp_path / "bad.pem").write_text("nonsense")
     with pytest.raises(MeshdError, match="cannot use the TLS certificate"):
         asyncio.run(start(certificate=tmp_path / "bad.pem", key=tmp_path / "bad.pem"))
+
+
+def test_relay_service_on_every_address_of_a_host_without_ipv6_has_those_of_ipv4(tmp_path, monkeypatch):
+    """It did not start."""
+    make = socket.socket
+
+    def without_ipv6(family=socket.AF_INET, *args, **kwargs):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *args, **kwargs)
+
+    async def whole():
+        service = RelayService(_options(tmp_path, listen_host=""))
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        await service.start()
+        monkeypatch.setattr(socket, "socket", make)
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(b"GET /derp/probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert service.stun_port
+        await service.close()
+
+    asyncio.run(whole())
 
 
 @pytest.mark.parametrize(
