@@ -26,7 +26,7 @@ async def _serve(options: ServeOptions) -> None:
     stop = stop_wanted()
     service = CoordService(options)
     await service.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_policy)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
     say(f"mesh up --login-server={options.address.url} --auth-key={service.join_key}\n")
     await stop.wait()
     log.info("stopping", extra=kv(nodes=len(service.network.nodes)))

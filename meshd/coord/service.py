@@ -57,6 +57,7 @@ class CoordService:
         self._listener: SniffingListener | None = None
         self._stun: StunServer | None = None
         self._relay: RelayServer | None = None
+        self._certificate: RelayTls | None = None
         self._admin: AdminServer | None = None
         self._presence: Presence | None = None
         self._control: ControlService | None = None
@@ -112,7 +113,8 @@ class CoordService:
         relay_private = NodePrivate(await self._secret("relay", NodePrivate.generate().raw))
         await self._first_user_and_key(registry)
 
-        tls = self._tls(relay_private.public())
+        tls = self._certificate = self._tls(relay_private.public())
+        tls.watch()
         await self._start_stun()
         regions = derp_map(options.address, stun_port=self.stun_port or -1, pin=tls.pin, enabled=options.derp)
         distributor = self._distributor = Distributor(
@@ -168,6 +170,8 @@ class CoordService:
             self._presence.close()
         if self._stun is not None:
             self._stun.close()
+        if self._certificate is not None:
+            self._certificate.close()
         if self._admin is not None:
             await self._admin.close()
         if self._database is not None:
@@ -175,6 +179,12 @@ class CoordService:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def reload(self) -> None:
+        """Look at the files again that the operator gave."""
+        if self._certificate is not None:
+            self._certificate.check()
+        self.reload_policy()
 
     def reload_policy(self) -> None:
         """Read the policy file again; a bad one is logged and the old one stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from meshd.io.http.front import FrontConnection, Request, Response, Upgrade
 from meshd.io.listener import SniffingListener
 from meshd.io.stopsignals import stop_wanted
 from meshd.relay.admission import AskUrl
-from meshd.relay.certificate import from_files, self_signed
+from meshd.relay.certificate import RelayTls, from_files, self_signed
 from meshd.relay.pages import RelayPages
 from meshd.relay.server import RelayServer, admit_everyone
 from meshd.relay.stun import StunServer
@@ -54,6 +56,7 @@ class RelayService:
         self._listener: SniffingListener | None = None
         self._stun: StunServer | None = None
         self.relay: RelayServer | None = None
+        self._tls: RelayTls | None = None
         self.pin: str | None = None
         """SHA-256 of the self-signed certificate, to be pinned in a DERP map."""
 
@@ -85,6 +88,8 @@ class RelayService:
         else:
             tls = self_signed(options.state_dir, [options.hostname], relay.public)
         self.pin = tls.pin
+        self._tls = tls
+        tls.watch()
         pages = RelayPages(relay, () if _is_address(options.hostname) else (options.hostname,))
 
         async def handle(request: Request) -> Response | Upgrade:
@@ -119,6 +124,13 @@ class RelayService:
             await self._listener.close_connections(CLOSE_GRACE_S)
         if self._stun is not None:
             self._stun.close()
+        if self._tls is not None:
+            self._tls.close()
+
+    def reload(self) -> None:
+        """Look whether there is another certificate."""
+        if self._tls is not None:
+            self._tls.check()
 
 
 def stored_key(folder: Path) -> NodePrivate:
@@ -131,7 +143,11 @@ def stored_key(folder: Path) -> NodePrivate:
         private = NodePrivate.generate()
         write_atomic(path, private.text().encode() + b"\n", 0o600)
     except (OSError, ValueError) as error:
-        raise MeshdError(f"cannot use the relay key {path}: {error}", code="config") from None
+        raise MeshdError(
+            f"cannot use the relay key {path}: {error}",
+            code="config",
+            hint="Restore a copy of the file, or delete it: the relay then has another key.",
+        ) from None
     return private
 
 
@@ -154,6 +170,7 @@ async def _serve(options: RelayOptions) -> None:
     service = RelayService(options)
     await service.start()
     assert service.relay is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
     pin = f", CertName sha256-raw:{service.pin}" if service.pin else ""
     say(f"relay {options.hostname} serves on port {service.port}, STUN on {service.stun_port or 'no'} port{pin}\n")
     await stop.wait()

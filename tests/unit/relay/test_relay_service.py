@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.io.http.front import FrontConnection, Response
 from meshd.io.listenaddress import is_host
 from meshd.io.listener import SniffingListener
+from meshd.relay import certificate
 from meshd.relay.admission import AskUrl
+from meshd.relay.certificate import make_leaf
 from meshd.relay.main import cli
 from meshd.relay.service import RelayOptions, RelayService
 
@@ -202,3 +207,90 @@ def test_admission_asks_the_url_with_key_and_source(answer, allowed):
         assert await AskUrl(f"http://127.0.0.1:{ask._port}/verify", fail_open=True)(key, "192.0.2.1") is True
 
     asyncio.run(whole())
+
+
+def _shown(port):
+    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    return x509.load_pem_x509_certificate(pem.encode()).subject.rfc4514_string()
+
+
+def test_relay_shows_a_renewed_certificate_without_a_restart(tmp_path, caplog):
+    """It showed the old one until the next start, when that had ended long ago."""
+
+    async def whole():
+        paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+        def write(*contents):
+            for path, content in zip(paths, contents, strict=True):
+                path.unlink(missing_ok=True)
+                if content is not None:
+                    path.write_bytes(content)
+
+        first, second = make_leaf(["first"]), make_leaf(["second"])
+        write(*first)
+        service = RelayService(_options(tmp_path / "state", certificate=paths[0], key=paths[1]))
+        await service.start()
+        seen = []
+        for contents in (first, (second[0], first[1]), (None, second[1]), second):
+            write(*contents)
+            service.reload()
+            seen.append(await asyncio.to_thread(_shown, service.port))
+        assert seen == ["CN=first", "CN=first", "CN=first", "CN=second"]
+        assert [record.getMessage() for record in caplog.records].count("certificate_refused") == 2
+        await service.close()
+
+    asyncio.run(whole())
+
+
+def test_relay_looks_for_a_renewed_certificate_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(certificate, "CHECK_S", 0.01)
+
+    async def whole():
+        paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+        service = RelayService(_options(tmp_path / "state", certificate=paths[0], key=paths[1]))
+        for name in ("first", "second"):
+            for path, content in zip(paths, make_leaf([name]), strict=True):
+                path.write_bytes(content)
+            if name == "first":
+                await service.start()
+        async with asyncio.timeout(10):
+            while await asyncio.to_thread(_shown, service.port) != "CN=second":
+                pass
+        await service.close()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("name", ["tls-key.pem", "tls-cert.pem"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", make_leaf(["other"])[1]])
+def test_relay_makes_a_new_certificate_when_its_own_got_damaged(tmp_path, name, content):
+    async def pin():
+        service = RelayService(_options(tmp_path))
+        await service.start()
+        await service.close()
+        return service.pin
+
+    first = asyncio.run(pin())
+    (tmp_path / name).write_bytes(content)
+    second = asyncio.run(pin())
+    assert second != first
+    assert asyncio.run(pin()) == second
+
+
+def test_relay_key_with_a_pass_phrase_is_refused_and_nobody_is_asked(tmp_path):
+    leaf, key = make_leaf(["relay.example"])
+    loaded = serialization.load_pem_private_key(key, None)
+    (tmp_path / "cert.pem").write_bytes(leaf)
+    (tmp_path / "key.pem").write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+
+    async def start():
+        await RelayService(_options(tmp_path, certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")).start()
+
+    with pytest.raises(MeshdError, match="pass phrase"):
+        asyncio.run(start())
