@@ -45,9 +45,11 @@ class KeyValueFormatter(logging.Formatter):
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """All of our events and the warnings of others; with ``verbose`` what is for debugging, too."""
+    """All of our events and the warnings of others; with ``verbose`` each of them, and what is for debugging, too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
+    if not verbose:
+        handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -90,16 +90,17 @@ class ControlService:
         stream.on_closed = given_up
 
     async def _guard(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
+        path = stream.path.partition("?")[0]
         try:
             await work
         except WireError as error:
-            log.info("request_refused", extra=kv(path=stream.path, reason=str(error)))
+            log.info("request_refused", extra=kv(path=path, reason=str(error)))
             stream.respond(400, f"{error}\n".encode(), TEXT)
         except MeshdError as error:
-            log.warning("request_failed", extra=kv(path=stream.path, reason=error.message))
+            log.warning("request_failed", extra=kv(path=path, reason=error.message))
             stream.respond(429 if error.code == "busy" else 503, f"{error.message}\n".encode(), TEXT)
         except Exception as error:
-            log.error("request_failed", extra=kv(path=stream.path, reason=repr(error)), exc_info=error)
+            log.error("request_failed", extra=kv(path=path, reason=repr(error)), exc_info=error)
             stream.respond(500, b"internal error\n", TEXT)
 
     async def _register(self, machine: MachinePublic, source_ip: str, stream: H2Stream) -> None:

@@ -209,7 +209,7 @@ class Registrar:
         entry = self.pending.open(request, machine_key, source_ip, self._loop.time(), time.time())
         log.info(
             "approval_wanted",
-            extra=kv(id=entry.id, hostname=request.hostinfo.hostname if request.hostinfo else "", addr=source_ip),
+            extra=kv(id=entry.id, hostname=request.hostinfo.hostname[:64] if request.hostinfo else "", addr=source_ip),
         )
         return RegisterResponse(auth_url=f"{self._rules.url}/register/{entry.id}")
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 
 import pytest
 
 from meshd.base.keys import NodePrivate
-from meshd.base.log import REPEAT_WINDOW_S, REPEATS, KeyValueFormatter, RepeatFilter, kv
+from meshd.base.log import (
+    REPEAT_WINDOW_S,
+    REPEATS,
+    KeyValueFormatter,
+    RepeatFilter,
+    get_logger,
+    kv,
+    log_to_stderr,
+)
 
 
 def line(**fields: object) -> str:
@@ -87,3 +97,19 @@ def test_log_filter_remembers_a_bounded_number_of_lines() -> None:
     for number in range(10_000):
         assert passed(filtered, 1.0, number=number)
     assert len(filtered._seen) <= 256
+
+
+@pytest.mark.parametrize(("verbose", "lines"), [(False, REPEATS), (True, 1000)])
+def test_log_of_the_servers_is_not_filled_by_one_hostile_client(
+    verbose: bool, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand lines a second were written for as long as it went on."""
+    root, stream = logging.getLogger(), io.StringIO()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(logging.getLogger("meshd"), "level", logging.NOTSET)
+    monkeypatch.setattr(sys, "stderr", stream)
+    log_to_stderr(verbose=verbose)
+    for _ in range(1000):
+        get_logger("meshd.x").info("relay_protocol_error", extra=kv(addr="192.0.2.1"))
+    assert len(stream.getvalue().splitlines()) == lines
