@@ -535,3 +535,19 @@ def test_commands_have_the_flags_that_scripts_use(path: str) -> None:
         assert part is not None, path
         command = part.load()
     assert set(SCRIPT_FLAGS[path].split()) <= {flag.name for flag in command.flags}
+
+
+def test_interrupt_while_the_command_line_is_loaded_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CL-02: a command takes most of its time for that."""
+
+    class Interrupted:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "meshd.cli.dispatch":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "meshd.cli.dispatch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main(["status"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
