@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import sys
+from threading import Thread
 
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
@@ -39,30 +39,33 @@ def _run(client: LocalClient, flags: Parsed) -> None:
 
 
 def _join(sock: socket.socket, early: bytes) -> None:
-    """Carry bytes both ways until the far end has closed; our end of input only closes its half."""
+    """Carry bytes both ways until the far end has closed; our end of input only closes its half.
+
+    Each way has a thread: the far end may stop reading until what it has written is taken.
+    """
     output, source = sys.stdout.fileno(), sys.stdin.fileno()
+    lost: list[OSError] = []
+
+    def upload() -> None:
+        try:
+            while data := os.read(source, _PIECE):
+                sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            lost.append(error)
+
     _write(output, early)
-    watched: list[socket.socket | int] = [sock, source]
+    Thread(target=upload, daemon=True).start()
     while True:
-        ready, _, _ = select.select(watched, [], [])
-        if sock in ready:
-            try:
-                data = sock.recv(_PIECE)
-            except ConnectionError as error:
-                raise CliError(f"connection lost: {error.strerror}") from None
-            if not data:
-                return
-            _write(output, data)
-        if source in ready:
-            data = os.read(source, _PIECE)
-            try:
-                if data:
-                    sock.sendall(data)
-                else:
-                    watched.remove(source)
-                    sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                raise CliError(f"connection lost: {error.strerror}") from None
+        try:
+            data = sock.recv(_PIECE)
+        except ConnectionError as error:
+            raise CliError(f"connection lost: {error.strerror}") from None
+        if not data:
+            break
+        _write(output, data)
+    if lost:
+        raise CliError(f"connection lost: {lost[0].strerror}")
 
 
 def _write(output: int, data: bytes) -> None:

@@ -445,6 +445,37 @@ def test_nc_joins_the_connection_with_stdin_and_stdout(daemon) -> None:
     assert (asked["dial-host"], asked["dial-port"], asked["upgrade"]) == ("node-a", "22", "ts-dial")
 
 
+def test_nc_takes_what_comes_while_nobody_reads_what_it_sends(tmp_path: Path, monkeypatch) -> None:
+    """A server that answers with more than it is sent stops reading until its answer is taken."""
+    import socket
+    from threading import Thread
+
+    from meshd.cli.commands.nc_command import _join
+
+    size = 4 << 20
+    (tmp_path / "in").write_bytes(bytes(size))
+    near, far = socket.socketpair()
+    got = 0
+
+    def serve() -> None:
+        nonlocal got
+        far.sendall(bytes(size))
+        while data := far.recv(65536):
+            got += len(data)
+        far.close()
+
+    with near, (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as output:
+        monkeypatch.setattr("sys.stdin", source)
+        monkeypatch.setattr("sys.stdout", output)
+        server = Thread(target=serve, daemon=True)
+        server.start()
+        joined = Thread(target=_join, args=(near, b""), daemon=True)
+        joined.start()
+        joined.join(20)
+        server.join(20)
+    assert (got, (tmp_path / "out").stat().st_size) == (size, size)
+
+
 def test_nc_refusals(mesh_to_stub, daemon) -> None:
     daemon.says("POST dial", b"dial failure: refused\n", 502)
     assert mesh_to_stub("nc", "node-a", "22").err == 'Dial("node-a", 22): 502 X: dial failure: refused\n'
