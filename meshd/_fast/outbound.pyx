@@ -155,7 +155,8 @@ cdef void _send_udp(outbound_t* out, run_t* run) noexcept nogil:
     if fd < 0:
         count_drop_c(plane, out.worker, run.slot, OUT_NO_SOCKET, run.count)
         return
-    failure = udp_send_c(fd, &run.path.address, out.arena + run.offset, run.bytes, run.segment, &mode, out.patient)
+    failure = udp_send_c(fd, &run.path.address, out.arena + run.offset, run.bytes, run.segment, &mode,
+                         out.patient and not fast_load32(&plane.hurry))
     count_c(plane, out.worker, UDP_WRITES, 1)
     if (before & ~mode) & UDP_GSO:
         fast_store32(shared, mode)

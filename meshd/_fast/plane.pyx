@@ -167,6 +167,7 @@ cdef class Plane(Registry):
         try:
             self._open_workers()
             fast_store32(&self.c.stopping, 0)
+            fast_store32(&self.c.hurry, 0)
             for i in range(<uint32_t> self.c.tun_count):
                 self._thread(f"meshd-send-{i}", self._send_loop, (i,))
             for i in range(self.c.receivers):
@@ -180,6 +181,7 @@ cdef class Plane(Registry):
         threads, self.threads = self.threads, []
         if threads:
             fast_store32(&self.c.stopping, 1)
+            fast_store32(&self.c.hurry, 1)
             os.eventfd_write(self.c.stop_fd, 1)
             for thread in threads:
                 thread.join()
@@ -246,8 +248,10 @@ cdef class Plane(Registry):
         change = self.c.udp_changes
         for i in range(self.c.receivers):
             os.eventfd_write(self.c.wake_fds[i], 1)
+        fast_store32(&self.c.hurry, 1)
         with nogil:
             self._await_sockets(change)
+        fast_store32(&self.c.hurry, 0)
 
     cdef void _await_sockets(self, uint32_t change) noexcept nogil:
         """The caller may close the old sockets afterwards: nobody uses them any more."""

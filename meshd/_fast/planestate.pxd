@@ -115,6 +115,7 @@ cdef struct plane_t:
     int wake_fds[8]             # tell receivers of new sockets, and of a TUN queue that is lent
     uint32_t receiving[8]       # which of them run
     uint32_t stopping
+    uint32_t hurry              # the loop waits for the threads: they do not wait for room in a socket
     uint32_t denied_lock
     uint64_t denied_since       # start of the second in which `denied` were reported
     uint64_t denied

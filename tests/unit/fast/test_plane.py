@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -362,6 +363,30 @@ def test_plane_starts_all_its_threads_or_none(monkeypatch: pytest.MonkeyPatch, r
         nodes.b.plane.start()
         nodes.a.write(offload.udp(b"q"))
         assert nodes.b.read()[10:] == offload.udp(b"q")
+
+
+def test_plane_sockets_change_and_threads_stop_at_once_while_the_line_is_dead() -> None:
+    """The loop waited for each packet of a batch in turn: 40 ms, 64 times."""
+    with pair(queues=2) as nodes:  # the second one is never lent
+        # A stream stands in for a UDP socket before a dead line.
+        listener = socket.create_server(("127.0.0.1", 0))
+        full = socket.create_connection(listener.getsockname())
+        full.setblocking(False)
+        for _ in range(5):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    full.send(bytes(1 << 16))
+            select.select([], [full], [], 0.1)
+        nodes.a.plane.set_udp(full.fileno(), -1)
+        for size in range(64):  # longer and longer: each is sent by itself
+            nodes.a.hosts[1].send(PLAIN + offload.udp(bytes(16 * size)))
+        nodes.a.counted("out_socket_full")
+        begun = time.monotonic()
+        nodes.a.plane.set_udp(full.fileno(), -1)
+        nodes.a.plane.stop()
+        assert time.monotonic() - begun < 1
+        full.close()
+        listener.close()
 
 
 def test_plane_without_file_descriptors_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
