@@ -43,6 +43,7 @@ def test_unit_starts_and_cleans_up_with_flags_that_the_daemon_has() -> None:
     program, *arguments = service["ExecStopPost"].split()
     undo = parse_flags(arguments, {})
     assert (program, undo.cleanup, undo.statedir) == ("/usr/sbin/meshd", True, flags.statedir)
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert service["EnvironmentFile"] == "-/etc/default/meshd"
     assert (service["Type"], service["Restart"]) == ("notify", "on-failure")
     assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("meshd", "0755")
@@ -133,6 +134,15 @@ def test_openrc_script_cleans_up_before_and_after(tmp_path: Path, function: str)
     assert (undo.cleanup, undo.statedir) == (True, "/var/lib/meshd")
     if function == "start_pre":
         assert done_calls[0] == "checkpath --directory --mode 0755 /run/meshd"
+
+
+def test_openrc_script_can_reload(tmp_path: Path) -> None:
+    """SD-03: as with systemd, what SIGHUP reads again."""
+    script = (PACKAGING / "meshd.openrc").read_text()
+    assert 'extra_started_commands="reload"' in script
+    stub = 'ebegin() { :; }\neend() { return $1; }\nstart-stop-daemon() { echo "$@"; }\n'
+    done = subprocess.run(["bash"], input=f"{stub}{script}\nreload\n", capture_output=True, text=True, check=True)
+    assert done.stdout == "--signal HUP --pidfile /run/meshd.pid\n"
 
 
 def test_wheel_has_neither_test_doubles_nor_generated_c() -> None:
