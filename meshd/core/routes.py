@@ -75,13 +75,12 @@ class RouteTable:
         self._single_v6: dict[int, int] = {}
         self._touched: set[IPPrefix] | None = None
         self._max_single = MAX_SINGLE_ROUTES
+        self._merges_v4 = False
 
     def prefer_one_route(self, preferred: bool) -> None:
         """Whether two single IPv4 addresses are enough for the one route (RT-04), or very many must come."""
-        merged = self._merges_v4
         self._max_single = 1 if preferred else MAX_SINGLE_ROUTES
-        if self._merges_v4 != merged:
-            self._touched = None
+        self._merge(len(self._single_v4) > self._max_single)
 
     @property
     def touched(self) -> bool:
@@ -110,7 +109,7 @@ class RouteTable:
     def clear(self) -> None:
         for what in (self._by_peer, self._others, self._single_v4, self._single_v6):
             what.clear()
-        self._touched = None
+        self._merges_v4, self._touched = False, None
 
     def _add(self, prefix: IPPrefix, step: int) -> None:
         number = _single(prefix)
@@ -121,21 +120,21 @@ class RouteTable:
             if _count(self._single_v6, number, step) and len(self._single_v6) == (step > 0):
                 self._touch(ULA)  # the first came or the last went
         else:
-            merged = self._merges_v4
             if not _count(self._single_v4, number, step):
                 return
-            if self._merges_v4 != merged:
-                self._touched = None
-            elif not merged:
+            count = len(self._single_v4)
+            # A network whose size is about the limit must not change all routes with every peer that comes or goes.
+            self._merge(count > self._max_single - (self._max_single // 10 if self._merges_v4 else 0))
+            if not self._merges_v4:
                 self._touch(prefix)
+
+    def _merge(self, merges: bool) -> None:
+        if merges != self._merges_v4:
+            self._merges_v4, self._touched = merges, None
 
     def _touch(self, prefix: IPPrefix) -> None:
         if self._touched is not None:
             self._touched.add(prefix)
-
-    @property
-    def _merges_v4(self) -> bool:
-        return len(self._single_v4) > self._max_single
 
     def wants(self, prefix: IPPrefix) -> bool:
         """Whether ``prefix`` is one of ``routes``."""

@@ -89,10 +89,11 @@ class LinuxRouter:
         routes.update(dict.fromkeys(config.throws))
         if addresses and not self._rules_stand:
             self._add_rules()
-        self._drop_routes([p for p in self._routes if p not in routes])
         gone = self._addresses - addresses
         self._set_addresses(addresses)
+        # New ones first: where one route takes the place of many or the other way round, packets find a way meanwhile.
         self._set_routes(routes)
+        self._drop_routes([p for p in self._routes if p not in routes])
         if gone or came_back:  # with its last IPv4 address an interface loses all IPv4 routes
             self.restore()
         if not addresses and self._rules:
@@ -102,10 +103,10 @@ class LinuxRouter:
         """Bring some routes up to date; costs nothing for all others. Raises as ``apply`` does."""
         # Asked only where it matters: most changes are of one IPv4 address, and a look costs as much as the change.
         came_back = any(p.version == 6 for p in (*change.routes, *change.throws)) and self._look_at_ipv6()
-        self._drop_routes([p for p in change.gone if p in self._routes])
         routes: dict[IPPrefix, int | None] = dict.fromkeys(change.routes, self._index)
         routes.update(dict.fromkeys(change.throws))
         self._set_routes(routes)
+        self._drop_routes([p for p in change.gone if p in self._routes])
         if came_back:
             self.restore()
 

@@ -51,6 +51,24 @@ def test_route_table_very_many_peers_become_one_route() -> None:
     assert table.routes() == {net("100.64.0.0/10")}
 
 
+def test_route_table_of_about_the_limit_does_not_change_with_every_peer() -> None:
+    """RT-03: ten thousand routes less or more each time take a second, for each peer that comes or goes."""
+    table = RouteTable()
+    hosts = list(net("100.64.0.0/16").hosts())
+    for number in range(MAX_SINGLE_ROUTES + 1):
+        table.set_peer(number, (net(hosts[number]),))
+    assert table.take_touched() is None
+    for number in range(MAX_SINGLE_ROUTES // 10):
+        table.set_peer(number, ())
+        assert table.take_touched() == set()
+    assert table.routes() == {net("100.64.0.0/10")}
+    table.set_peer(MAX_SINGLE_ROUTES, ())
+    assert len(table.routes()) == MAX_SINGLE_ROUTES - MAX_SINGLE_ROUTES // 10
+    assert table.take_touched() is None
+    table.set_peer(0, (net(hosts[0]),))
+    assert table.take_touched() == {net(hosts[0])}
+
+
 def test_route_table_one_route_for_two_peers_when_control_prefers_it() -> None:
     """RT-04."""
     table = RouteTable()

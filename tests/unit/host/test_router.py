@@ -30,6 +30,7 @@ class Kernel:
         self.refuse: dict[nl.Rule, int] = {}
         self.held: list[nl.Rule] = []
         self.added: list[tuple[str, int]] = []
+        self.routing: list[int] = []
 
     def interface_index(self, _: str) -> int:
         return 7
@@ -49,6 +50,8 @@ class Kernel:
             self.held.append(rule)
         if request.kind in _KINDS:
             self.added.append((_KINDS[request.kind], request.body[0]))
+        if request.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
+            self.routing.append(request.kind)
         return 0
 
     def _delete(self, rule: nl.Rule) -> int:
@@ -126,3 +129,15 @@ def test_router_rules_that_were_refused_are_tried_again_and_leave_nothing(world:
     world.router.close()
     assert world.kernel.held == []
     assert not world.path.exists()
+
+
+def test_router_new_routes_are_there_before_others_go(world: World) -> None:
+    """One route for many, or many for one: packets find a way all the time."""
+    wide = ip_network("100.64.0.0/10")
+    world.router.apply(CONFIG)
+    world.kernel.routing.clear()
+    world.router.apply(RouterConfig(OWN, frozenset({wide})))
+    assert world.kernel.routing == [nl.RTM_NEWROUTE, nl.RTM_DELROUTE, nl.RTM_DELROUTE]
+    world.kernel.routing.clear()
+    world.router.change(RouteChange(tuple(PEERS), (), (wide,)))
+    assert world.kernel.routing == [nl.RTM_NEWROUTE, nl.RTM_NEWROUTE, nl.RTM_DELROUTE]
