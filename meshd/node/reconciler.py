@@ -16,6 +16,7 @@ from meshd.base.keys import NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
 from meshd.base.ranges import is_via
 from meshd.core.controlknobs import control_knobs
+from meshd.core.dnsplan import normal
 from meshd.core.filterprogram import FilterPlanner, FilterProgram
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
@@ -140,7 +141,14 @@ class Reconciler:
                 self._host_filter.apply(netmap.self_node, prefs)
         elif self._routes.touched:
             self._reroute(netmap, prefs)
-        if everything or change is None or change.dns_changed or change.self_changed or _exit_node_in(change, prefs):
+        if (
+            everything
+            or change is None
+            or change.dns_changed
+            or change.self_changed
+            or _exit_node_in(change, prefs)
+            or _names_beyond(change, netmap)
+        ):
             self._dns(netmap, prefs)
 
     def stop(self) -> None:
@@ -353,6 +361,14 @@ def _exit_node_in(change: MapChange, prefs: Prefs) -> bool:
         return False
     nodes = (*change.added, *change.removed, *(node for _, node in (*change.changed, *change.patched)))
     return any(node.stable_id == wanted for node in nodes)
+
+
+def _names_beyond(change: MapChange, netmap: Netmap) -> bool:
+    """Whether nodes of other networks, whose names are not below our suffix, came, went or are called otherwise."""
+    own = "." + normal(netmap.magic_dns_suffix)
+    names = [node.name for node in (*change.added, *change.removed)]
+    names += [node.name for pair in change.changed if pair[0].name != pair[1].name for node in pair]
+    return any(name and not normal(name).endswith(own) for name in names)
 
 
 def _holders_changed(change: MapChange, caps: frozenset[str]) -> bool:

@@ -100,6 +100,7 @@ class World:
         self.later: list[Callable[[], None]] = []
         self.engine, self.paths, self.router = EngineDouble(), PathsDouble(), RouterDouble()
         self.problems: dict[str, str | None] = {}
+        self.told: list[str] = []
         self.reconciler = Reconciler(
             self.engine,  # type: ignore[arg-type]
             self.paths,  # type: ignore[arg-type]
@@ -109,6 +110,7 @@ class World:
             self.problems.__setitem__,
             self.later.append if sliced else None,
             host_addresses=lambda: [ip_address(text) for text in own],
+            dns=lambda *_: self.told.append("dns"),
         )
         self.netmap = Netmap(node(1, key=PRIVATE))
 
@@ -165,6 +167,22 @@ def test_reconciler_peer_that_becomes_reachable_by_a_patch_gets_its_route() -> N
     world.apply(MapChange(patched=[(bare, ready)]))
     assert ready.key in world.engine.peers
     assert ip_network("100.64.0.2/32") in world.routes
+
+
+def test_reconciler_names_of_other_networks_are_told_to_dns() -> None:
+    """DN-11: a resolver that splits is told each of them by name. Our own are below one suffix."""
+    world = World()
+    world.apply()
+    world.told.clear()
+    for number, (name, before) in enumerate((("a.example.", "b.example."), ("a.other.net.", "b.other.net.")), 2):
+        peer, named = node(number, name=name), node(number, name=before)
+        for change in (MapChange(added=[peer]), MapChange(changed=[(named, peer)]), MapChange(removed=[peer])):
+            world.netmap.peers = {} if change.removed else {number: peer}
+            world.apply(change)
+        assert world.told == ["dns"] * (3 if "other" in name else 0)
+    other = node(3, name="a.other.net.")
+    world.apply(MapChange(changed=[(other, other)]))
+    assert len(world.told) == 3
 
 
 def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
