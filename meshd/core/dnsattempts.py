@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from meshd.base.addr import AddrPort, IPAddress, parse_ip, parse_zoned_ip
 from meshd.core.publicdns import doh_addresses, doh_url
@@ -96,6 +97,12 @@ def resolver_address(text: str) -> AddrPort | None:
 
 def _by_url(resolver: Resolver) -> Attempt | None:
     text = resolver.addr
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return None
+    try:
+        port = urlsplit(text).port or HTTPS_PORT
+    except ValueError:
+        return None
     if text.startswith(_PEER):
         try:
             where = AddrPort.parse(text.removeprefix(_PEER).partition("/")[0])
@@ -104,12 +111,12 @@ def _by_url(resolver: Resolver) -> Attempt | None:
         return Attempt(0.0, Way.PEER, (where,), text)
     if text.startswith(_SECURE):
         addresses = doh_addresses(text) or tuple(_parsed(resolver.bootstrap_resolution))
-        return _https(0.0, text, addresses) if addresses else None
+        return _https(0.0, text, addresses, port) if addresses else None
     return None
 
 
-def _https(after_s: float, url: str, addresses: tuple[IPAddress, ...]) -> Attempt:
-    return Attempt(after_s, Way.HTTPS, tuple(AddrPort(address, HTTPS_PORT) for address in addresses), url)
+def _https(after_s: float, url: str, addresses: tuple[IPAddress, ...], port: int = HTTPS_PORT) -> Attempt:
+    return Attempt(after_s, Way.HTTPS, tuple(AddrPort(address, port) for address in addresses), url)
 
 
 def _parsed(texts: Iterable[object]) -> Iterable[IPAddress]:

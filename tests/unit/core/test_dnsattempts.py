@@ -62,6 +62,18 @@ def test_attempts_by_url() -> None:
     assert planned(peer) == [(0.0, Way.PEER, peer)]
     for bad in ("http://example.org/dns-query", "https://example.org/dns-query", "tls://1.1.1.1", "", "x", "1.2.3.4:x"):
         assert planned(bad) == []
+    where = ("192.0.2.1",)
+    for bad in (
+        "https://[x/",
+        "https://a:99999/",
+        "https://a/ b",
+        "https://\u00e9/",
+        "https://a/\n",
+        "http://192.0.2.1:80/ b",
+    ):
+        assert plan_attempts([Resolver(addr=bad, bootstrap_resolution=where)], lambda _: False) == []
+    [elsewhere] = plan_attempts([Resolver(addr="https://a:8443/q", bootstrap_resolution=where)], lambda _: False)
+    assert elsewhere.addresses == (AddrPort(ip_address("192.0.2.1"), 8443),)
     own = Resolver(addr="https://dns.example.org/q", bootstrap_resolution=("192.0.2.1", "nonsense"))
     assert plan_attempts([own], lambda _: False) == [
         Attempt(0.0, Way.HTTPS, (AddrPort(ip_address("192.0.2.1"), 443),), own.addr)
