@@ -128,7 +128,7 @@ class DerpClient:
         """Queue the request, and in a fast start everything that follows it."""
         self._started = self.last_received = now
         head = [f"GET /derp HTTP/1.1\r\nHost: {self._host}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n"]
-        if self._ideal_node:
+        if self._ideal_node and self._ideal_node.isprintable():  # control made the name up
             head.append(f"Ideal-Node: {self._ideal_node}\r\n")
         if self._server_key is not None:
             head.append("Derp-Fast-Start: 1\r\n")

@@ -100,6 +100,9 @@ def test_derpclient_names_the_ideal_node():
     machine = client(ideal_node="900a")
     machine.start(T0)
     assert b"\r\nIdeal-Node: 900a\r\n" in machine.data_to_send()
+    machine = client(ideal_node="900a\r\nX: y")
+    machine.start(T0)
+    assert b"X: y" not in machine.data_to_send()
 
 
 @pytest.mark.parametrize(
