@@ -42,8 +42,9 @@ def backend_log_id() -> str:
 
 
 def host_name() -> str:
-    """First label of the machine's name."""
-    return socket.gethostname().partition(".")[0] or "localhost"
+    """First label of the machine's name, which may be of any bytes."""
+    name = os.fsencode(socket.gethostname()).decode("utf-8", "replace")
+    return name.partition(".")[0] or "localhost"
 
 
 def build_hostinfo(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def test_hostinfo_describes_the_machine(tmp_path: Path) -> None:
     assert info.go_arch
     assert info.container is False
     assert info.env == ""
+    assert decode(Hostinfo, encode(info)) == info
+
+
+def test_hostinfo_host_name_of_any_bytes_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: b"caf\xe9.example".decode("utf-8", "surrogateescape"))
+    info = build_hostinfo("", root=tmp_path, environ={})
+    assert info.hostname == "caf\N{REPLACEMENT CHARACTER}"
     assert decode(Hostinfo, encode(info)) == info
 
 
