@@ -102,6 +102,8 @@ class RunningNode:
         self._stop = stop
         self.failure: MeshdError | None = None
         """Why the node asked to be stopped; None when nothing is wrong."""
+        self.exit_status = 0
+        """That of the process, unless there is a failure."""
 
     async def open(self) -> None:
         """Open everything and start with the stored profile. Raises MeshdError with nothing left open."""
@@ -419,8 +421,9 @@ class RunningNode:
         return decode(PingResponse, msgspec.json.encode({"Type": kind, **found}))
 
     def _exit_asked(self, code: int) -> None:
-        """The server may end nodes that it knows to be broken."""
+        """The server may end nodes that it knows to be broken; by the code service managers start us again or not."""
         log.warning("exit_asked_by_control", extra=kv(code=code))
+        self.exit_status = code & 0xFF
         self._stop()
 
     def _describe_host(self, prefs: Prefs) -> Hostinfo:

@@ -148,7 +148,10 @@ def claim(directory: Path) -> None:
 
 
 def run(flags: Flags, authority: Authority, problem: str = "") -> int:
-    """Run until a signal comes; 0 when one did. ``problem``: what is wrong with the environment."""
+    """Run until a signal comes, or the coordination server wants us gone; the exit status, 0 for a signal.
+
+    ``problem``: what is wrong with the environment.
+    """
     import uvloop
 
     set_up_memory()
@@ -200,7 +203,7 @@ async def serve(flags: Flags, authority: Authority, problem: str = "") -> int:
         log.info("stopping")
     if node.failure is not None:
         raise node.failure
-    return EXIT_FAILED if orphaned() else 0
+    return EXIT_FAILED if orphaned() else node.exit_status
 
 
 def _end_with_parent(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> Callable[[], bool]:

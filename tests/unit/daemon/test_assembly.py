@@ -116,3 +116,19 @@ def in_a_node(tmp_path: Path, scenario: Callable[[Any, socket.socket], Awaitable
             await node.close()
 
     asyncio.run(main())
+
+
+def test_assembly_server_that_wants_the_node_gone_says_by_which_status(tmp_path: Path) -> None:
+    """By it service managers start the process again, or leave it."""
+    stopped: list[bool] = []
+
+    async def main() -> None:
+        flags = parse_flags([f"--statedir={tmp_path}", "--tun=userspace-networking"], {})
+        node = RunningNode(flags, Authority(), LocalApiServer(), ServiceNotifier(), lambda: stopped.append(True))
+        assert node.exit_status == 0
+        for code, status in ((3, 3), (0, 0), (-1, 255), (2**62 + 1, 1)):
+            node._exit_asked(code)
+            assert node.exit_status == status
+
+    asyncio.run(main())
+    assert len(stopped) == 4
