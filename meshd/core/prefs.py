@@ -359,9 +359,21 @@ def _check_simple(prefs: Prefs) -> list[str]:
         complaints.append("This build of meshd has no SSH server.")
     if prefs.auto_update.apply:
         complaints.append("Auto-updates are not supported on this platform.")
-    if prefs.control_url and not prefs.control_url.startswith(("http://", "https://")):
-        complaints.append(f"the control URL {prefs.control_url!r} must start with http:// or https://")
+    if prefs.control_url:
+        complaints += _check_control_url(prefs.control_url)
     return complaints
+
+
+def _check_control_url(url: str) -> list[str]:
+    if not url.startswith(("http://", "https://")):
+        return [f"the control URL {url!r} must start with http:// or https://"]
+    from meshd.core.controladdress import control_address
+
+    try:
+        control_address(url)
+    except MeshdError as error:
+        return [f"{error.message}. {error.hint}"]
+    return []
 
 
 def _check_relay_server(prefs: Prefs) -> list[str]:

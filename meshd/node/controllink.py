@@ -17,9 +17,10 @@ from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePrivate, MachinePublic
 from meshd.base.log import get_logger, kv
 from meshd.base.switch import switch
+from meshd.core.controladdress import ControlAddress, control_address
 from meshd.core.prefs import CONTROL_SYNONYMS
 from meshd.io.http.h1client import fetch
-from meshd.io.noise import ControlAddress, RecordError, connect_noise, control_address, not_control, open_stream
+from meshd.io.noise import RecordError, connect_noise, not_control, open_stream
 from meshd.node.dialplan import DialPlan
 from meshd.wire.control import OverTLSPublicKey, decode
 from meshd.wire.earlypayload import EarlyPayloadReader

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
+from meshd.core.controladdress import ControlAddress
 from meshd.io.http.h1client import fetch
-from meshd.io.noise import ControlAddress, open_stream
+from meshd.io.noise import open_stream
 from meshd.wire.control import PingRequest, PingResponse, encode
 from meshd.wire.httpmessage import MessageResponse, read_request, write_response
 

@@ -203,6 +203,9 @@ def test_edit_auto_update_has_masks_of_its_own() -> None:
         ({"RunSSH": True}, "This build of meshd has no SSH server."),
         ({"ExitNodeIP": "nowhere"}, "is not an IP address"),
         ({"ControlURL": "ftp://x"}, "must start with http"),
+        ({"ControlURL": "https://x/path"}, "not the URL of a coordination server. Write it as"),
+        ({"ControlURL": "https://a b"}, "not the URL of a coordination server"),
+        ({"ControlURL": "https://[::1"}, "not the URL of a coordination server"),
         ({"AutoUpdate": {"Check": True, "Apply": True}}, "Auto-updates are not supported on this platform."),
     ],
 )

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import MachinePrivate
+from meshd.core.controladdress import ControlAddress, control_address
 from meshd.io import noise
 from meshd.io.dial import first_success
-from meshd.io.noise import ControlAddress, connect_noise, control_address
+from meshd.io.noise import connect_noise
 from meshd.testing.fakecontrol import FakeControl, Fault
 
 MACHINE = MachinePrivate.generate()
