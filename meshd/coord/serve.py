@@ -11,7 +11,7 @@ from meshd.base.log import get_logger, kv, log_to_stderr
 from meshd.base.standardstreams import say
 from meshd.coord.options import ServeOptions
 from meshd.coord.service import CoordService
-from meshd.io.stopsignals import stop_wanted
+from meshd.io.stopsignals import leave, stop_wanted
 
 log = get_logger(__name__)
 
@@ -31,3 +31,4 @@ async def _serve(options: ServeOptions) -> None:
     await stop.wait()
     log.info("stopping", extra=kv(nodes=len(service.network.nodes)))
     await service.close()
+    leave(0)

@@ -23,6 +23,7 @@ from meshd.daemon.flags import Flags, HelpWanted, parse_flags
 from meshd.daemon.logsetup import report_environment, set_up_log
 from meshd.daemon.memory import keep_what_is_there, set_up_memory
 from meshd.daemon.parent import parent_pipe, watch_parent
+from meshd.io.stopsignals import leave
 
 if TYPE_CHECKING:
     from meshd.daemon.assembly import RunningNode
@@ -74,15 +75,26 @@ def main() -> int:
         prepare(flags)
         if flags.cleanup:
             return 0
-        return run(flags, authority, problem)
-    except MeshdError as error:
+    except Exception as error:  # noqa: BLE001 - told
+        return _failed(error, flags)
+    try:
+        status = run(flags, authority, problem)
+    except Exception as error:  # noqa: BLE001 - told
+        status = _failed(error, flags)
+    leave(status)
+
+
+def _failed(error: Exception, flags: Flags) -> int:
+    """Tell what went wrong; the exit status."""
+    if isinstance(error, MeshdError):
         log.error("meshd_failed", extra=kv(reason=error.message))
         print(f"meshd: {error}", file=sys.stderr)
         return EXIT_USAGE if error.code == "usage" else EXIT_FAILED
-    except Exception as error:  # a bug: the log has all of it, the user a sentence
-        log.critical("internal_error", exc_info=flags.verbose > 0, extra=kv(what=type(error).__name__, reason=error))
-        print("meshd: internal error; please report it with the log of meshd --verbose=1", file=sys.stderr)
-        return EXIT_FAILED
+    # A bug: the log has all of it, the user a sentence.
+    trace = error if flags.verbose > 0 else None
+    log.critical("internal_error", exc_info=trace, extra=kv(what=type(error).__name__, reason=error))
+    print("meshd: internal error; please report it with the log of meshd --verbose=1", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _ended_early(number: int, frame: FrameType | None) -> None:
@@ -151,6 +163,8 @@ def run(flags: Flags, authority: Authority, problem: str = "") -> int:
     """Run until a signal comes, or the coordination server wants us gone; the exit status, 0 for a signal.
 
     ``problem``: what is wrong with the environment.
+
+    The loop is not closed: it would wait for name lookups, which `leave` does not.
     """
     import uvloop
 
@@ -163,7 +177,6 @@ def run(flags: Flags, authority: Authority, problem: str = "") -> int:
     finally:
         with contextlib.suppress(RuntimeError):
             loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
 
 
 async def serve(flags: Flags, authority: Authority, problem: str = "") -> int:

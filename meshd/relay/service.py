@@ -18,7 +18,7 @@ from meshd.base.version import VERSION
 from meshd.io.files import write_atomic
 from meshd.io.http.front import FrontConnection, Request, Response, Upgrade
 from meshd.io.listener import SniffingListener
-from meshd.io.stopsignals import stop_wanted
+from meshd.io.stopsignals import leave, stop_wanted
 from meshd.relay.admission import AskUrl
 from meshd.relay.certificate import RelayTls, from_files, self_signed
 from meshd.relay.pages import RelayPages
@@ -176,3 +176,4 @@ async def _serve(options: RelayOptions) -> None:
     await stop.wait()
     log.info("stopping", extra=kv(**service.relay.counters.as_dict()))
     await service.close()
+    leave(0)
