@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.coord import network as change
@@ -76,6 +77,12 @@ class Registry:
     async def add_user(self, name: str) -> UserRecord:
         if not name or len(name) > 128 or any(not c.isprintable() or c.isspace() for c in name):
             raise MeshdError("a user name has 1 to 128 printable characters without spaces", code="usage")
+        if name == "*" or ":" in name or "/" in name or _is_address(name):
+            raise MeshdError(
+                f"in a policy {name!r} would mean something else than a user",
+                code="usage",
+                hint="Use a name without : and / that is no address, such as alice or alice@example.com.",
+            )
         wall = time.time()
         user = await self.database.run(lambda connection: store.add_user(connection, name, wall))
         self.network.users[user.id] = user
@@ -369,6 +376,14 @@ class Registry:
             if route not in approved and self.policy.approves(route, node, user):
                 approved.append(route)
         return tuple(approved)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_ip(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sound_nodes(connection: sqlite3.Connection) -> list[NodeRecord]:

@@ -452,3 +452,18 @@ def test_policy_set_while_running_changes_maps_and_survives_a_restart(options, r
             assert (await (await again.stream()).next()).peers == ()
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "name", ["*", "tag:web", "group:a", "autogroup:member", "10.0.0.1", "2001:db8::1", "10.0.0.0/8"]
+)
+def test_user_whom_no_policy_could_name_is_not_made(run_coord, name):
+    """Such a user owned what a policy gives to a tag or group of that name."""
+
+    async def scenario(coord):
+        with pytest.raises(MeshdError, match="in a policy") as caught:
+            await coord.admin("users.create", name=name)
+        assert caught.value.code == "usage"
+        await coord.admin("users.create", name="alice@example.com")
+
+    run_coord(scenario)
