@@ -147,9 +147,14 @@ class ControlService:
                 self._presence.left(node)
 
         stream.on_closed = closed
-        stream.on_drained = session.catch_up
+        stream.on_drained = lambda: self._distributor.catch_up(session)
         self._presence.arrived(node)
-        self._distributor.attach(session)
+        try:
+            self._distributor.attach(session)
+        except BaseException:
+            self._presence.left(node)
+            stream.reset()
+            raise
 
     def _answer_once(self, node: NodeRecord, request: MapRequest, stream: H2Stream) -> None:
         stream.start(200)

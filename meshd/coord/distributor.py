@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 
 from meshd.base.log import get_logger, kv
 from meshd.coord import network as change
@@ -88,12 +90,24 @@ class Distributor:
         changes, self._changes = self._changes, {}
         cache: dict[object, bytes] = {}
         for stream in list(self._streams.values()):
-            stream.offer(changes, cache)
+            self._carry_on(stream, partial(stream.offer, changes, cache))
         self._flushed_at = self._loop.time()
         self._window_s = min(MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST))
 
+    def catch_up(self, stream: MapStream) -> None:
+        """The client of a stream has taken everything so far."""
+        self._carry_on(stream, stream.catch_up)
+
+    def _carry_on(self, stream: MapStream, work: Callable[[], None]) -> None:
+        """A fault with what one node is told must not keep the others from what they have to know."""
+        try:
+            work()
+        except Exception as error:
+            log.error("map_not_made", extra=kv(node=stream.node.name, reason=repr(error)), exc_info=error)
+            stream.outlet.reset()
+
     def attach(self, stream: MapStream) -> None:
-        """A node's new stream takes the place of its old one; its first message is sent."""
+        """A node's new stream takes the place of its old one; its first message is sent, or it has no stream then."""
         node_id = stream.node.id
         old = self._streams.get(node_id)
         if old is not None:
@@ -101,8 +115,12 @@ class Distributor:
             old.end()
         self._refresh_access(force=False)
         self._streams[node_id] = stream
-        stream.send_full()
         self._arm(stream, keepalive_delay())
+        try:
+            stream.send_full()
+        except BaseException:
+            self.detach(stream)
+            raise
 
     def detach(self, stream: MapStream) -> bool:
         """Forget a stream; False when another one has already taken its place."""

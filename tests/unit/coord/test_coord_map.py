@@ -9,6 +9,7 @@ import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
+from meshd.coord import network as change
 from meshd.testing.controlmachine import RequestFailed
 from meshd.wire.control import Hostinfo, NetInfo
 
@@ -331,5 +332,39 @@ def test_coord_calls_a_node_and_takes_only_that_machines_answer(run_coord):
         for bad in ("no-path", "/a b", "/\x00"):
             with pytest.raises(MeshdError, match="not a path"):
                 await coord.admin("nodes.call", node="one", path=bad)
+
+    run_coord(scenario)
+
+
+def test_map_that_cannot_be_made_for_one_node_keeps_nothing_from_the_others(run_coord, caplog):
+    """Whoever came after that node never heard of the change."""
+
+    async def scenario(coord):
+        first, second, third = [await coord.joined(name) for name in ("one", "two", "three")]
+        readers = [await machine.stream() for machine in (first, second, third)]
+        for reader in readers:
+            await reader.next()
+        distributor, network = coord.service._distributor, coord.service.network
+        rules = type(distributor.access).rules
+
+        def fails_for_first(access, node):
+            return rules(access, node) if node.id != 1 else 1 // 0
+
+        type(distributor.access).rules = fails_for_first
+        try:
+            distributor.policy_changed()
+            network.on_change(2, change.ENDPOINTS)
+            await until(readers[2], lambda m: m.peers_changed_patch)
+            while await readers[0].next() is not None:
+                pass
+            assert [stream.node.id for stream in distributor._streams.values()] == [2, 3]
+            assert await (await first.stream()).next() is None
+            assert distributor.stream_of(1) is None
+            assert not (distributor._keepalives.keys() - {2, 3})
+            assert 1 in coord.service._presence._leaving
+        finally:
+            type(distributor.access).rules = rules
+        assert (await (await first.stream()).next()).node.name == "one.mesh.internal."
+        assert [record.getMessage() for record in caplog.records].count("map_not_made") == 1
 
     run_coord(scenario)
