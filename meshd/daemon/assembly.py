@@ -40,6 +40,7 @@ from meshd.daemon.queues import packet_queues
 from meshd.feature.c2n.handler import answer_call
 from meshd.feature.localapi.server import LocalApiServer
 from meshd.host.linux.portlist import PortList
+from meshd.io.clientlookup import ClientLookups
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.node.authority import Authority
 from meshd.node.backend import Backend
@@ -94,6 +95,7 @@ class RunningNode:
         self._environment_problem = environment_problem
         self._exits = contextlib.AsyncExitStack()
         self._loop = asyncio.get_running_loop()
+        self._lookups = ClientLookups()
         self._clock = SystemClock()
         self._flags = flags
         self._authority = authority
@@ -148,7 +150,7 @@ class RunningNode:
             host = str(found)
         if self.userspace and (found is not None or _of_mesh(host)):
             raise OSError(errno.EHOSTUNREACH, "no tunnel interface, and no TCP/IP stack without one yet")
-        return await asyncio.open_connection(host, port)
+        return await self._lookups.connect(host, port)
 
     def _open(self) -> None:
         flags, mtu = self._flags, tunnel_mtu()
@@ -264,6 +266,7 @@ class RunningNode:
             state_directory=flags.statedir,
             open_tap=host.tap,
             data=data,
+            lookups=self._lookups,
         )
         backend.health.set("apply-disk-config", self._environment_problem)
         for problem in host.problems:

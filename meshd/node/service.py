@@ -27,6 +27,7 @@ from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.state import State
 from meshd.host.resolvconf import host_resolvers
+from meshd.io.clientlookup import ClientLookups, Found
 from meshd.io.wakeonlan import wake
 from meshd.node import posture
 from meshd.node.backend import Backend
@@ -80,12 +81,14 @@ class NodeService(Inspection):
         state_directory: str = "",
         open_tap: OpenTap = no_tap,
         data: ProfileData | None = None,
+        lookups: ClientLookups | None = None,
     ) -> None:
         super().__init__(backend, magicsock, clock, host, resolver, base_dns)
         self._engine = engine
         self._tun = tun
         self._counters = counters
         self._stop = stop
+        self._lookups = lookups or ClientLookups()
         self._engine_timer: asyncio.TimerHandle | None = None
         self._uploaded = ClientMetrics()
         self._components = ComponentLog(backend.store, clock)
@@ -380,6 +383,9 @@ class NodeService(Inspection):
                 "dial failure: no tunnel interface, and no TCP/IP stack without one yet", code="unavailable"
             )
         return str(ip), ours
+
+    async def look_up(self, name: str, port: int) -> Found:
+        return await self._lookups.look_up(name, port)
 
     async def start(self, options: Mapping[str, Any]) -> None:
         self._backend.start(options)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from meshd.base.errors import MeshdError
+from meshd.io.clientlookup import ClientLookups
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 SELF_KEY = "nodekey:" + "ac" * 32
@@ -308,6 +309,9 @@ class FakeBackend:
 
     def dial_target(self, name: str) -> tuple[str, bool]:
         return self.dial_targets.get(name, (name, False))
+
+    async def look_up(self, name: str, port: int) -> list[tuple[int, Any]]:
+        return await ClientLookups().look_up(name, port)
 
     def metrics(self) -> str:
         return "# TYPE meshd_packets counter\nmeshd_packets 1\n"

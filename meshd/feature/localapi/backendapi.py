@@ -169,6 +169,10 @@ class LocalBackend(Protocol):
         """Where a name or address leads: the address of a node for its name, and whether it is in the network."""
         ...
 
+    async def look_up(self, name: str, port: int) -> list[tuple[int, Any]]:
+        """Family and socket address of what the system's resolver finds. OSError when it does not."""
+        ...
+
     def metrics(self) -> str:
         """All internal counters in Prometheus text form, for people who debug the daemon."""
         ...

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 
 from meshd.base.addr import AddrPort, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.feature.localapi.route import Access, Call, Route
+from meshd.feature.localapi.waiting import one_waiter
 from meshd.io.dial import dial_tcp
 from meshd.io.http.h1server import HttpError, Response
 from meshd.io.joinstreams import join_streams
@@ -30,7 +30,9 @@ async def _dial(call: Call) -> Response:
     number = _port(port)
     address, ours = call.backend.dial_target(host)
     if not ours:
-        return Response(200, [("Dial-Self", "true"), ("Dial-Addr", await _resolved(address, number))])
+        with one_waiter(request.peer, call.may), request.cancel_if_gone():
+            there = await _resolved(call, address, number)
+        return Response(200, [("Dial-Self", "true"), ("Dial-Addr", there)])
     await request.body()  # nothing is in it, but nothing is dialled either for a client that never ends its request
     try:
         with request.cancel_if_gone():
@@ -48,12 +50,12 @@ async def _dial(call: Call) -> Response:
     return Response(101, headers, take_over=joined, abandon=far[1].close)
 
 
-async def _resolved(host: str, port: int) -> str:
+async def _resolved(call: Call, host: str, port: int) -> str:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise HttpError(502, f"resolve failure: {getattr(error, 'strerror', None) or error}") from None
-    return str(AddrPort(parse_ip(str(found[0][4][0])), port))
+        found = await call.backend.look_up(host, port)
+    except OSError as error:
+        raise HttpError(502, f"resolve failure: {error.strerror or error}") from None
+    return str(AddrPort(parse_ip(str(found[0][1][0])), port))
 
 
 def _port(text: str) -> int:
