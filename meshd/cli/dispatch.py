@@ -36,13 +36,13 @@ def _run(args: list[str]) -> int:
     except AccessDenied as error:
         sys.stderr.write(error.message + "\n")
         if os.getuid() != 0:
-            words = " ".join(_without_secrets(args))
+            words = without_keys(" ".join(_without_secrets(args)))
             sys.stderr.write(
                 f"\nUse 'sudo mesh {words}'.\nTo not require root, use 'sudo mesh set --operator=$USER' once.\n"
             )
         return 1
     except CliError as error:
-        sys.stderr.write(error.message.rstrip("\n") + "\n")
+        sys.stderr.write(without_keys(error.message).rstrip("\n") + "\n")
         return error.exit_code
     except BrokenPipeError:
         raise

@@ -77,4 +77,4 @@ def without_keys(text: str) -> str:
     """A text with the auth keys in it made unreadable: what a user typed wrongly may be printed."""
     import re
 
-    return re.sub(r"tskey-[A-Za-z0-9-]+", lambda key: "tskey-" + "X" * (len(key[0]) - 6), text)
+    return re.sub(r"(tskey-|hskey-|mesh-auth-)([A-Za-z0-9_-]+)", lambda key: key[1] + "X" * len(key[2]), text)
