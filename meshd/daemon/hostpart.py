@@ -76,9 +76,9 @@ class HostPart:
         """The uid of a user of this host, by name or number."""
         import pwd
 
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ValueError):  # the latter for what can be no name
             return pwd.getpwnam(name).pw_uid
-        return int(name) if name.isascii() and name.isdigit() else None
+        return int(name) if name.isascii() and name.isdigit() and len(name) <= 10 else None
 
     def forwarding_problem(self, routes: list[str]) -> str:
         """What keeps this host from forwarding for the routes it advertises (RT-10)."""

@@ -28,7 +28,7 @@ def test_operator_is_looked_up_by_name_or_number() -> None:
     host = HostPart()
     assert host.uid_of(pwd.getpwuid(os.getuid()).pw_name) == os.getuid()
     assert host.uid_of("4242") == 4242
-    for nobody in ("no-such-user-here", "", "-1", "١"):
+    for nobody in ("no-such-user-here", "", "-1", "١", "\0", "\udcff", "9" * 5000):
         assert host.uid_of(nobody) is None
 
 
