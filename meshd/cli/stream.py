@@ -11,6 +11,9 @@ from meshd.cli.errors import CliError
 
 JSON = dict[str, Any]
 
+_PIECE_S = 30.0
+"""For the rest of a piece that has begun to come, where the caller does not wait for ever."""
+
 MAX_LINE = 64 * 1024
 """Of a header or a chunk size; and the most that is read at once."""
 
@@ -25,14 +28,28 @@ class Stream:
         self._pieces = _pieces(reader, headers)
 
     def read(self, timeout: float | None = None) -> bytes:
-        """The next piece, empty when the daemon has ended it. TimeoutError after `timeout` seconds."""
-        self._sock.settimeout(timeout)
+        """The next piece, empty when the daemon has ended it. TimeoutError after `timeout` seconds; what comes later
+        can still be read."""
+        if timeout is not None and not self._has_more(timeout):
+            raise TimeoutError
+        self._sock.settimeout(None if timeout is None else _PIECE_S)
         try:
             return next(self._pieces, b"")
-        except TimeoutError:
-            raise
         except (OSError, ValueError):
             return b""
+
+    def _has_more(self, timeout: float) -> bool:
+        """Whether something comes within `timeout` seconds, be it the end. Nothing is taken of it: a read that is
+        broken off in the middle would be the end of the stream."""
+        import select
+
+        self._sock.settimeout(0)
+        try:
+            if self._reader.peek(1):  # type: ignore[attr-defined]
+                return True
+            return bool(select.select([self._sock], [], [], timeout)[0])
+        except OSError:
+            return True  # reading it says what is wrong
 
     def lines(self) -> Iterator[bytes]:
         """Whole lines, without their ends."""

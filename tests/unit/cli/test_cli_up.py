@@ -424,7 +424,23 @@ def test_up_at_a_terminal_says_that_it_waits(mesh, localapi, monkeypatch) -> Non
     localapi.backend.state = "NeedsLogin"
     got = mesh("up", SERVER, "--reset", "--auth-key=k", "--timeout=100ms")
     assert got.code == 1
-    assert got.err.startswith("# Waiting for the coordination server ...\n")
+    assert got.err.startswith("# Waiting for the coordination server ...\ntimeout waiting for meshd")
+
+
+def test_up_at_a_terminal_goes_on_after_it_has_said_that_it_waits(mesh, localapi, monkeypatch) -> None:
+    """U-7: a login by page takes more than a second."""
+    monkeypatch.setattr("meshd.cli.upwait.at_terminal", lambda: True)
+    monkeypatch.setattr("meshd.cli.upwait.PATIENCE_S", 0.02)
+    fresh(localapi)
+    node = localapi.backend
+    node.login_url_after_start = LOGIN_URL
+
+    def finish() -> None:
+        asyncio.get_running_loop().call_later(0.2, node.enter, "Running")
+
+    when_waiting(localapi, finish)
+    got = mesh("up", SERVER, "--timeout=20s")
+    assert (got.code, got.err) == (0, f"\nTo authenticate, visit:\n\n\t{LOGIN_URL}\n\nSuccess.\n")
 
 
 EVERY_FLAG = [
