@@ -79,7 +79,8 @@ def _figures(output: dict[str, Any], spent: list[float], seconds: int, datagrams
     if datagrams:
         total = end["sum"]
         packets = max(total["packets"] - total["lost_packets"], 1)
-        gigabytes *= packets / max(total["packets"], 1)
+        if "sum_received" not in end:  # iperf3 before 3.10: the bytes are those that were sent
+            gigabytes *= packets / max(total["packets"], 1)
         result["gbit_s"] = round(gigabytes * 8 / seconds, 4)
         result["lost_percent"] = round(total["lost_percent"], 2)
         result["sent_kpps"] = round(total["packets"] / seconds / 1e3, 2)
