@@ -28,7 +28,7 @@ from meshd.base.keys import NodePublic
 from meshd.core.cookie import mac1_key
 from perf.path import measure, networks
 from perf.path.hosts import ADDRESS, PREFIX, hosts, on, only_run, program
-from perf.path.peers import DAEMONS, BringUp, Daemon, Pair, available
+from perf.path.peers import BringUp, Daemon, Pair, available, chosen, daemons
 
 PORT = 41641
 NOBODY = 9
@@ -134,17 +134,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="", help="meshd, tailscaled")
     arguments = parser.parse_args()
-    if os.geteuid() != 0:
-        print("perf.flood: namespaces need root", file=sys.stderr)
-        return 1
     pairs = available(networks.choose("auto"), relayed=False)
-    only = [name for name in arguments.only.split(",") if name]
-    kinds = [kind for kind in DAEMONS if kind.name in pairs and (not only or kind.name in only)]
+    there = {kind.name: kind for kind in daemons()}
+    kinds = [there[name] for name in chosen(parser, arguments.only, there)]
     rounds: dict[str, list[dict[str, dict[str, float]]]] = {kind.name: [] for kind in kinds}
-    with only_run():
+    with only_run("perf.flood", "iperf3", "ping"):
         for _ in range(arguments.rounds):
             for kind in kinds:
-                rounds[kind.name].append(turn(kind, pairs[kind.name], arguments.seconds, arguments.kpps))
+                try:
+                    rounds[kind.name].append(turn(kind, pairs[kind.name], arguments.seconds, arguments.kpps))
+                except RuntimeError as error:
+                    print(f"perf.flood: {kind.name}: {error}", file=sys.stderr)
+                    return 1
     print(f"{arguments.kpps:g} kpps from one source; ratios to the same flood aimed at nobody; medians")
     print(f"{'daemon':12} {'flood':14} {'throughput':>10} {'ping':>6} {'lost %':>7}")
     for daemon, turns in rounds.items():

@@ -11,9 +11,7 @@ Needs root and what perf.path needs.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 import socket
 import statistics
 import sys
@@ -22,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf.path.hosts import Hosts, hosts, on, only_run, program, wait_for
-from perf.path.peers import DAEMONS, Daemon
+from perf.path.peers import Daemon, daemons
 
 URL = "http://127.0.0.1:8080"
 GOAL_S = 0.7
@@ -42,11 +40,9 @@ class Case:
 
 
 def cases() -> list[Case]:
-    meshd, tailscaled = DAEMONS
+    meshd, *others = daemons()
     found = [Case("meshd", meshd, {}), Case("meshd without cached map", meshd, {"MESHD_NETMAP_CACHE": "off"})]
-    if shutil.which(tailscaled.daemon) and shutil.which(tailscaled.command):
-        found.append(Case("tailscaled", tailscaled, {}))
-    return found
+    return found + [Case(kind.name, kind, {}) for kind in others]
 
 
 def until_running(path: Path, begun: float) -> float:
@@ -111,10 +107,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    if os.geteuid() != 0:
-        print("perf.startup: namespaces need root", file=sys.stderr)
-        return 1
-    with only_run(), hosts() as made:
+    with only_run("perf.startup"), hosts() as made:
         try:
             key = coordinator(made)
             for case in cases():

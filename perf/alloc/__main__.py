@@ -41,7 +41,11 @@ def measure() -> dict[str, dict[str, int]]:
 
 
 def main() -> int:
-    found = measure()
+    try:
+        found = measure()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        print(f"perf.alloc: {error}", file=sys.stderr)
+        return 2
     check = found.pop("check")
     for name, figures in found.items():
         print(f"{name:28} {figures['delivered']:>6} delivered  {figures['requests']:>4} memory requests")

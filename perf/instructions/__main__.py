@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def main() -> int:
         print("perf.instructions: valgrind with its headers is needed (scripts/setup test)", file=sys.stderr)
         return 2
     key = baseline.machine_key()
-    counts = callgrind.count()
+    try:
+        counts = callgrind.count()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        print(f"perf.instructions: {error}", file=sys.stderr)
+        return 2
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": key, "counts": counts}, indent=1) + "\n")
     if arguments.check:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -26,7 +24,8 @@ from pathlib import Path
 
 from perf.largenet.server import CHANGES
 from perf.path.hosts import Hosts, Program, hosts, on, only_run, program, wait_for
-from perf.path.peers import DAEMONS, Daemon
+from perf.path.peers import Daemon, chosen, daemons
+from perf.scale.frames import PEERS_PER_MESSAGE, sizes
 
 GOALS = "goals: 10 000 peers: 120 MB, 0.9 s of CPU to load, status 0.3 s, a patch 0.05 ms; 10 peers: 40 MB"
 ROUNDS = 5
@@ -122,20 +121,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m perf.largenet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", default="10,10000")
-    parser.add_argument("--only", default="meshd,tailscaled")
+    parser.add_argument("--peers", type=sizes, default="10,10000", help=f"up to {PEERS_PER_MESSAGE} each")
+    parser.add_argument("--only", default="", help="meshd, tailscaled")
     arguments = parser.parse_args()
-    if os.geteuid() != 0:
-        print("perf.largenet: namespaces need root", file=sys.stderr)
-        return 1
-    kinds = [k for k in DAEMONS if k.name in arguments.only.split(",")]
-    with only_run(), hosts() as made:
+    if max(arguments.peers) > PEERS_PER_MESSAGE:
+        parser.error(f"the server sends a network in one message, which has room for {PEERS_PER_MESSAGE} peers")
+    there = {kind.name: kind for kind in daemons()}
+    kinds = [there[name] for name in chosen(parser, arguments.only, there)]
+    with only_run("perf.largenet"), hosts() as made:
         try:
             certificate = relay(made)
-            for size in map(int, arguments.peers.split(",")):
+            for size in arguments.peers:
                 for kind in kinds:
-                    if kind.name != "meshd" and not (shutil.which(kind.daemon) and shutil.which(kind.command)):
-                        continue
                     figures = measure(made, kind, size, certificate)
                     print(f"{kind.name:10} {size:6} peers  " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         except (RuntimeError, OSError) as error:

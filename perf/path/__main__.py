@@ -2,9 +2,9 @@
 
     python -m perf.path [--seconds N] [--rounds N] [--relayed] [--quick] [--only NAME,…] [--json FILE]
 
-Needs root, iperf3, wireguard-tools, a C compiler with libsodium and OpenSSL headers (scripts/setup test). Debian's
-wireguard-go and the calibration tunnel (no protocol, only what the kernel's interfaces and one AEAD allow) are always
-there; tailscaled, boringtun-cli and gotatun join when they are on PATH. tailscaled and meshd share a network of
+Needs root, iperf3, wireguard-tools, a C compiler with libsodium and OpenSSL headers (scripts/setup test), which also
+brings Debian's wireguard-go and builds the calibration tunnel (no protocol, only what the kernel's interfaces and one
+AEAD allow); tailscaled, boringtun-cli and gotatun join when they are on PATH. tailscaled and meshd share a network of
 headscale and derper where those are on PATH, else of mesh-coord.
 
 Pairs take turns, so that a machine whose speed drifts is fair to all; medians and ratios are printed. A pair that
@@ -17,15 +17,13 @@ import argparse
 import json
 import os
 import platform
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from perf.path import measure, networks, summary
 from perf.path.hosts import forbid_udp_between_nodes, hosts, only_run
-from perf.path.peers import BringUp, available
+from perf.path.peers import BringUp, available, chosen
 
 
 def one_turn(bring_up: BringUp, seconds: int, *, quick: bool, relayed: bool) -> dict[str, Any]:
@@ -73,10 +71,6 @@ def show(report: dict[str, Any]) -> None:
         print(f"\nThe machine was busy with other things (load {max(loads):.1f}): read the ratios, not the figures.")
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # by way of the clean-up
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m perf.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -94,17 +88,9 @@ def main() -> int:
     if arguments.list:
         print("\n".join(pairs))
         return 0
-    only = [name for name in arguments.only.split(",") if name]
-    unknown = [name for name in only if name not in pairs]
-    if unknown:
-        parser.error(f"not here: {', '.join(unknown)}; there are {', '.join(pairs)}")
-    if os.geteuid() != 0:
-        print("perf.path: namespaces need root", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGHUP, _terminated)
-    with only_run():
-        report = run({name: pairs[name] for name in only or pairs}, arguments)
+    names = chosen(parser, arguments.only, pairs)
+    with only_run("perf.path", "iperf3", "ping", *(["nft"] if arguments.relayed else [])):
+        report = run({name: pairs[name] for name in names}, arguments)
     show(report)
     return 0 if report["results"] and not report["failures"] else 1
 

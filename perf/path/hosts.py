@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import meshd
@@ -142,14 +143,29 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 @contextlib.contextmanager
-def only_run() -> Iterator[None]:
-    """One run at a time: the namespaces have fixed names, and two runs would measure each other."""
+def only_run(who: str, *programs: str) -> Iterator[None]:
+    """What every run in namespaces begins with; SystemExit with the reason when it cannot be made.
+
+    One run at a time: the namespaces have fixed names, and two runs would measure each other. A run that is told to end
+    does so by way of its clean-up.
+    """
+    if os.geteuid() != 0:
+        raise SystemExit(f"{who}: namespaces need root")
+    missing = [name for name in ("ip", *programs) if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(f"{who}: not on PATH: {', '.join(missing)} (scripts/setup test installs what is needed)")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     with Path(tempfile.gettempdir(), "meshd-perf-path.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SystemExit("perf.path: another run is under way on this machine") from None
+            raise SystemExit(f"{who}: another run is under way on this machine") from None
         yield
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,17 +135,35 @@ _USERSPACE = {
 }
 
 
+def daemons() -> list[Daemon]:
+    """Those that this machine can run, meshd first."""
+    return [kind for kind in DAEMONS if kind.name == "meshd" or _all_there(kind.daemon, kind.command)]
+
+
+def chosen(parser: argparse.ArgumentParser, only: str, there: Collection[str]) -> list[str]:
+    """The names that an option of names, separated by commas, leaves; all without it. The parser ends the run when one
+    of them is not there."""
+    names = [name for name in only.split(",") if name]
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        parser.error(f"not here: {', '.join(unknown)}; there are {', '.join(there)}")
+    return names or list(there)
+
+
+def _all_there(*programs: str) -> bool:
+    return all(map(shutil.which, programs))
+
+
 def available(network: str, *, relayed: bool) -> dict[str, BringUp]:
     """The pairs that this machine can run, meshd first. Only the mesh daemons know relays."""
     found: dict[str, BringUp] = {}
-    for kind in DAEMONS:
-        if kind.name == "meshd" or (shutil.which(kind.daemon) and shutil.which(kind.command)):
-            found[kind.name] = functools.partial(mesh_nodes, kind=kind, network=network, relayed=relayed)
+    for kind in daemons():
+        found[kind.name] = functools.partial(mesh_nodes, kind=kind, network=network, relayed=relayed)
     if relayed:
         return found
-    for cipher in CIPHERS:
+    for cipher in CIPHERS if _all_there("cc") else ():
         found[f"calibration-{cipher}"] = functools.partial(calibration, cipher=cipher)
     for name, command in _USERSPACE.items():
-        if shutil.which(command[0]):
+        if _all_there(command[0], "wg"):
             found[name] = functools.partial(userspace_wireguard, name=name, command=command)
     return found

@@ -60,6 +60,8 @@ def write(files: list[Path], out: Path) -> Path:
             made = section(json.loads(file.read_text()))
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError(f"{file}: it is not whole, or another version wrote it") from None
         parts.append(made.text)
         for name, plot in made.plots.items():
             (out / name).write_text(plot)

@@ -68,6 +68,8 @@ def path(report: dict[str, Any]) -> Section:
 def scale(report: dict[str, Any]) -> Section:
     """Of ``perf.scale``."""
     sizes = report["sizes"]
+    if not sizes:
+        return Section("## Size of the network\n\nNo size could be measured.")
     xs = [one["admitted"] for one in sizes]
     deltas = {kind: [one["deltas"][kind]["median_ms"] for one in sizes] for kind in sizes[0]["deltas"]}
     packet = {

@@ -69,12 +69,12 @@ def rows(results: list[dict[str, Any]]) -> list[list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="numbers of peers, separated by commas")
+    parser.add_argument("--sizes", type=frames.sizes, default=SIZES, help="numbers of peers, separated by commas")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
     results: list[dict[str, Any]] = []
     failed = False
-    for size in (int(text) for text in arguments.sizes.split(",")):
+    for size in arguments.sizes:
         print(f"{size} peers", file=sys.stderr)
         try:
             results.append(run(size))

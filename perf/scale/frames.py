@@ -20,6 +20,14 @@ SELF_V4 = "100.64.0.1"
 SELF_V6 = "fd7a:115c:a1e0::1"
 
 
+def sizes(text: str) -> list[int]:
+    """An option's value: numbers of peers, separated by commas."""
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError("a network has at least one peer")
+    return numbers
+
+
 def key(kind: str, number: int, generation: int = 0) -> str:
     """A key in text form, different for every number and generation."""
     return f"{kind}:{number + 1:016x}{generation:08x}{'a5' * 20}"

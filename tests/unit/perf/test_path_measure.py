@@ -1,12 +1,17 @@
-"""The search for the highest rate, against links whose capacity is known, and the reading of iperf3's answer."""
+"""The search for the highest rate, against links of known capacity; how iperf3 is read; what a run needs."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from perf.path import measure
+from perf.path.hosts import only_run
+from perf.path.peers import available, chosen
 
 PAIR = SimpleNamespace(name="simulated")
 
@@ -81,3 +86,34 @@ def test_figures_of_a_flow_are_per_gigabyte_received():
     end = {"sum_received": {"bytes": 2e9, "bits_per_second": 4e9}, "sum_sent": {"retransmits": 3}}
     found = measure._figures({"end": end}, [1.0, 3.0, 5.0], 4, False)
     assert found == {"gbit_s": 4.0, "retransmits": 3, "cpu_s_per_gb": [0.5, 1.5, 2.5]}
+
+
+def test_figures_of_datagrams_do_not_count_loss_twice():
+    """iperf3 tells the bytes that arrived itself, if it is not an old one."""
+    total = {"bytes": 1_000_000, "bits_per_second": 8e6, "packets": 1000, "lost_packets": 500, "lost_percent": 50.0}
+    end = {"sum": total, "sum_received": {**total, "bytes": 500_000, "bits_per_second": 4e6}}
+    found = measure._figures({"end": end}, [0.5, 1.0], 1, True)
+    assert found["gbit_s"] == 0.004
+    assert found["cpu_s_per_gb"] == [1000.0, 2000.0]
+
+
+@pytest.mark.parametrize("lacking", ["ip", "iperf3"])
+def test_run_without_a_program_it_needs_says_which(monkeypatch, lacking):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == lacking else f"/usr/bin/{name}")
+    with pytest.raises(SystemExit, match=rf"^perf.x: not on PATH: {lacking} \("), only_run("perf.x", "iperf3"):
+        raise AssertionError("it began")
+
+
+def test_pairs_that_cannot_be_made_are_not_offered(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in ("cc", "wg") else f"/usr/bin/{name}")
+    assert list(available("mesh-coord", relayed=False)) == ["meshd", "tailscaled"]
+
+
+def test_names_that_are_not_there_end_the_run(capsys):
+    parser = argparse.ArgumentParser()
+    assert chosen(parser, "", ["meshd", "other"]) == ["meshd", "other"]
+    assert chosen(parser, "other", ["meshd", "other"]) == ["other"]
+    with pytest.raises(SystemExit):
+        chosen(parser, "meshd,mehsd", ["meshd", "other"])
+    assert "not here: mehsd; there are meshd, other" in capsys.readouterr().err

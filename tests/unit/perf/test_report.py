@@ -69,3 +69,19 @@ def test_write_foreign_file_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(ValueError, match=r"x\.json"):
         write([tmp_path / "x.json"], tmp_path)
+
+
+def test_report_of_a_scale_run_without_figures_has_the_other_sections(tmp_path):
+    empty, other = tmp_path / "scale.json", tmp_path / "instructions.json"
+    empty.write_text('{"sizes": []}')
+    other.write_text('{"machine": "m", "counts": {"checksum": 1.0}}')
+    text = write([empty, other], tmp_path).read_text()
+    assert "No size could be measured." in text
+    assert "| checksum | 1.0 | - |" in text
+
+
+@pytest.mark.parametrize("damaged", ['{"sizes": [{}]}', '{"relayed": true}', "[]", "3"])
+def test_report_of_a_damaged_file_names_it(tmp_path, damaged):
+    (tmp_path / "x.json").write_text(damaged)
+    with pytest.raises(ValueError, match=r"x\.json: "):
+        write([tmp_path / "x.json"], tmp_path)
