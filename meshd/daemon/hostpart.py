@@ -172,10 +172,11 @@ class HostEvents(Protocol):
 def open_host(flags: Flags, events: HostEvents, queues: int = 1) -> HostPart:
     """Open the first entry of ``--tun`` that works, with so many queues, its router and the monitor.
 
-    Raises MeshdError that tells for each entry why it did not.
+    Raises MeshdError that tells for each entry why it did not, and what to do about the last.
     """
     part = HostPart()
-    reasons = []
+    reasons: list[tuple[str, str]] = []
+    hint: str | None = None
     for name in flags.tun.split(","):
         if name == USERSPACE:
             return part
@@ -183,14 +184,16 @@ def open_host(flags: Flags, events: HostEvents, queues: int = 1) -> HostPart:
             _open_tun(part, name, flags, events, queues)
         except MeshdError as error:
             part.close()
-            reasons.append(f"{name}: {error.message}")
+            reasons.append((name, error.message))
+            hint = error.hint or hint
             log.warning("tun_failed", extra=kv(interface=name, reason=error.message))
             continue
         return part
+    several = "cannot open a tunnel interface: " + "; ".join(f"{name}: {reason}" for name, reason in reasons)
     raise MeshdError(
-        "cannot open a tunnel interface: " + "; ".join(reasons),
+        reasons[0][1] if len(reasons) == 1 else several,
         code="host",
-        hint="Run meshd as root with /dev/net/tun present, or with --tun=userspace-networking.",
+        hint=hint or "Run meshd as root with /dev/net/tun present, or with --tun=userspace-networking.",
     )
 
 

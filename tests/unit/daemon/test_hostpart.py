@@ -28,6 +28,22 @@ def test_tun_list_is_tried_in_order_and_each_failure_is_told(monkeypatch: pytest
         open_host(Flags(tun="bad0,bad1"), None)  # type: ignore[arg-type]
 
 
+def test_tun_failure_keeps_its_own_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DM-02: in a container it is the device or the capability that is missing, not root."""
+
+    def open_tun(part: Any, name: str, *_: Any) -> None:
+        raise MeshdError(f"cannot open {name}", hint=f"pass the device of {name} to the container")
+
+    monkeypatch.setattr(hostpart, "_open_tun", open_tun)
+    with pytest.raises(MeshdError) as failed:
+        open_host(Flags(tun="mesh0"), None)  # type: ignore[arg-type]
+    assert str(failed.value) == "cannot open mesh0\npass the device of mesh0 to the container"
+    with pytest.raises(
+        MeshdError, match="mesh0: cannot open mesh0; mesh1: cannot open mesh1\npass the device of mesh1"
+    ):
+        open_host(Flags(tun="mesh0,mesh1"), None)  # type: ignore[arg-type]
+
+
 def test_tun_list_that_ends_in_userspace_networking_always_works() -> None:
     """DM-02: names that are none, and TAP, are no reason to stop."""
     part = open_host(Flags(tun="a/b,tap:x,userspace-networking"), None)  # type: ignore[arg-type]
