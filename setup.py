@@ -53,6 +53,20 @@ extensions = [
     for source in sorted(FAST.glob("*.pyx"))
 ]
 
+MADE = Path("build/debug", FAST) if DEBUG else FAST  # C files of one kind are not taken for the other's
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove C files whose writing was cut short, by a full disk say: newer than their sources, they would stay."""
+    for made in folder.glob("*.c"):
+        with made.open("rb") as file:
+            file.seek(max(0, made.stat().st_size - 100))
+            whole = file.read().rstrip().endswith(b"#endif /* Py_PYTHON_H */")
+        if not whole:
+            made.unlink()
+
+
+remove_unfinished(MADE)
 setup(
     ext_modules=cythonize(
         extensions,
@@ -66,7 +80,7 @@ setup(
             "cdivision": True,
             "embedsignature": False,
         },
-        build_dir="build/debug" if DEBUG else None,  # C files of one kind are not taken for the other's
+        build_dir="build/debug" if DEBUG else None,
         quiet=True,
         nthreads=JOBS,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
 import re
@@ -166,3 +167,18 @@ def test_source_distribution_has_what_builds_tests_and_installs_it() -> None:
         assert any(fnmatch(name, pattern) for pattern in included)
     # C that an older Cython made would be taken for that of the sources.
     assert ["exclude", "meshd/_fast/*.c"] in lines
+
+
+def test_build_makes_unfinished_c_files_anew(tmp_path: Path) -> None:
+    (tmp_path / "whole.c").write_text("int x;\n" * 100 + "#endif /* Py_PYTHON_H */\n\n")
+    (tmp_path / "short.c").write_text("/* G")
+    (tmp_path / "empty.c").write_text("")
+    (tmp_path / "cut.c").write_text("#endif /* Py_PYTHON_H */\n" + "int x;\n" * 100)
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "remove_unfinished"]
+    names: dict[str, object] = {"Path": Path}
+    exec(compile(ast.Module(wanted, []), "setup.py", "exec"), names)
+    remove_unfinished = names["remove_unfinished"]
+    assert callable(remove_unfinished)
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.c"]
