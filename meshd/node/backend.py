@@ -575,6 +575,7 @@ class Backend:
         if self.netmap is not None:
             self.reconciler.network_changed(self.netmap, self.prefs)
         self.preferences.network_changed()
+        self.health.look()
 
     # -- netmap ---------------------------------------------------------------------------------------------
 
@@ -654,8 +655,15 @@ class Backend:
             client_version=self.client_version,
             check_updates=prefs.auto_update.check,
             apply_updates=prefs.auto_update.apply,
-            relays=self._relay_view(),
+            relays=self._relays_of_host(),
         )
+
+    def _relays_of_host(self) -> RelayView:
+        """Providers give hosts addresses of 100.64.0.0/10, too, which the paths cannot tell from those of the mesh."""
+        view = self._relay_view()
+        if view.network_up is False:
+            view.network_up = any(not (ip.is_loopback or ip.is_link_local) for ip in self.host_addresses)
+        return view
 
     def relays_changed(self) -> None:
         """Relay connections, the home relay or what relays report are different."""

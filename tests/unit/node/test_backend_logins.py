@@ -9,6 +9,7 @@ import pytest
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
+from meshd.core.healthcheck import RelayView
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
 from meshd.wire.control import NetInfo
@@ -40,6 +41,18 @@ def test_backend_page_of_the_server_is_shown_and_is_no_login() -> None:
         assert made.backend.auth_url == ""
         made.backend.login_interactive()
         assert made.control.calls[-1].startswith("login ")
+
+    run(test)
+
+
+def test_backend_host_with_an_address_of_the_meshs_range_is_not_told_that_its_network_is_down() -> None:
+    """HE-01: providers give such addresses to their customers."""
+
+    async def test(made: Fixture) -> None:
+        made.backend._relay_view = lambda: RelayView(network_up=False)
+        for address, down in (("100.70.1.5", False), ("fe80::1", True), ("100.70.1.6", False), ("127.0.0.1", True)):
+            made.backend.network_changed(frozenset({ip_address(address)}))
+            assert made.backend.health.is_broken("network-status") is down
 
     run(test)
 
