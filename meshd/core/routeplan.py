@@ -49,7 +49,7 @@ class RoutePlan:
         own, attached = tuple(addresses), tuple(attached)
         self._table.take_touched()
         local = local_prefixes(attached)
-        self._extra, self._throws = fixed_routes(own, local, exit_node=exit_node, lan_access=lan_access)
+        self._extra, self._throws = fixed_routes(own, attached, exit_node=exit_node, lan_access=lan_access)
         self._around = dict.fromkeys(local, ())
         self._exit_node = exit_node
         return router_config(own, self._table.routes(), attached, exit_node=exit_node, lan_access=lan_access, mtu=mtu)

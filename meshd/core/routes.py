@@ -185,9 +185,9 @@ def router_config(
     wide or wider. With an exit node both default routes are present even when nobody carries one of them,
     so that nothing leaks, and the local networks stay local only with ``lan_access``.
     """
-    own = tuple(addresses)
+    own, attached = tuple(addresses), tuple(attached)
     local = local_prefixes(attached)
-    extra, throws = fixed_routes(own, local, exit_node=exit_node, lan_access=lan_access)
+    extra, throws = fixed_routes(own, attached, exit_node=exit_node, lan_access=lan_access)
     wanted = routes | extra
     if not exit_node:
         subnets = [p for p in routes if 0 < p.prefixlen < p.max_prefixlen]
@@ -201,9 +201,11 @@ def local_prefixes(attached: Iterable[IPPrefix]) -> frozenset[IPPrefix]:
 
 
 def fixed_routes(
-    own: tuple[IPPrefix, ...], local: frozenset[IPPrefix], *, exit_node: bool, lan_access: bool
+    own: tuple[IPPrefix, ...], attached: Iterable[IPPrefix], *, exit_node: bool, lan_access: bool
 ) -> tuple[frozenset[IPPrefix], frozenset[IPPrefix]]:
     """Routes and throws that do not depend on what peers carry."""
+    attached = tuple(attached)
+    local = local_prefixes(attached)
     extra: set[IPPrefix] = set()
     throws: set[IPPrefix] = set()
     if any(isinstance(prefix, IPv4Network) for prefix in own):
@@ -214,6 +216,8 @@ def fixed_routes(
         extra |= {_DEFAULT_V4, _DEFAULT_V6}
         if lan_access:
             throws |= {p for p in local if not p.is_link_local}
+            # Providers use the mesh's range for networks of theirs; the single routes of peers in one are longer.
+            throws |= {p for p in attached if CGNAT.prefixlen < p.prefixlen < p.max_prefixlen and covers(CGNAT, p)}
         else:
             extra |= {p for p in local if not p.is_loopback and not p.is_link_local}
         throws |= {p for p in local if p.is_loopback}

@@ -37,6 +37,7 @@ PREFIXES = [
     ),
 ]
 LOCAL = ["10.1.2.0/24", "192.168.1.0/24", "127.0.0.0/8", "fe80::/64", "2001:db8:1::/48", "10.0.0.5/32", "0.0.0.0/0"]
+LOCAL += ["100.70.1.0/24"]
 CARRIED = st.lists(st.sampled_from(PREFIXES), max_size=5, unique=True).map(tuple)
 STEPS = st.lists(st.lists(st.tuples(st.integers(0, 4), CARRIED), max_size=3), max_size=12)
 

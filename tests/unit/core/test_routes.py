@@ -109,6 +109,17 @@ def test_router_config_exit_node_captures_both_families_and_the_lan() -> None:
     assert net("192.168.1.0/24") in allowed.throws
 
 
+def test_router_config_exit_node_leaves_a_lan_of_the_meshs_range_to_the_host() -> None:
+    """RT-06: providers have such networks. Not all of the range, or peers would be out of reach."""
+    attached = [net("100.70.1.0/24"), net("100.64.0.0/10"), net("100.70.1.5/32"), net("fd7a:115c:a1e0::/64")]
+    peers = frozenset({net("0.0.0.0/0"), net("100.64.0.2/32")})
+    allowed = router_config(OWN, peers, attached, exit_node=True, lan_access=True)
+    assert allowed.throws == {net("100.70.1.0/24")}
+    assert peers < allowed.routes
+    assert not router_config(OWN, peers, attached, exit_node=True).throws
+    assert not router_config(OWN, peers, attached, lan_access=True).throws
+
+
 def test_route_table_touches_only_what_differs() -> None:
     table = RouteTable()
     assert table.take_touched() is None  # nobody has seen it yet
