@@ -235,6 +235,7 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
         events.routing_lost,
         events.interface_lost,
         events.settings_changed,
+        netlink.addresses,
     )
     part._exits.callback(monitor.close)
     part.tun, part.router, part._netlink = tun, router, netlink

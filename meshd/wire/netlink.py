@@ -26,9 +26,9 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
-IFF_UP, IFF_LOOPBACK = 0x1, 0x8
+IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
 IFLA_IFNAME, IFLA_MTU, IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE = 3, 4, 41, 63
-IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_F_TENTATIVE = 1, 2, 0x40
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_GATEWAY, RTA_TABLE = 1, 4, 6, 5, 15
 RTN_UNICAST, RTN_UNREACHABLE, RTN_THROW = 1, 7, 9
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -74,11 +74,13 @@ class Link(NamedTuple):
 
 
 class InterfaceAddress(NamedTuple):
-    """``local`` is the host's own address, ``bits`` the length of the attached prefix."""
+    """``local`` is the host's own address, ``bits`` the length of the attached prefix. A ``tentative`` one cannot be
+    used yet: the kernel still asks whether somebody else has it."""
 
     interface: int
     local: IPAddress
     bits: int
+    tentative: bool = False
 
 
 class Route(NamedTuple):
@@ -255,12 +257,12 @@ def decode_link(message: Message) -> Link:
 
 def decode_address(message: Message) -> InterfaceAddress | None:
     """None for an address of a family other than IPv4 and IPv6."""
-    family, bits, _, _, index = _fixed(_ADDRESS, message.body)
+    family, bits, flags, _, index = _fixed(_ADDRESS, message.body)
     found = attributes(message.body, _ADDRESS.size)
     packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
     if family not in (AF_INET, AF_INET6) or packed is None or len(packed) not in (4, 16):
         return None
-    return InterfaceAddress(index, unpack_ip(packed), bits)
+    return InterfaceAddress(index, unpack_ip(packed), bits, bool(flags & IFA_F_TENTATIVE))
 
 
 def decode_route(message: Message) -> Route | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from meshd.base.addr import IPAddress
 from meshd.base.errors import WireError
 from meshd.base.log import get_logger, kv
 from meshd.wire import netlink as nl
@@ -20,6 +21,7 @@ log = get_logger(__name__)
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, IPv4 address, IPv4 route, IPv6 address, IPv6 route
 # Numbers (not bits) of the groups for IPv4 and IPv6 rules, and settings such as ip_forward.
 _MORE_GROUPS = (8, 19, 24, 25)
+_LINK_STATE = nl.IFF_UP | nl.IFF_RUNNING | nl.IFF_LOWER_UP
 _OUR_RULES = frozenset((*range(1300, 1400), *range(5200, 5300)))
 _SETTLE_S = 0.25
 _WAY_OUT_BITS = 8  # at most, of the prefix of a default route, or of what stands for one: a VPN's two halves, 2000::/3
@@ -27,8 +29,19 @@ _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
 
 
+Networks = frozenset[tuple[int, IPAddress, int]]
+
+
+def networks_of(addresses: Iterable[nl.InterfaceAddress], own_interface: int) -> Networks:
+    """What other interfaces than ours have of addresses that can be used and lead anywhere."""
+    others = (a for a in addresses if a.interface != own_interface and not a.tentative)
+    return frozenset(
+        (a.interface, a.local, a.bits) for a in others if not (a.local.is_link_local or a.local.is_loopback)
+    )
+
+
 class NetworkMonitor:
-    """Calls ``changed()`` after links, addresses or ways out other than our own changed,
+    """Calls ``changed()`` after addresses, ways out, or links that have addresses, other than our own changed,
     ``routing_lost()`` after somebody deleted policy rules, addresses or routes of ours (``holds`` tells which routes
     should be there) or our interface was down for a while, ``interface_lost()`` after our
     interface itself went away, and ``settings_changed()`` after somebody set forwarding or path checks of the
@@ -44,8 +57,14 @@ class NetworkMonitor:
         routing_lost: Callable[[], None],
         interface_lost: Callable[[], None],
         settings_changed: Callable[[], None],
+        addresses: Callable[[], Iterable[nl.InterfaceAddress]],
     ) -> None:
         self._loop = loop
+        self._addresses = addresses
+        self._networks = networks_of(addresses(), own_interface)
+        self._link_states: dict[int, int] = {}
+        self._moved: set[int] = set()  # links that went up, down or away
+        self._certain = False  # something else changed, which counts in any case
         self._own_interface = own_interface
         self._own_table = own_table
         self._changed = changed
@@ -95,7 +114,7 @@ class NetworkMonitor:
 
     def _look_again(self) -> None:
         """Any message may be among those that were lost."""
-        self._note_change()
+        self._note_change(certain=True)
         self._note_loss()
         self._note_settings()
         self._down = True  # if it was not, the next news of it only make us look once more
@@ -114,8 +133,10 @@ class NetworkMonitor:
                 self._interface_lost()
             elif message.kind == nl.RTM_NEWNETCONF:
                 self._note_settings()
+            elif message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
+                self._note_link(nl.decode_link(message), gone=message.kind == nl.RTM_DELLINK)
             elif self._foreign(message):
-                self._note_change()
+                self._note_change(certain=message.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE))
 
     def _takes_ours(self, message: nl.Message) -> bool:
         if message.kind == nl.RTM_DELRULE:
@@ -137,8 +158,6 @@ class NetworkMonitor:
         return False
 
     def _foreign(self, message: nl.Message) -> bool:
-        if message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
-            return nl.decode_link(message).interface != self._own_interface
         if message.kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
             address = nl.decode_address(message)
             return address is not None and address.interface != self._own_interface
@@ -154,13 +173,32 @@ class NetworkMonitor:
             )
         return False
 
-    def _note_change(self) -> None:
+    def _note_link(self, link: nl.Link, *, gone: bool) -> None:
+        """Most news of links are none: containers come and go with theirs, and radios tell of every beacon."""
+        if link.interface == self._own_interface:
+            return
+        state = 0 if gone else link.flags & _LINK_STATE
+        if self._link_states.get(link.interface) != state:
+            self._link_states[link.interface] = state
+            self._moved.add(link.interface)
+            self._note_change()
+        if gone:
+            del self._link_states[link.interface]
+
+    def _note_change(self, *, certain: bool = False) -> None:
+        self._certain = self._certain or certain
         if self._timer is None:
             self._timer = self._loop.call_later(_SETTLE_S, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        if not self._closed:
+        if self._closed:
+            return
+        before, self._networks = self._networks, networks_of(self._addresses(), self._own_interface)
+        moved, self._moved = self._moved, set()
+        certain, self._certain = self._certain, False
+        concerned = not moved.isdisjoint(interface for interface, _, _ in before | self._networks)
+        if certain or concerned or before != self._networks:
             self._changed()
 
     def _note_settings(self) -> None:
