@@ -466,9 +466,10 @@ class MagicSock:
         forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them, and relays are only
         asked whether they still hear us.
         """
-        before, self._known_addresses = self._known_addresses, local_candidates(self._local_addresses())
+        addresses = list(self._local_addresses())
+        before, self._known_addresses = self._known_addresses, local_candidates(addresses)
         device, self._device = self._device, bound_device()
-        if set(before) - set(self._known_addresses) or device != self._device:
+        if set(before).difference(addresses) or device != self._device:
             self.rebind()
         elif self._private is not None:
             if before != self._known_addresses:

@@ -258,6 +258,24 @@ def test_magicsock_change_of_the_network_makes_sure_of_relays(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_new_kind_of_address_disturbs_no_path(tmp_path):
+    """Loopback is no candidate beside others, yet it did not go away."""
+
+    async def scenario(mesh):
+        a = mesh.host()
+        rebound, own = [], [parse_ip("127.0.0.1")]
+        a.magic._local_addresses = lambda: own
+        a.magic.rebind = lambda: rebound.append(True)
+        own.append(parse_ip("192.0.2.1"))
+        a.magic.link_changed()
+        assert not rebound
+        own.pop()
+        a.magic.link_changed()
+        assert rebound
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_wireguard_only_peer_is_followed_by_its_data(tmp_path):
     """EX-06: it may be somewhere else minutes before its next handshake."""
 
