@@ -29,6 +29,7 @@ AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
 IFLA_IFNAME, IFLA_MTU, IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE = 3, 4, 41, 63
 IFA_ADDRESS, IFA_LOCAL, IFA_F_TENTATIVE = 1, 2, 0x40
+NETCONFA_IFINDEX = 1
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_GATEWAY, RTA_TABLE = 1, 4, 6, 5, 15
 RTN_UNICAST, RTN_UNREACHABLE, RTN_THROW = 1, 7, 9
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -41,6 +42,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_NETCONF = struct.Struct("=B3x")
 _U32 = struct.Struct("=I")
 _ROUTE_V4 = struct.Struct("=BBBBBBBBI HHI HH4s HHI")  # with the attributes table, destination, interface
 
@@ -263,6 +265,13 @@ def decode_address(message: Message) -> InterfaceAddress | None:
     if family not in (AF_INET, AF_INET6) or packed is None or len(packed) not in (4, 16):
         return None
     return InterfaceAddress(index, unpack_ip(packed), bits, bool(flags & IFA_F_TENTATIVE))
+
+
+def decode_netconf(message: Message) -> int:
+    """The interface whose settings changed; negative for those of all and of new ones."""
+    _fixed(_NETCONF, message.body)
+    raw = attributes(message.body, _NETCONF.size).get(NETCONFA_IFINDEX, b"")
+    return int.from_bytes(raw, sys.byteorder, signed=True)
 
 
 def decode_route(message: Message) -> Route | None:

@@ -226,12 +226,18 @@ def test_monitor_notices_ways_out_addresses_and_links_in_use_alone(namespace: st
         (["-6 addr add 2001:db8:70::1/64 dev e0"], []),  # tentative: half a second more, and it could be used
         (["-6 addr add 2001:db8:70::2/64 dev e0 nodad"], ["changed"]),
         (["link set e1 down"], ["changed"]),
+        (["link set e1 up"], ["changed"]),
         (["link del e0"], ["changed"]),
     ]
     inside(
         MONITORED + f"for lines, wanted in {steps!r}:\n"
         "    found = asyncio.run(seen(lambda _: [sh('ip ' + line) for line in lines]))\n"
-        "    assert [what for what in found if what != 'settings'] == wanted, (lines, found)",
+        "    assert found == wanted, (lines, found)\n"
+        "def strict(name):\n    Path(f'/proc/sys/net/ipv4/conf/{name}/rp_filter').write_text('1')\n"
+        "sh('ip link add f0 type veth peer name f1')\nsh('ip addr add 10.80.0.1/24 dev f1')\n"
+        "for name, wanted in (('f0', []), ('f1', ['settings']), ('all', ['settings'])):\n"
+        "    found = asyncio.run(seen(lambda _: strict(name)))\n"
+        "    assert found == wanted, (name, found)",
         str(tmp_path / "journal"),
     )
 

@@ -132,7 +132,10 @@ class NetworkMonitor:
             elif message.kind == nl.RTM_DELLINK and nl.decode_link(message).interface == self._own_interface:
                 self._interface_lost()
             elif message.kind == nl.RTM_NEWNETCONF:
-                self._note_settings()
+                interface = nl.decode_netconf(message)
+                # A new link has its settings told; they matter once it has an address, which is a change of its own.
+                if interface <= 0 or any(interface == known for known, _, _ in self._networks):
+                    self._note_settings()
             elif message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
                 self._note_link(nl.decode_link(message), gone=message.kind == nl.RTM_DELLINK)
             elif self._foreign(message):

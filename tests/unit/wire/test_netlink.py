@@ -79,7 +79,7 @@ def test_error_message_gives_the_errno() -> None:
 def test_any_bytes_from_the_kernel_are_read_or_refused(data: bytes) -> None:
     try:
         for message in nl.messages(data):
-            for decode in (nl.decode_link, nl.decode_address, nl.decode_route, nl.decode_rule):
+            for decode in (nl.decode_link, nl.decode_address, nl.decode_route, nl.decode_rule, nl.decode_netconf):
                 try:
                     decode(message)
                 except WireError:
