@@ -7,7 +7,7 @@ from typing import Any
 
 from meshd._fast.ipset import IPSet
 from meshd.base.addr import IPPrefix
-from meshd.core.filterprogram import DEFAULT_PROTOCOLS, parse_addresses
+from meshd.core.filterprogram import DEFAULT_PROTOCOLS, has_bits, parse_addresses
 from meshd.wire.control import FilterRule
 
 JSON = dict[str, Any]
@@ -16,7 +16,8 @@ JSON = dict[str, Any]
 def filter_matches(rules: Iterable[FilterRule], cap_sources: Callable[[str], Iterable[IPPrefix]]) -> list[JSON]:
     """One match a rule. ``cap_sources`` gives the addresses of the peers that hold a capability; what a rule
     names in a form that is not understood is left out, as the filter leaves it out."""
-    return [_match(rule, cap_sources) for rule in rules]
+    rules = list(rules)
+    return [] if any(map(has_bits, rules)) else [_match(rule, cap_sources) for rule in rules]
 
 
 def _match(rule: FilterRule, cap_sources: Callable[[str], Iterable[IPPrefix]]) -> JSON:
@@ -24,11 +25,11 @@ def _match(rule: FilterRule, cap_sources: Callable[[str], Iterable[IPPrefix]]) -
     capabilities: list[str] = []
     for text in rule.src_ips:
         if text.startswith("cap:"):
-            capabilities.append(text[4:])
+            capabilities += filter(None, [text[4:]])
         else:
             plain += _prefixes(text)
     return {
-        "IPProto": [n for n in rule.ip_proto if 0 <= n <= 255] or list(DEFAULT_PROTOCOLS),
+        "IPProto": [n for n in rule.ip_proto if 0 <= n <= 255] if rule.ip_proto else list(DEFAULT_PROTOCOLS),
         "Srcs": plain + [str(p) for name in capabilities for p in cap_sources(name)],
         "SrcCaps": capabilities or None,
         "Dsts": [

@@ -103,6 +103,12 @@ class FilterProgram(msgspec.Struct, frozen=True):
         return Filter(self.rules, self.local)
 
 
+def has_bits(rule: Rule) -> bool:
+    """Whether it has fields of a form that this capability version does not have. Nobody knows what they let in, so a
+    filter with such a rule lets nothing in and grants nothing."""
+    return bool(rule.src_bits) or any(destination.bits is not None for destination in rule.dst_ports)
+
+
 def _no_holders(capability: str) -> Iterable[IPPrefix]:
     return ()
 
@@ -186,8 +192,7 @@ class FilterPlanner:
         for number, rule in enumerate(rules):
             one = self._planned.get(id(rule))
             if one is None or one.rule is not rule:
-                if rule.src_bits or any(destination.bits is not None for destination in rule.dst_ports):
-                    # Fields of a form this capability version does not have: nobody knows what they let in.
+                if has_bits(rule):
                     return FilterProgram(
                         local=networks, refused=(f"rule {number}: SrcBits or Bits, whole filter refused",)
                     )

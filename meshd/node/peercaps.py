@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
+from meshd.core.filterprogram import has_bits
 from meshd.wire.control import FilterRule
 
 
 def peer_capabilities(rules: Iterable[FilterRule], source: IPAddress, own: Iterable[IPAddress]) -> dict[str, list[Any]]:
     """Capability to values, over all grants from ``source`` to one of ``own`` addresses."""
     granted: dict[str, list[Any]] = {}
+    rules = list(rules)
+    if any(map(has_bits, rules)):
+        return granted
     targets = [address for address in own if address.version == source.version]
     for rule in rules:
         if not rule.cap_grant or not any(source_matches(text, source) for text in rule.src_ips or ()):

@@ -43,3 +43,11 @@ def test_filter_matches_works_out_ranges_capabilities_and_grants() -> None:
             "Caps": [{"Dst": "100.64.0.1/32", "Cap": "x/cap", "Values": (1,)}],
         }
     ]
+
+
+def test_filter_matches_of_what_the_filter_does_not_take() -> None:
+    """Protocols that there are not are no reason to show those of a rule without any."""
+    odd = rule(SrcIPs=["10.0.0.1", "cap:"], IPProto=[-1, 256])
+    assert [(m["IPProto"], m["SrcCaps"]) for m in filter_matches([odd], lambda _: ())] == [([], None)]
+    former = rule(SrcIPs=["10.0.0.1"], SrcBits=[24], DstPorts=[{"IP": "*"}])
+    assert filter_matches([odd, former], lambda _: ()) == []

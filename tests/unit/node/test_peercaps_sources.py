@@ -31,6 +31,12 @@ def test_peer_capabilities_are_those_granted_to_the_source_at_our_address() -> N
     }
 
 
+def test_peer_capabilities_are_none_with_a_filter_that_is_refused() -> None:
+    former = decode(FilterRule, b'{"SrcIPs": ["10.0.0.1"], "SrcBits": [24]}')
+    rules = [rule("*", "100.64.0.1/32", '"CapMap": {"x": []}'), former]
+    assert peer_capabilities(rules, ip_address("100.64.0.9"), OWN) == {}
+
+
 def test_peer_capabilities_of_a_source_go_by_its_own_family() -> None:
     """NM-07."""
     rules = [rule("*", "100.64.0.1/32", '"CapMap": {"x": []}'), rule("*", "fd7a:115c:a1e0::/48", '"CapMap": {"y": []}')]
