@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from math import inf
 from typing import Final, NamedTuple
 
 from meshd.base.errors import WireError
@@ -147,5 +148,8 @@ class _Reader:
         found = _NUMBER.match(self.text, self.at)
         if found is None or found.end() - self.at > 40:
             raise self.error("not a number")
+        number = float(found[0]) if found[1] or found[2] else int(found[0])
+        if number in (inf, -inf):
+            raise self.error("a number that is too large")
         self.at = found.end()
-        return float(found[0]) if found[1] or found[2] else int(found[0])
+        return number

@@ -30,6 +30,7 @@ from meshd.wire.hujson import HujsonError, parse
         ('{"acls": [}', "1:11", "value is missing"),
         ('{\n  "acls": 5\n}', "2:11", "list"),
         ('{"ssh": []}', "1:9", "not supported"),
+        ('{"x": -1e999}', "1:7", "too large"),
         ('{"acls": [{"action": "drop", "src": ["*"], "dst": ["*:*"]}]}', "1:22", "accept"),
         ('{"acls": [\n {"action": "accept", "src": ["group:x"], "dst": ["*:*"]}]}', "2:31", "group:x"),
         ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["tag:web:80"]}]}', "1:54", "tag:web"),
