@@ -107,7 +107,8 @@ class Reconciler:
         own_ips = self._own_ips if netmap.self_node is self._self_node else netmap.self_node.ips
         basis = (*_basis(prefs, private), own_ips)
         everything = change is None or change.full or basis != self._basis or not self.running
-        self._basis, self._own_ips, self._self_node = basis, own_ips, netmap.self_node
+        self._own_ips, self._self_node = own_ips, netmap.self_node
+        self._basis = ()  # should anything below fail, nobody knows what stands, and the next time brings everything
         if everything:
             self._set_key(private)
             self.running = True
@@ -150,6 +151,7 @@ class Reconciler:
             or _names_beyond(change, netmap)
         ):
             self._dns(netmap, prefs)
+        self._basis = basis
 
     def stop(self) -> None:
         """No peers, no addresses, no routes, no relay connections."""
@@ -272,10 +274,10 @@ class Reconciler:
             cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
         )
         if program != self._filter_program:
-            self._filter_program = program
             for reason in program.refused[:MAX_LOGGED_REFUSALS]:
                 log.warning("filter_rule_refused", extra=kv(reason=reason))
             self._engine.set_filter(program.rules, program.local, shields_up=prefs.shields_up)
+            self._filter_program = program
 
     def network_changed(self, netmap: Netmap, prefs: Prefs) -> None:
         """The host's own networks are others now: filter and routes depend on them."""

@@ -185,6 +185,29 @@ def test_reconciler_names_of_other_networks_are_told_to_dns() -> None:
     assert len(world.told) == 3
 
 
+def test_reconciler_after_a_failure_the_next_change_brings_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a free descriptor, for one: what came after the failure would be missing for ever."""
+    world = World()
+    world.apply()
+    first, second = node(2), node(3)
+    world.netmap.filter_rules = (FilterRule(src_ips=("*",), dst_ports=(NetPortRange(ip="*"),)),)
+    world.put(first)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(24, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.engine, "set_filter", fails)
+        with pytest.raises(OSError, match="too many"):
+            world.apply(MapChange(added=[first], filter_changed=True))
+    assert world.engine.filters == 1
+    world.put(second)
+    world.apply(MapChange(added=[second]))
+    assert world.engine.peers.keys() == {first.key, second.key}
+    assert world.engine.filters == 2
+    assert {ip_network("100.64.0.2/32"), ip_network("100.64.0.3/32")} <= world.routes
+
+
 def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
     """PF-01."""
     world = World()
