@@ -4,6 +4,7 @@
 import os
 from collections import deque
 
+from libc.errno cimport errno
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -121,7 +122,7 @@ cdef class Registry:
         for i in range(receivers):
             plane.wake_fds[i] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if bell_open_c(&plane.bell) < 0:
-            raise OSError("no eventfd")
+            raise OSError(errno, os.strerror(errno))
         plane.tun_count = <int> len(fds)
         for i in range(len(fds)):
             plane.tuns[i].fd = fds[i]

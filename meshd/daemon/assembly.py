@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,13 +160,14 @@ class RunningNode:
         host = open_host(flags, self, queues)
         self._exits.callback(host.close)
         sockets = _open_sockets(flags.port, queues)
-        plane = Plane(
-            tun_fds=host.tun_fds,
-            udp4_fd=sockets.fds_v4,
-            udp6_fd=sockets.fds_v6,
-            mtu=mtu,
-            vnet_header=host.vnet_header,
-        )
+        with _packet_threads():
+            plane = Plane(
+                tun_fds=host.tun_fds,
+                udp4_fd=sockets.fds_v4,
+                udp6_fd=sockets.fds_v6,
+                mtu=mtu,
+                vnet_header=host.vnet_header,
+            )
         plane.set_offload(**offload.offload.arguments())
         self._plane, self._offload = plane, offload
         plane.set_service_addresses([SERVICE_V4.packed, SERVICE_V6.packed])
@@ -251,7 +252,8 @@ class RunningNode:
         if keeper is not None:
             self._names.keeper = keeper
             self._exits.callback(keeper.close)  # first of all: as long as we answer, names must lead to us
-        _start_threads(plane)
+        with _packet_threads():
+            plane.start()
         self._service = service = NodeService(
             backend,
             engine,
@@ -454,9 +456,11 @@ def debug_flags(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(filter(None, environment.get("TS_DEBUG_CONTROL_FLAGS", "").split(",")))
 
 
-def _start_threads(plane: Plane) -> None:
+@contextlib.contextmanager
+def _packet_threads() -> Iterator[None]:
+    """A system at its limits is no fault of meshd, and the user can do something about it."""
     try:
-        plane.start()
+        yield
     except (RuntimeError, OSError, MemoryError) as error:
         raise MeshdError(
             f"the threads that carry packets cannot start: {error}",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -42,17 +45,25 @@ def initiation(private: NodePrivate, to: bytes) -> bytes:
     return CookieJar(to).sign(encode_initiation(message), 0.0)
 
 
-def test_assembly_without_room_for_packet_threads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacking", ["threads", "descriptors"])
+def test_assembly_without_room_for_packet_threads_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def refused(*_: Any) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
     async def main() -> None:
         flags = parse_flags(
             [f"--statedir={tmp_path}", "--state=mem:", "--tun=userspace-networking", "--syspolicy-file="], {}
         )
         node = RunningNode(flags, Authority(), LocalApiServer(), ServiceNotifier(), lambda: None)
-        with (
-            no_room_for_threads(monkeypatch),
-            pytest.raises(MeshdError, match="cannot start: can't start new") as caught,
-        ):
-            await node.open()
+        with contextlib.ExitStack() as stack:
+            if lacking == "threads":
+                stack.enter_context(no_room_for_threads(monkeypatch))
+            else:
+                stack.enter_context(monkeypatch.context()).setattr(os, "eventfd", refused)
+            with pytest.raises(MeshdError, match="cannot start: ") as caught:
+                await node.open()
         assert "TasksMax" in str(caught.value)
 
     asyncio.run(main())
