@@ -11,6 +11,8 @@ from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[!-~]+)?")  # a name or an address
+_TWO_MEANINGS = frozenset("\N{LATIN SMALL LETTER SHARP S}\N{GREEK SMALL LETTER FINAL SIGMA}\u200c\u200d")
+"""Characters that are others by RFC 3490, by which Python goes, than by RFC 5891, by which browsers do."""
 
 
 class ControlAddress(msgspec.Struct, frozen=True):
@@ -52,7 +54,9 @@ def control_address(url: str) -> ControlAddress:
 
 
 def _ascii_host(host: str) -> str:
-    """The host as DNS, TLS and HTTP want it; empty when it cannot be one."""
+    """The host as DNS, TLS and HTTP want it; empty when it cannot be one, or could be two."""
+    if not _TWO_MEANINGS.isdisjoint(host):
+        return ""
     try:
         host = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:

@@ -48,7 +48,8 @@ def test_control_address_follows_the_port_table(url: str, plain: int, tls: int |
 
 
 @pytest.mark.parametrize(
-    "host", ["a b.example", "a\0b", "m\u00fc..example", "\u2028", "a@b@c", "x" * 64 + "\u00fc.example"]
+    "host",
+    ["a b.example", "a\0b", "m\u00fc..example", "\u2028", "stra\u00dfe.example", "a@b@c", "x" * 64 + "\u00fc.example"],
 )
 def test_control_address_with_a_host_that_cannot_be_one_is_refused(host: str) -> None:
     with pytest.raises(MeshdError, match="is not the URL of a coordination server"):
