@@ -313,7 +313,8 @@ class RunningNode:
             _tell_offload(offload)
         self._magicsock.set_background_stun("debug-always-stun" in attributes)
         self._magicsock.set_only_tcp("only-tcp-443" in attributes)
-        self._magicsock.set_random_port("randomize-client-port" in attributes)
+        if self._magicsock.set_random_port("randomize-client-port" in attributes):
+            self._host_filter.changed()  # it lets our port in
 
     # -- glue -----------------------------------------------------------------------------------------------
 

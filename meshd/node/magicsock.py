@@ -272,16 +272,19 @@ class MagicSock:
             if on and not self._prober.running:
                 self._arm_restun()
 
-    def set_random_port(self, on: bool) -> None:
-        """Be at any port, as the network wants, or at the one that the user chose: several nodes behind one router
-        that give it the same port get into each other's way."""
+    def set_random_port(self, on: bool) -> bool:
+        """Be at any port, as the network wants, or at the one that the user chose; whether the port is another now.
+
+        Several nodes behind one router that give it the same port get into each other's way.
+        """
         if on == self._random_port:
-            return
+            return False
         self._random_port = on
-        if self._fixed_port:
-            port = 0 if on else self._fixed_port
-            self._endpoints.fixed_port = port
-            self._bind_again(port)
+        if not self._fixed_port:
+            return False
+        self._endpoints.fixed_port = 0 if on else self._fixed_port
+        self._bind_again(self._endpoints.fixed_port)
+        return True
 
     def set_only_tcp(self, on: bool) -> None:
         """Send nothing over UDP, as the network wants: all goes through relays, over TCP."""

@@ -637,21 +637,20 @@ def test_magicsock_random_port_is_the_networks_wish_before_the_users_choice():
 
         host.magic._reopen = reopen
         host.magic.set_random_port(False)
-        for _ in range(2):
-            host.magic.set_random_port(True)
+        assert [host.magic.set_random_port(True) for _ in range(2)] == [True, False]
         assert asked == [0]
         assert host.magic._endpoints.fixed_port == 0
         any_port = host.magic.sockets.port_v4
         host.magic.rebind()
         assert asked == [0, any_port]
-        host.magic.set_random_port(False)
+        assert host.magic.set_random_port(False)
         assert asked == [0, any_port, 41641]
         assert host.magic._endpoints.fixed_port == 41641
         host.magic.close()
         free = PathHost(2)
         free.loop.remove_reader(free.sockets.v4.fileno())
         had = free.magic.sockets
-        free.magic.set_random_port(True)
+        assert not free.magic.set_random_port(True)
         assert free.magic.sockets is had
         free.magic.close()
 
