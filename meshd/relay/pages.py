@@ -12,6 +12,8 @@ from meshd.relay.server import RelayServer
 
 MAX_CHALLENGE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BOOTSTRAP_TIMEOUT_S = 3.0
+BOOTSTRAP_FRESH_S = 60.0
+BOOTSTRAP_RETRY_S = 5.0
 PROBE_HEADERS = (("Access-Control-Allow-Origin", "*"), ("Cache-Control", "no-cache, no-store"))
 
 
@@ -29,6 +31,9 @@ class RelayPages:
     def __init__(self, relay: RelayServer, bootstrap_names: tuple[str, ...] = ()) -> None:
         self._relay = relay
         self._bootstrap_names = bootstrap_names
+        self._addresses: dict[str, list[str]] = {}
+        self._fresh_until: dict[str, float] = {}
+        self._lookups: dict[str, asyncio.Task[None]] = {}
 
     async def handle(self, request: Request) -> Response | Upgrade | None:
         """The answer, or None for a path that is not the relay's."""
@@ -68,11 +73,31 @@ class RelayPages:
         for known in self._bootstrap_names:
             if name and name != known:
                 continue
-            loop = asyncio.get_running_loop()
-            try:
-                async with asyncio.timeout(BOOTSTRAP_TIMEOUT_S):
-                    found = await loop.getaddrinfo(known, None, type=socket.SOCK_STREAM)
-            except (OSError, TimeoutError):
-                continue
-            answer[known] = sorted({str(address[0]) for *_, address in found})
+            await self._look_up(known)
+            if known in self._addresses:
+                answer[known] = self._addresses[known]
         return Response(200, json.dumps(answer).encode(), "application/json")
+
+    async def _look_up(self, name: str) -> None:
+        """Bring the addresses of a name up to date, by one lookup at a time: anybody can ask, as often as he likes, and
+        lookups cannot be broken off."""
+        loop = asyncio.get_running_loop()
+        lookup = self._lookups.get(name)
+        if lookup is None:
+            if loop.time() < self._fresh_until.get(name, 0.0):
+                return
+            lookup = self._lookups[name] = loop.create_task(self._ask_resolver(name))
+        await asyncio.wait([lookup], timeout=BOOTSTRAP_TIMEOUT_S)
+
+    async def _ask_resolver(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        fresh_s = BOOTSTRAP_RETRY_S
+        try:
+            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            self._addresses[name] = sorted({str(address[0]) for *_, address in found})
+            fresh_s = BOOTSTRAP_FRESH_S
+        except (OSError, UnicodeError):
+            pass  # what was found before is better than nothing
+        finally:
+            self._fresh_until[name] = loop.time() + fresh_s
+            del self._lookups[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import socket
 import ssl
 from base64 import b64encode
@@ -16,13 +17,15 @@ from cryptography.hazmat.primitives import serialization
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
-from meshd.io.http.front import FrontConnection, Response
+from meshd.io.http.front import FrontConnection, Request, Response
 from meshd.io.listenaddress import is_host
 from meshd.io.listener import SniffingListener
-from meshd.relay import certificate
+from meshd.relay import certificate, pages
 from meshd.relay.admission import AskUrl
 from meshd.relay.certificate import make_leaf
 from meshd.relay.main import cli
+from meshd.relay.pages import RelayPages
+from meshd.relay.server import RelayServer
 from meshd.relay.service import RelayOptions, RelayService
 
 
@@ -294,3 +297,41 @@ def test_relay_key_with_a_pass_phrase_is_refused_and_nobody_is_asked(tmp_path):
 
     with pytest.raises(MeshdError, match="pass phrase"):
         asyncio.run(start())
+
+
+def test_relay_pages_ask_the_resolver_once_for_everybody(monkeypatch):
+    """A resolver that did not answer kept each request's lookup for half a minute, in a queue without an end."""
+    monkeypatch.setattr(pages, "BOOTSTRAP_TIMEOUT_S", 0.05)
+
+    async def whole():
+        answers = [OSError("no name server"), "192.0.2.1", "192.0.2.2"]
+        asked = []
+        go_on = asyncio.Event()
+
+        async def getaddrinfo(name, port, **kwargs):
+            asked.append(name)
+            await go_on.wait()
+            answer = answers.pop(0)
+            if isinstance(answer, OSError):
+                raise answer
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answer, 0))]
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        relay = RelayPages(RelayServer(NodePrivate.generate()), ("relay.example",))
+
+        async def ask():
+            request = Request("GET", "/bootstrap-dns", {"q": "relay.example"}, {}, b"", "192.0.2.9", encrypted=True)
+            return json.loads((await relay.handle(request)).body)
+
+        assert await asyncio.gather(*(ask() for _ in range(100))) == [{}] * 100
+        assert len(asked) == 1
+        go_on.set()
+        assert await ask() == {}
+        assert len(asked) == 1
+        for seconds, expected, times in ((6, "192.0.2.1", 2), (50, "192.0.2.1", 2), (61, "192.0.2.2", 3)):
+            relay._fresh_until["relay.example"] -= seconds
+            assert await ask() == {"relay.example": [expected]}
+            assert len(asked) == times
+
+    asyncio.run(whole())
