@@ -44,11 +44,20 @@ class Presence:
                 self._told_expired.add(node.id)
         self._task = self._loop.create_task(self._sweep_forever())
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Watch no more, and store that nodes were here until now: some may not come back after the next start."""
         if self._task is not None:
             self._task.cancel()
         for timer in self._leaving.values():
             timer.cancel()
+        here = [node for node in self._network.nodes.values() if node.online]
+        for node in here:
+            if node.id not in self._leaving:
+                node.last_seen = time.time()
+        try:
+            await self._registry.save(*here)
+        except MeshdError as error:
+            log.error("not_stored", extra=kv(nodes=len(here), reason=error.message))
 
     def arrived(self, node: NodeRecord) -> None:
         """The node has a stream."""

@@ -167,7 +167,7 @@ class CoordService:
         if self._listener is not None:
             await self._listener.close_connections(CLOSE_GRACE_S)
         if self._presence is not None:
-            self._presence.close()
+            await self._presence.close()
         if self._stun is not None:
             self._stun.close()
         if self._certificate is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import pytest
@@ -334,6 +335,23 @@ def test_coord_calls_a_node_and_takes_only_that_machines_answer(run_coord):
                 await coord.admin("nodes.call", node="one", path=bad)
 
     run_coord(scenario)
+
+
+def test_node_that_was_here_until_the_server_stopped_was_seen_then(options, running):
+    """It was last seen when it had joined, maybe months ago."""
+
+    async def scenario():
+        async with running(options) as coord:
+            machine = await coord.joined("one")
+            await (await machine.stream()).next()
+            (node,) = coord.service.network.nodes.values()
+            node.last_seen = 1000.0
+            await coord.service._registry.save(node)
+        async with running(options) as coord:
+            (node,) = coord.service.network.nodes.values()
+            assert time.time() - 60 < node.last_seen <= time.time()
+
+    asyncio.run(scenario())
 
 
 def test_map_that_cannot_be_made_for_one_node_keeps_nothing_from_the_others(run_coord, caplog):

@@ -192,6 +192,9 @@ def test_presence_sweep_goes_on_after_any_failure_and_complains_seldom(caplog: p
     class Registry:
         network = Network()
 
+        async def save(self, *nodes: object) -> None:
+            assert not nodes
+
     clock = FakeClock()
     loop = FakeTimeLoop(clock)
 
@@ -206,7 +209,7 @@ def test_presence_sweep_goes_on_after_any_failure_and_complains_seldom(caplog: p
         presence.sweep = sweep  # type: ignore[method-assign]
         presence.start()
         await asyncio.sleep(SWEEP_S * 70 + 1)
-        presence.close()
+        await presence.close()
         assert len(sweeps) == 70
 
     try:
