@@ -207,7 +207,7 @@ class Operations:
         self._policy.set(text)
         self._distributor.policy_changed()
         await self._registry.approve_by_policy()
-        return {"text": text}
+        return {"text": text, "unknown_users": self._policy.unknown_users(self._network.users.values())}
 
     def _find(self, args: Arguments) -> NodeRecord:
         wanted = str(args["node"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from meshd.base.errors import MeshdError
@@ -10,7 +10,7 @@ from meshd.coord.access import Access, AllowAll
 from meshd.coord.network import Network
 from meshd.coord.policy.compile import compile_policy
 from meshd.coord.policy.document import PolicyDocument, parse_policy
-from meshd.coord.records import NodeRecord
+from meshd.coord.records import NodeRecord, UserRecord
 
 
 class PolicySource:
@@ -42,6 +42,10 @@ class PolicySource:
     def access(self, network: Network) -> Access:
         """The rules for the network as it is now. Not for single questions: it works through all nodes."""
         return AllowAll() if self._document is None else compile_policy(self._document, network)
+
+    def unknown_users(self, users: Iterable[UserRecord]) -> list[str]:
+        """Names in the policy that nobody has: rules with a mistyped name of a host or user allow nothing."""
+        return [] if self._document is None else sorted(self._document.user_names() - {user.name for user in users})
 
     def may_claim(self, tags: Collection[str], user: str) -> bool:
         """Whether a user may give these tags to a machine."""

@@ -112,6 +112,7 @@ class CoordService:
         machine_private = MachinePrivate(await self._secret("noise", MachinePrivate.generate().raw))
         relay_private = NodePrivate(await self._secret("relay", NodePrivate.generate().raw))
         await self._first_user_and_key(registry)
+        self._tell_unknown_users()
 
         tls = self._certificate = self._tls(relay_private.public())
         tls.watch()
@@ -195,9 +196,15 @@ class CoordService:
         except MeshdError as error:
             log.error("policy_refused", extra=kv(reason=error.message))
             return
+        self._tell_unknown_users()
         self._distributor.policy_changed()
         self._reloading = asyncio.get_running_loop().create_task(self._approve_by_policy())
         log.info("policy_reloaded", extra=kv(file=self._policy.file))
+
+    def _tell_unknown_users(self) -> None:
+        unknown = self._policy.unknown_users(self.network.users.values()) if self._policy is not None else ()
+        if unknown:
+            log.warning("policy_names_nobody", extra=kv(names=",".join(unknown)))
 
     async def _approve_by_policy(self) -> None:
         assert self._registry is not None

@@ -8,7 +8,7 @@ from typing import TextIO
 import click
 
 from meshd.base.errors import MeshdError
-from meshd.coord.cli.output import admin_options, ask, print_json
+from meshd.coord.cli.output import admin_options, ask, print_json, printable
 
 
 @click.group()
@@ -39,6 +39,9 @@ def set_policy(state_dir: Path, as_json: bool, file: TextIO) -> None:
         print_json(found)
     else:
         click.echo("The policy holds now.")
+        for name in found.get("unknown_users", ()):
+            shown = repr(printable(name))
+            click.echo(f"{shown} is no host of it and nobody's name: what it says of {shown} has no effect.", err=True)
 
 
 @policy.command("check")

@@ -62,6 +62,18 @@ class PolicyDocument(msgspec.Struct, frozen=True):
     route_approvers: tuple[tuple[IPPrefix, tuple[str, ...]], ...]
     exit_approvers: tuple[str, ...]
 
+    def user_names(self) -> set[str]:
+        """Every name in it that can only be that of a user."""
+        owners = [*self.tag_owners.values(), *(owners for _, owners in self.route_approvers), self.exit_approvers]
+        named = {name for names in (*self.groups.values(), *owners) for name in names}
+        for rule in self.rules:
+            named.update(rule.sources, (target.alias for target in rule.targets))
+        for grant in self.grants:
+            named.update(grant.sources, grant.targets)
+        return {
+            name for name in named if ":" not in name and name != "*" and name not in self.hosts and not prefix_of(name)
+        }
+
     def may_claim(self, tags: Collection[str], user: str) -> bool:
         """Whether a user may give these tags to a machine."""
         return all(tag in self.tag_owners and self._is_user_among(user, self.tag_owners[tag]) for tag in tags)
@@ -197,7 +209,7 @@ class _Parser:
             self._known(item, owner, self._groups)
         elif owner.startswith("tag:"):
             self._known(item, owner, self._tag_owners)
-        elif owner.startswith("autogroup:") and owner != "autogroup:member":
+        elif owner == "*" or (owner.startswith("autogroup:") and owner != "autogroup:member"):
             self.fail(item, f"{owner!r} is not supported here; known is autogroup:member")
         return owner
 

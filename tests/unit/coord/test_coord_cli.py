@@ -148,6 +148,19 @@ def test_cli_policy_file_that_cannot_be_one_is_refused_by_name(server, tmp_path,
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_cli_policy_with_names_that_nobody_has_is_taken_and_tells_them(server, tmp_path):
+    """A mistyped host or user was taken for a user, without a word."""
+    policy = tmp_path / "p.hujson"
+    policy.write_text(
+        '{"groups": {"group:a": ["default", "ghost"]}, "hosts": {"db": "10.0.0.1"},'
+        '"tagOwners": {"tag:a": ["group:a"]},'
+        '"acls": [{"action": "accept", "src": ["*", "10.1.0.0/16", "tag:a"], "dst": ["db:22", "dv:22", "group:a:80"]}]}'
+    )
+    done = server.run("policy", "set", str(policy))
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["'dv'", "'ghost'"]
+
+
 def test_cli_policy_of_the_largest_size_is_taken_however_it_is_escaped(server, tmp_path):
     policy = tmp_path / "p.hujson"
     policy.write_text("{} // " + "\N{LOCK}" * 1_000_000)

@@ -43,6 +43,7 @@ from meshd.wire.hujson import HujsonError, parse
         ('{"tagOwners": {"web": []}}', "1:23", "tag"),
         ('{"tagOwners": {"tag:web": ["group:x"]}}', "1:28", "group:x"),
         ('{"grants": [{"src": ["*"], "dst": ["*"]}]}', "1:13", "'ip' or 'app'"),
+        ('{"tagOwners": {"tag:web": ["*"]}}', "1:28", "not supported"),
         ('{"a": 1, "a": 2}', "1:10", "twice"),
         ("{} x", "1:4", "after the end"),
         ("/* x", "1:1", "comment"),
