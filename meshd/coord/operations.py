@@ -115,9 +115,10 @@ class Operations:
         keys = await self._registry.database.run(store.auth_keys)
         for key in keys:
             if wanted == str(key.id) or wanted.startswith(f"mesh-auth-{key.prefix}"):
-                await self._registry.database.run(partial(store.revoke_auth_key, key_id=key.id))
-                key.revoked = True
-                return describe_key(key, self._network.users[key.user_id].name, time.time())
+                owner = self._network.users[key.user_id].name
+                if await self._registry.database.run(partial(store.revoke_auth_key, key_id=key.id)):
+                    key.revoked = True
+                    return describe_key(key, owner, time.time())
         raise MeshdError(
             f"there is no auth key {wanted.partition('-')[0]!r}",
             code="not-found",

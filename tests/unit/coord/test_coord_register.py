@@ -669,3 +669,24 @@ def test_register_of_another_users_profile_on_the_same_machine_is_another_node(r
         ]
 
     run_coord(scenario)
+
+
+def test_auth_key_revoked_while_its_user_is_deleted_is_not_found(run_coord):
+    """The administrator read of a malformed request."""
+
+    async def scenario(coord):
+        await coord.admin("users.create", name="bob")
+        key = await coord.admin("authkeys.create", user="bob")
+        run = coord.service._database.run
+
+        async def delete_before(work):
+            if work is not store.auth_keys:
+                coord.service._registry.database.run = run
+                await coord.admin("users.delete", name="bob")
+            return await run(work)
+
+        coord.service._registry.database.run = delete_before
+        with pytest.raises(MeshdError, match="there is no auth key"):
+            await coord.admin("authkeys.revoke", id=str(key["id"]))
+
+    run_coord(scenario)
