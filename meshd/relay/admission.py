@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
+MAX_QUESTIONS = 64
+"""Under way at a time: anybody can make us ask, and each question has a connection, of which the clients leave few."""
 _TARGET = re.compile(r"[!-~]+", re.ASCII)
 
 
@@ -47,12 +49,13 @@ class AskUrl:
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._credentials.append(("Authorization", f"Basic {b64encode(login.encode()).decode()}"))
+        self._places = asyncio.Semaphore(MAX_QUESTIONS)
         self._fail_open = fail_open
 
     async def __call__(self, key: NodePublic, source_ip: str) -> bool:
         question = encode(DERPAdmitRequest(node_public=key.text(), source=source_ip.partition("%")[0]))
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S), self._places:
                 status, body = await self._post(question)
             if status != 200:
                 raise WireError(f"the server answered with status {status}")

@@ -20,8 +20,8 @@ from meshd.base.keys import NodePrivate
 from meshd.io.http.front import FrontConnection, Request, Response
 from meshd.io.listenaddress import is_host
 from meshd.io.listener import SniffingListener
-from meshd.relay import certificate, pages
-from meshd.relay.admission import AskUrl
+from meshd.relay import admission, certificate, pages
+from meshd.relay.admission import MAX_QUESTIONS, AskUrl
 from meshd.relay.certificate import make_leaf
 from meshd.relay.main import cli
 from meshd.relay.pages import RelayPages
@@ -151,6 +151,37 @@ def test_admission_url_that_cannot_be_asked_is_refused_without_its_password(url)
         AskUrl(url)
     assert caught.value.code == "usage"
     assert "secret" not in str(caught.value)
+
+
+def test_admission_asks_a_bounded_number_of_questions_at_a_time(monkeypatch):
+    """Clients with made-up keys used up the file descriptors that a server which is slow to answer left."""
+    monkeypatch.setattr(admission, "TIMEOUT_S", 1.0)
+
+    async def whole():
+        open_now, most, go_on = 0, 0, asyncio.Event()
+
+        async def handle(request):
+            nonlocal open_now, most
+            open_now += 1
+            most = max(most, open_now)
+            await go_on.wait()
+            open_now -= 1
+            return Response(200, b'{"Allow":true}', "application/json")
+
+        listener = SniffingListener(
+            lambda encrypted, released: FrontConnection(handle, encrypted, released), tls=None, max_connections=999
+        )
+        listener.listen("127.0.0.1", 0)
+        ask, key = AskUrl(f"http://127.0.0.1:{listener.port}/verify"), NodePrivate.generate().public()
+        asking = [asyncio.create_task(ask(key, "192.0.2.1")) for _ in range(200)]
+        await asyncio.sleep(0.3)
+        assert most == MAX_QUESTIONS
+        go_on.set()
+        assert await asyncio.gather(*asking) == [True] * 200
+        listener.close()
+        await listener.close_connections(0.1)
+
+    asyncio.run(whole())
 
 
 def test_admission_sends_the_credentials_of_the_url():
