@@ -128,16 +128,15 @@ class ControlService:
                 log.error("not_stored", extra=kv(node=node.name, reason=error.message))
         if request.omit_peers and not request.stream:
             stream.respond(200, b"")
-        elif node.node_key != request.node_key:
-            stream.respond(404, b"this node key was replaced a moment ago\n", TEXT)
+        elif self._network.by_node_key.get(request.node_key) is not node:
+            stream.respond(404, b"this node was deleted or got another key a moment ago\n", TEXT)
         elif request.stream:
             self._stream(node, request, stream)
         else:
             self._answer_once(node, request, stream)
 
     def _stream(self, node: NodeRecord, request: MapRequest, stream: H2Stream) -> None:
-        if stream.closed or self._network.nodes.get(node.id) is not node:
-            stream.reset()
+        if stream.closed:
             return
         stream.start(200)
         session = MapStream(self._distributor, node, stream, zstd=request.compress == "zstd")

@@ -690,3 +690,31 @@ def test_auth_key_revoked_while_its_user_is_deleted_is_not_found(run_coord):
             await coord.admin("authkeys.revoke", id=str(key["id"]))
 
     run_coord(scenario)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_map_of_a_node_that_is_deleted_meanwhile_is_refused(run_coord, stream):
+    """One that asked without a stream was told of the whole network once more."""
+
+    async def scenario(coord):
+        machine = await coord.joined()
+        registry = coord.service._registry
+        (node,) = coord.service.network.nodes.values()
+        write, stopped, go_on = registry._write, asyncio.Event(), asyncio.Event()
+
+        async def hold(*nodes):
+            stopped.set()
+            await go_on.wait()
+            await write(*nodes)
+
+        registry._write = hold
+        machine.endpoints = ("192.0.2.1:41641",)
+        asking = asyncio.create_task(machine.request("/machine/map", encode(machine.map_request(stream=stream))))
+        await stopped.wait()
+        await registry.delete(node)
+        go_on.set()
+        with pytest.raises(RequestFailed) as caught:
+            await asking
+        assert caught.value.status == 404
+
+    run_coord(scenario)
