@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Mapping
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
@@ -56,6 +57,15 @@ def unwritten(error: OSError, by: str = "") -> int:
     if not isinstance(error, BrokenPipeError):
         sys.stderr.write(f"{by}cannot write the output: {error.strerror}\n")
     return 1
+
+
+def goes_to_journal(environment: Mapping[str, str]) -> bool:
+    """Whether standard output is systemd's journal (systemd.exec(5)): many may read that, and it is kept for long."""
+    try:
+        status = os.fstat(1)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def is_output_error(error: OSError) -> bool:

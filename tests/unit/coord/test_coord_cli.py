@@ -212,6 +212,40 @@ def test_cli_serve_goes_on_when_nobody_takes_the_line_that_joins_a_machine(tmp_p
     assert process.returncode == 0
 
 
+def test_cli_serve_writes_no_key_into_the_journal(tmp_path):
+    """Everybody who may read the journal could join machines."""
+    out = tmp_path / "journal"
+    options = ["serve", "--state-dir", str(tmp_path / "state"), "--listen", "127.0.0.1:0", "--stun-port", "0"]
+    options += ["--url", "http://127.0.0.1:1"]
+    with out.open("w") as journal:
+        status = os.fstat(journal.fileno())
+        process = subprocess.Popen(
+            [
+                *COMMAND,
+                "serve",
+                "--state-dir",
+                str(tmp_path / "state"),
+                "--listen",
+                "127.0.0.1:0",
+                "--stun-port",
+                "0",
+                "--url",
+                "http://127.0.0.1:1",
+            ],
+            env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+            stdout=journal,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        assert process.stderr is not None
+        assert "serving" in process.stderr.readline()
+    finally:
+        process.terminate()
+        process.communicate()
+    assert out.read_text() == "mesh up --login-server=http://127.0.0.1:1 --auth-key=$(mesh-coord authkeys create)\n"
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--url", "nonsense"), ("--listen", "nowhere"), ("--policy", "/nonexistent"), ("--base-domain", "..")],
