@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.feature.localapi.permission import permissions
 from meshd.feature.localapi.requestlog import RequestLog
 from meshd.feature.localapi.route import Call, Route
-from meshd.feature.localapi.socketfile import open_socket
+from meshd.feature.localapi.socketfile import SocketFile, open_socket
 from meshd.io.http.h1server import HttpError, HttpServer, Limits, Request, Response, text_response
 from meshd.io.peercred import PeerIdentity, peer_identity
 
@@ -92,13 +91,13 @@ class LocalApiServer:
             self._ready.set()
         self._daemon_uid = daemon_uid
         self._http = HttpServer(self._handle, limits=limits, identify=identify)
-        self._path: str | None = None
+        self._file: SocketFile | None = None
         self._log = RequestLog(time.monotonic)
 
     async def start(self, path: str) -> None:
         """Create the socket file and serve it; MeshdError when that is not possible."""
         await self.start_on(open_socket(path))
-        self._path = path
+        self._file = SocketFile(path)
 
     async def start_on(self, listener: socket.socket) -> None:
         """Serve a Unix socket that already listens (socket activation)."""
@@ -111,13 +110,10 @@ class LocalApiServer:
 
     async def close(self) -> None:
         """End all connections and remove the socket file."""
+        if self._file is not None:  # first of all: once nobody listens there it may become another daemon's
+            self._file.remove()
+            self._file = None
         await self._http.close()
-        if self._path is not None:
-            try:
-                os.unlink(self._path)
-            except FileNotFoundError:
-                log.debug("socket_already_gone", extra=kv(path=self._path))
-            self._path = None
 
     async def _handle(self, request: Request) -> Response:
         if request.method == "CONNECT":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -38,6 +39,27 @@ def open_socket(path: str) -> socket.socket:
             f"cannot listen on {path}: {error.strerror or error}",
             hint="Choose another place with --socket=PATH, or start the daemon as root.",
         ) from error
+
+
+class SocketFile:
+    """The file of a socket that was just opened, told apart from one that another daemon puts there later."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    def remove(self) -> None:
+        """Remove it, if it is still there."""
+        if self._identity is not None and self._look() == self._identity:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _bind(path: str) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshd.base.errors import MeshdError
-from meshd.feature.localapi.server import find_route
+from meshd.feature.localapi.server import LocalApiServer, find_route
 from meshd.feature.localapi.socketfile import open_socket
 from meshd.io.http.h1server import HttpError
 from meshd.testing.fakebackend import PEER_KEY, FakeBackend
@@ -372,6 +373,31 @@ def test_open_socket_replaces_a_stale_one_and_respects_a_live_one(tmp_path: Path
         open_socket(path)
     assert failure.value.code == "conflict"
     live.close()
+
+
+def test_localapi_that_closes_leaves_the_socket_of_the_next_daemon(tmp_path: Path) -> None:
+    """LA-02: it gives its last clients a second, in which another daemon may begin to listen there."""
+    path = str(tmp_path / "s")
+
+    async def run() -> None:
+        first, second = (LocalApiServer(FakeBackend()) for _ in range(2))
+        await first.start(path)
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /localapi/v0/watch-ipn-bus?mask=2 HTTP/1.1\r\nHost:\r\n\r\n")
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(first.close())
+        await asyncio.sleep(0)
+        await second.start(path)
+        await closing
+        reader, other = await asyncio.open_unix_connection(path)
+        other.write(b"GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        other.close()
+        await second.close()
+
+    asyncio.run(run())
+    assert not Path(path).exists()
 
 
 def test_open_socket_leaves_files_of_others_alone(tmp_path: Path) -> None:
