@@ -169,6 +169,12 @@ def test_source_distribution_has_what_builds_tests_and_installs_it() -> None:
     assert ["exclude", "meshd/_fast/*.c"] in lines
 
 
+def test_extra_for_tests_has_what_they_compile_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    cython = next(text for text in project["build-system"]["requires"] if text.startswith("Cython"))
+    assert cython in project["project"]["optional-dependencies"]["test"]
+
+
 def test_build_makes_unfinished_c_files_anew(tmp_path: Path) -> None:
     (tmp_path / "whole.c").write_text("int x;\n" * 100 + "#endif /* Py_PYTHON_H */\n\n")
     (tmp_path / "short.c").write_text("/* G")
