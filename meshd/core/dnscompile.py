@@ -21,6 +21,11 @@ BASE_UNKNOWN = "dns-base"
 """The error of ``compile_dns`` that calls for the resolvers of the host."""
 
 
+MAX_LOOSE = 128
+"""Names outside of our suffixes that a system which splits is told one by one. systemd-resolved refuses more than 256
+domains of a link, and then it would have none of them."""
+
+
 class ResolverConfig(msgspec.Struct, frozen=True):
     """What our own resolver asks others, and whom: ``routes`` are suffixes ("" = all names) to forwarders, the longest
     suffix counts. Names below ``local_domains`` are answered by ourselves alone: those we do not know do not exist.
@@ -74,7 +79,7 @@ def compile_dns(
         return ours({**split, "": plan.defaults}), OSConfig(service, search)
     matched = tuple(sorted({*plan.routes, *loose}))
     beyond = tuple(Resolver(addr=str(server)) for server in base.nameservers) if base is not None else ()
-    if can_split:
+    if can_split and (len(loose) <= MAX_LOOSE or base is None):
         sets = set(plan.routes.values())
         alone = plain_addresses(next(iter(sets))) if len(sets) == 1 and not ours_alone else ()
         if alone:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
 from meshd.base.ranges import SERVICE_V4, SERVICE_V6
-from meshd.core.dnscompile import BASE_UNKNOWN, OSConfig, ResolverConfig, compile_dns, plain_addresses
+from meshd.core.dnscompile import BASE_UNKNOWN, MAX_LOOSE, OSConfig, ResolverConfig, compile_dns, plain_addresses
 from meshd.core.dnsplan import DNSPlan, within
 from meshd.wire.control import Resolver
 
@@ -129,6 +129,15 @@ def test_records_alone_are_asked_of_us() -> None:
     assert ours.routes == {"": resolvers("192.168.1.1")}
     with pytest.raises(MeshdError):
         compile_dns(plan, ["db.example"], can_split=False, base=None)
+
+
+def test_very_many_names_beyond_the_routes_are_not_told_one_by_one() -> None:
+    """DN-11: systemd-resolved would take none of them."""
+    names = [f"n{number}.example" for number in range(MAX_LOOSE + 1)]
+    assert compile_dns(DNSPlan(routes=MESH), names[1:], can_split=True, base=BASE)[1].match_domains
+    ours, system = compile_dns(DNSPlan(routes=MESH), names, can_split=True, base=BASE)
+    assert system == OSConfig((SERVICE_V4,), BASE.search_domains)
+    assert ours.routes == {"": resolvers("192.168.1.1")}
 
 
 def test_resolvers_that_answer_https_alone_are_asked_by_us() -> None:
