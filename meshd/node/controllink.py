@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from meshd.io.http.h2client import H2Client
     from meshd.io.noise import NoiseStream
 
-PROBE_PATIENCE = 5.0  # s that a connection may be silent when the network changed
+PROBE_PATIENCE = 10.0  # s that a connection may be silent when the network changed
 KEY_TIMEOUT = 15.0  # s for GET /key
 KEY_LIMIT = 64 * 1024  # bytes of its answer
 EARLY_TIMEOUT = 10.0  # s until the server has said something after the handshake
