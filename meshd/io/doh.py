@@ -16,6 +16,7 @@ from meshd.io.tls import CertificateCheck
 from meshd.io.tlsstream import TlsStream
 
 IDLE_S = 10.0  # how long a connection to a public resolver is kept without a question
+DOUBT_S, PROBE_PATIENCE_S = 1.0, 1.5  # without an answer until the server is asked whether it is there, and after that
 MAX_MESSAGE = 65535
 _MESSAGE = "application/dns-message"
 _FIELDS = (("content-type", _MESSAGE), ("accept", _MESSAGE))
@@ -44,11 +45,25 @@ class DohClients:
 
     async def ask(self, url: str, addresses: tuple[AddrPort, ...], query: bytes) -> bytes:
         """The response of the resolver of this URL, at one of these addresses. Raises OSError or MeshdError."""
+        reused = url in self._clients
+        try:
+            return await self._asked(url, addresses, query)
+        except ConnectionError:
+            if not reused:
+                raise
+        return await self._asked(url, addresses, query)  # by another connection: that one had died unnoticed
+
+    async def _asked(self, url: str, addresses: tuple[AddrPort, ...], query: bytes) -> bytes:
         parts = urlsplit(url)
         client = await self._client(url, parts.hostname or "", parts.netloc, addresses)
         self._use(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        answer = await client.request("POST", path, _FIELDS, query, limit=MAX_MESSAGE)
+        # After a change of the network, another default route say, a connection may get nowhere, and nobody tells.
+        doubt = self._loop.call_later(DOUBT_S, client.probe, PROBE_PATIENCE_S)
+        try:
+            answer = await client.request("POST", path, _FIELDS, query, limit=MAX_MESSAGE)
+        finally:
+            doubt.cancel()
         return _content(answer.status, answer.headers, answer.body)
 
     def close(self) -> None:

@@ -126,6 +126,33 @@ def test_doh_connection_that_broke_is_made_again(tmp_path: Path, monkeypatch: py
     assert run(tmp_path, monkeypatch, test).connections == 2
 
 
+def test_doh_connection_that_gets_nowhere_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DN-12: as long as there were questions, each of them failed, until TCP gave up after a quarter of an hour."""
+    monkeypatch.setattr(doh, "DOUBT_S", 0.05)
+    monkeypatch.setattr(doh, "PROBE_PATIENCE_S", 0.1)
+
+    async def test(clients: DohClients, server: Server, where: AddrPort) -> None:
+        assert await clients.ask(URL, (where,), b"abc") == b"cba"
+        monkeypatch.setattr(clients._clients[URL]._stream, "write", lambda data: None)
+        async with asyncio.timeout(5):
+            assert await clients.ask(URL, (where,), b"def") == b"fed"
+
+    assert run(tmp_path, monkeypatch, test).connections == 2
+
+
+def test_doh_answer_that_takes_its_time_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doh, "DOUBT_S", 0.05)
+    monkeypatch.setattr(doh, "PROBE_PATIENCE_S", 0.1)
+
+    def slow(stream: H2Stream) -> None:
+        asyncio.get_running_loop().call_later(0.4, answering, stream)
+
+    async def test(clients: DohClients, server: Server, where: AddrPort) -> None:
+        assert await clients.ask(URL, (where,), b"abc") == b"cba"
+
+    assert run(tmp_path, monkeypatch, test, slow).connections == 1
+
+
 def test_doh_connection_without_questions_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doh, "IDLE_S", 0.01)
 
