@@ -22,7 +22,7 @@ from meshd.wire.control import NetInfo, UserProfile
 from tests.unit.node.backendworld import KEY, PERSIST, ControlDouble, Fixture, log_in, netmap, run
 
 FULL = "cannot write the state file s: No space left on device"
-BAD_SERVER = "http://h/path"
+BAD_SERVER = "http://refused"  # only refuse_server() refuses it: prefs would not take a URL that is none
 NEWER = NodePrivate.generate()
 EXIT = Node(
     id=2,
