@@ -105,6 +105,12 @@ class PendingRegistrations:
         entry.deadline = min(entry.deadline, now + DECIDED_LIFETIME_S)
         entry.done.set()
 
+    def joined(self, node_key: str, now: float) -> None:
+        """A machine got in by other means; it asks nobody any more."""
+        entry = self._by_node_key.get(node_key)
+        if entry is not None and not entry.done.is_set():
+            self.decide(entry, now)
+
     def _expire(self, now: float) -> None:
         for entry in [entry for entry in self._by_id.values() if entry.deadline <= now and not entry.waiters]:
             del self._by_id[entry.id]

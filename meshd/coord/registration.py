@@ -161,6 +161,7 @@ class Registrar:
             existing=self._same_machine(machine_key, request, user.id, tags),
             admit=admit,
         )
+        self.pending.joined(node.node_key, self._loop.time())
         return self._accepted(node)
 
     def _key_end(self, tags: tuple[str, ...], request: RegisterRequest, wall: float) -> float | None:

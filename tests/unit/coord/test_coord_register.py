@@ -718,3 +718,25 @@ def test_map_of_a_node_that_is_deleted_meanwhile_is_refused(run_coord, stream):
         assert caught.value.status == 404
 
     run_coord(scenario)
+
+
+@pytest.mark.parametrize("tags", [(), ("tag:web",)])
+def test_register_with_a_key_ends_the_wait_for_an_approval(run_coord, tags):
+    """It stood among the machines that wait, and to approve it failed or made something else of it."""
+
+    async def scenario(coord):
+        machine = await coord.machine()
+        asked = await machine.register()
+        waiting = asyncio.create_task(machine.register(followup=asked.auth_url))
+        await asyncio.sleep(0.05)
+        key = await coord.admin("authkeys.create", tags=tags)
+        again = await coord.machine(like=machine)
+        assert not (await again.register(key["key"])).error
+        assert (await waiting).machine_authorized
+        assert await coord.admin("nodes.pending") == []
+        with pytest.raises(MeshdError, match="no machine waits"):
+            await coord.admin("nodes.approve", id=asked.auth_url)
+        (node,) = coord.service.network.nodes.values()
+        assert (node.method, node.tags) == ("authkey", tags)
+
+    run_coord(scenario)
