@@ -111,7 +111,8 @@ class CoordService:
         await registry.load()
         machine_private = MachinePrivate(await self._secret("noise", MachinePrivate.generate().raw))
         relay_private = NodePrivate(await self._secret("relay", NodePrivate.generate().raw))
-        await self._first_user_and_key(registry)
+        if not self.network.users:
+            await registry.add_user(options.user)
         self._tell_unknown_users()
 
         tls = self._certificate = self._tls(relay_private.public())
@@ -145,6 +146,8 @@ class CoordService:
         self._listener.listen(options.listen_host, options.listen_port)
         self._admin = AdminServer(Operations(registry, registrar, distributor, policy, calls).table())
         await self._admin.start(options.state_dir / SOCKET_NAME)
+        # Last of all: a start that fails is often tried again for hours, and each would leave a key.
+        await self._make_join_key(database)
         log.info(
             "serving",
             extra=kv(
@@ -235,11 +238,8 @@ class CoordService:
         assert self._database is not None
         return await self._database.run(lambda connection: store.secret(connection, name, fresh))
 
-    async def _first_user_and_key(self, registry: Registry) -> None:
-        """A user to own the first machines, and the key of the join line."""
-        assert self._database is not None
-        if not self.network.users:
-            await registry.add_user(self._options.user)
+    async def _make_join_key(self, database: Database) -> None:
+        """The key of the join line."""
         user_id = min(self.network.users)
         prefix, self.join_key, digest = authkeys.new_key()
         wall = time.time()
@@ -259,7 +259,7 @@ class CoordService:
                 note=JOIN_KEY_NOTE,
             )
 
-        await self._database.run(write)
+        await database.run(write)
 
     def _tls(self, relay: NodePublic) -> RelayTls:
         options = self._options

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.coord import admin, store
@@ -339,6 +341,23 @@ def test_damaged_database_is_told_at_the_start(options, running, damage):
             async with running(options):
                 pass
         assert "restore a copy" in caught.value.hint
+
+    asyncio.run(scenario())
+
+
+def test_start_that_fails_leaves_no_auth_key(options, running):
+    """A server that a service manager started again and again left thousands."""
+
+    async def scenario():
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            for _ in range(2):
+                with pytest.raises(MeshdError, match="cannot listen"):
+                    async with running(replace(options, listen_port=taken.getsockname()[1])):
+                        pass
+        async with running(options) as coord:
+            assert len(await coord.admin("authkeys.list")) == 1
 
     asyncio.run(scenario())
 
