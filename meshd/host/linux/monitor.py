@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from meshd.base.addr import IPAddress
-from meshd.base.errors import WireError
+from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.wire import netlink as nl
 
@@ -197,9 +197,14 @@ class NetworkMonitor:
         self._timer = None
         if self._closed:
             return
-        before, self._networks = self._networks, networks_of(self._addresses(), self._own_interface)
+        before = self._networks
         moved, self._moved = self._moved, set()
         certain, self._certain = self._certain, False
+        try:
+            self._networks = networks_of(self._addresses(), self._own_interface)
+        except (OSError, MeshdError, WireError) as error:
+            log.warning("addresses_unknown", extra=kv(reason=error))
+            certain = True
         concerned = not moved.isdisjoint(interface for interface, _, _ in before | self._networks)
         if certain or concerned or before != self._networks:
             self._changed()
