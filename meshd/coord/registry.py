@@ -256,13 +256,17 @@ class Registry:
         """Store other values of a node, let them hold, and tell everybody. What could not be stored does not hold."""
         async with self._alone(node):
             self._check_is_there(node)
+            before = node.approved_routes
             row = store.node_row(msgspec.structs.replace(node, **fields))
             await self.database.run(lambda connection: store.update_node(connection, row))
+            # What the policy has approved for the node in the meantime must not be lost.
+            more = [route for route in node.approved_routes if route not in before]
             for field, value in fields.items():
                 if field == "name":
                     self.network.rename(node, str(value))
                 else:
                     setattr(node, field, value)
+            node.approved_routes = tuple(dict.fromkeys((*node.approved_routes, *more)))
             self.network.on_change(node.id, flags)
             self.network.refresh_routes(node)
             await self._store_told_meanwhile(node, row)

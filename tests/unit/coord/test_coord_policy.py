@@ -338,6 +338,23 @@ def test_policy_gives_its_routes_to_a_node_that_joins_while_it_is_set(run_coord)
     run_coord(scenario)
 
 
+def test_policy_approves_what_a_node_offers_while_its_routes_are_stored(run_coord):
+    async def scenario(coord):
+        machine = await coord.joined("router")
+        registry = coord.service._registry
+        registry.policy.set(LAN_POLICY)
+        (node,) = coord.service.network.nodes.values()
+        machine.hostinfo = Hostinfo(hostname="router", routable_ips=("10.1.0.0/16",))
+        changing = asyncio.create_task(registry.approve_routes(node, ("192.168.0.0/16",)))
+        await asyncio.sleep(0)
+        registry.report(node, machine.map_request())
+        await changing
+        (stored,) = await coord.service._database.run(store.load_nodes)
+        assert node.approved_routes == stored.approved_routes == ("192.168.0.0/16", "10.1.0.0/16")
+
+    run_coord(scenario)
+
+
 def test_network_keeps_no_route_of_a_node_that_was_removed():
     network = _network()
     (node,) = [node for node in network.nodes.values() if node.name == "router"]
