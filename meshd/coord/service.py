@@ -14,7 +14,7 @@ from meshd.base.version import VERSION
 from meshd.coord import authkeys, store
 from meshd.coord.admin import SOCKET_NAME, AdminServer
 from meshd.coord.control import ControlService
-from meshd.coord.database import Database
+from meshd.coord.database import HINT, Database
 from meshd.coord.derpregion import derp_map
 from meshd.coord.distributor import Distributor
 from meshd.coord.mapbuild import MapBuilder
@@ -236,7 +236,10 @@ class CoordService:
 
     async def _secret(self, name: str, fresh: bytes) -> bytes:
         assert self._database is not None
-        return await self._database.run(lambda connection: store.secret(connection, name, fresh))
+        value = await self._database.run(lambda connection: store.secret(connection, name, fresh))
+        if len(value) != len(fresh):
+            raise MeshdError(f"the {name} key in the database is damaged", code="config", hint=HINT)
+        return value
 
     async def _make_join_key(self, database: Database) -> None:
         """The key of the join line."""

@@ -329,6 +329,7 @@ def test_command_that_cannot_be_stored_changes_nothing(run_coord, op, args):
         "UPDATE node SET v4 = 'x'",
         "UPDATE node SET node_key = 'x'",
         "UPDATE setting SET value = 'x'",
+        "UPDATE secret SET value = x'00'",
         "DROP TABLE node",
     ],
 )
