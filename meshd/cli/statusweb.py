@@ -87,6 +87,12 @@ class StatusServer(ThreadingHTTPServer):
         name = f"[{host!s}]" if ":" in str(host) else str(host)
         return f"http://{'127.0.0.1' if name == '0.0.0.0' else name}:{port}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing of a browser that has left; a line for anything else."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            sys.stderr.write(f"mesh: cannot show the page: {type(error).__name__}: {error}\n")
+
     def is_ours(self, host: str) -> bool:
         """Whether a Host header names an address, or localhost: a page that a name was rebound for reads nothing."""
         from meshd.cli.nodes import canonical_ip

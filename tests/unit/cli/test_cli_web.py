@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -90,3 +92,17 @@ def test_browser_is_only_for_people_with_a_display(monkeypatch) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
     open_browser("http://127.0.0.1:1")
     assert opened == ["http://127.0.0.1:1"]
+
+
+def test_status_web_says_nothing_of_a_browser_that_has_left(
+    web: StatusServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """cli:status --web: they break connections off as they like."""
+    seen = threading.Event()
+    shown = web.shutdown_request
+    web.shutdown_request = lambda request: (shown(request), seen.set())  # type: ignore[assignment, func-returns-value]
+    with socket.create_connection(("127.0.0.1", web.server_port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"GET / HTT")
+    assert seen.wait(20)
+    assert capsys.readouterr() == ("", "")
