@@ -108,6 +108,7 @@ def resolvconf_kind() -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=SECONDS,
             check=False,
         )

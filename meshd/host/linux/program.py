@@ -13,12 +13,17 @@ Run = Callable[[Sequence[str], str], str]
 
 
 def run_program(command: Sequence[str], text: str) -> str:
-    """Run a program with ``text`` as its input; its output. Raises MeshdError with the first line of complaint."""
+    """Run a program with ``text`` as its input; its output. Raises MeshdError with the first line of complaint.
+
+    Bytes that are no UTF-8, such as a comment of somebody's iptables rule, come as surrogates and go back as they were.
+    """
+    given = text.encode(errors="surrogateescape")
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MeshdError(f"{command[0]} failed: {error}", code="host") from None
     if done.returncode:
-        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
+        complaint = done.stderr.decode(errors="replace").strip()
+        reason = (complaint or f"exit status {done.returncode}").splitlines()[0]
         raise MeshdError(f"{command[0]} failed: {reason}", code="host")
-    return done.stdout
+    return done.stdout.decode(errors="surrogateescape")
