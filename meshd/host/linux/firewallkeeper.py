@@ -16,7 +16,7 @@ from meshd.io.threads import start_thread
 log = get_logger(__name__)
 
 SETTLE_S, MAX_SETTLE_S = 1.0, 60.0
-POLL_S = 60.0  # where the kernel does not tell of changes, and after a failure
+POLL_S = 60.0  # where the kernel does not tell of changes, and while something is wrong
 
 
 class FirewallKeeper:
@@ -117,7 +117,7 @@ class FirewallKeeper:
             return
         if self._monitor is not None:
             self._monitor.listen()
-        if self._monitor is None or self._netfilter.backend == LEGACY:
+        if self._monitor is None or self._netfilter.backend == LEGACY or outcome.problem:
             self._timer = self._loop.call_later(POLL_S, self._work)
 
     def _changed(self) -> None:

@@ -11,7 +11,7 @@ from meshd.base.log import get_logger, kv
 from meshd.core.firewall import ON, FirewallConfig
 from meshd.host.linux import iptables
 from meshd.host.linux.nft import CONNMARK, NAT, NAT6
-from meshd.host.linux.program import Run
+from meshd.host.linux.program import Run, may_pass
 
 log = get_logger(__name__)
 
@@ -75,7 +75,7 @@ class IptablesRuleset:
                     self._run([f"{tool}-restore", "--noflush", "--wait"], text)
                 except MeshdError as error:
                     feature = _LACKING.get((table, version))
-                    if feature is None or "permi" in error.message.lower():
+                    if feature is None or "permi" in error.message.lower() or may_pass(error):
                         raise
                     log.info("iptables_feature_missing", extra=kv(feature=feature, reason=error.message))
                     missing.add(feature)

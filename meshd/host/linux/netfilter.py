@@ -80,6 +80,7 @@ class Netfilter:
         self._rules: Ruleset | None = None
         self._variant: str | None = None
         self._stands = False  # the rules were made, and were not touched since by us
+        self._complaint = ""
 
     @property
     def backend(self) -> str:
@@ -101,7 +102,9 @@ class Netfilter:
             exempt = [p for p in attached if p.version == 4 and CGNAT.overlaps(p) and p.prefixlen < 32]
             return self._apply(self._rules, config, ports, exempt, mode, problem)
         except (MeshdError, OSError, ValueError) as error:
-            log.warning("firewall_failed", extra=kv(backend=self._backend, reason=error))
+            if str(error) != self._complaint:  # it is tried again and again
+                self._complaint = str(error)
+                log.warning("firewall_failed", extra=kv(backend=self._backend, reason=error))
             if self._rules is not None:
                 self._rules.forget()
             return Outcome(_refused(str(error)))
@@ -124,7 +127,7 @@ class Netfilter:
         marks = config.exit_node and config.mode == ON and bool(strict_interfaces(self._root, besides=self._interface))
         config = msgspec.structs.replace(config, exit_node=marks)
         missing = rules.apply(config, ports, exempt, masquerade=config.snat and forwards)
-        self._stands = True
+        self._stands, self._complaint = True, ""
         marks = self._set_src_valid_mark(wanted=marks and nft.CONNMARK not in missing)
         problems = [problem]
         if config.snat and config.forwards and nft.NAT in missing:

@@ -10,7 +10,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.core.firewall import FirewallConfig
 from meshd.host.linux import nft
-from meshd.host.linux.program import Run
+from meshd.host.linux.program import Run, may_pass
 
 log = get_logger(__name__)
 
@@ -52,7 +52,8 @@ class NftRuleset:
 
     def _without_one_more(self, features: frozenset[str], error: MeshdError) -> frozenset[str]:
         """What to try next: kernels in containers and small devices come without some parts."""
-        if "permi" in error.message:  # "Operation not permitted", "Permission denied": it is not the kernel
+        # "Operation not permitted", "Permission denied": it is not the kernel
+        if "permi" in error.message or may_pass(error):
             raise error
         left = [feature for feature in nft.FEATURES if feature in features]
         if not left:
@@ -65,8 +66,8 @@ class NftRuleset:
         return self._chains is not None and self._list() == self._listing
 
     def forget(self) -> None:
-        """Take nothing for granted any more: the next ``apply`` makes the table anew."""
-        self._chains = None
+        """Take nothing for granted any more: the next ``apply`` makes the table anew, with all that the kernel can."""
+        self._chains, self._features = None, frozenset(nft.FEATURES)
 
     def _list(self) -> str:
         try:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from meshd.base.errors import MeshdError
 
 SECONDS = 10
+# Of a kernel or host that is busy: the same command may well work in a minute.
+_PASSING = ("timed out", "temporarily", "buffer space", "cannot allocate", "interrupted system call")
 
 Run = Callable[[Sequence[str], str], str]
 
@@ -27,3 +29,8 @@ def run_program(command: Sequence[str], text: str) -> str:
         reason = (complaint or f"exit status {done.returncode}").splitlines()[0]
         raise MeshdError(f"{command[0]} failed: {reason}", code="host")
     return done.stdout.decode(errors="surrogateescape")
+
+
+def may_pass(error: MeshdError) -> bool:
+    """Whether a program failed for a reason that says nothing about what this host can do."""
+    return any(words in error.message.lower() for words in _PASSING)

@@ -25,12 +25,14 @@ class Netfilter:
         self.go.set()
         self.closed = False
         self.restored = False
+        self.problems: list[str] = []
 
     def apply(self, config: FirewallConfig, ports: Sequence[int], attached: Any) -> Outcome:
         assert threading.current_thread() is not threading.main_thread()
         self.go.wait(5)
         self.applied.append((config, ports))
-        return Outcome(mode="nft", restored=self.restored)
+        problem = self.problems.pop() if self.problems else ""
+        return Outcome(problem, mode="nft", restored=self.restored)
 
     def close(self) -> None:
         self.closed = True
@@ -134,6 +136,20 @@ def test_keeper_polls_where_the_kernel_does_not_tell(monkeypatch: pytest.MonkeyP
             await outcomes.get()
 
     assert len(run(scenario).applied) >= 3
+
+
+def test_keeper_tries_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RT-12: another program may hold the lock of iptables for longer than we wait."""
+    monkeypatch.setattr(firewallkeeper, "POLL_S", 0.0)
+
+    async def scenario(keeper: Any, outcomes: Any, netfilter: Netfilter) -> None:
+        netfilter.problems = ["packet filter rules could not be set"]
+        keeper.want(FirewallConfig(mode=ON))
+        assert (await outcomes.get()).problem
+        assert not (await outcomes.get()).problem
+        assert keeper._timer is None
+
+    run(scenario)
 
 
 def test_keeper_tries_again_where_a_thread_was_refused(

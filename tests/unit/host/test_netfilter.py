@@ -365,6 +365,29 @@ def test_netfilter_nft_of_a_small_kernel_does_what_it_can(world: World, word: st
     assert "input" in world.table
 
 
+@pytest.mark.parametrize(
+    ("kind", "word"), [("nftables", "masquerade"), ("iptables", "iptables *nat"), ("iptables", "ip6tables *mangle")]
+)
+def test_netfilter_busy_host_lacks_nothing(world: World, kind: str, word: str) -> None:
+    """RT-12: a program that was too slow once says nothing of the kernel."""
+    config = replace(ROUTER, kind=kind, exit_node=True)
+    world.programs.refuse[word] = "Command '['…']' timed out after 10 seconds"
+    assert "timed out" in world.apply(config).problem
+    world.programs.refuse.clear()
+    outcome = world.apply(config)
+    assert outcome.problem == ""
+    assert outcome.answers_marked
+
+
+def test_netfilter_nft_kernel_that_can_more_by_now_does_it(world: World) -> None:
+    """RT-12: a module that was loaded meanwhile is used when the rules are made anew."""
+    world.programs.refuse["masquerade"] = "Could not process rule: No such file or directory"
+    assert "load the kernel module" in world.apply(ROUTER).problem
+    world.programs.refuse.clear()
+    world.programs.tables.clear()
+    assert world.apply(ROUTER).problem == ""
+
+
 def test_netfilter_without_any_program_says_what_to_install(tmp_path: Path) -> None:
     world = World(tmp_path, "nothing")
     outcome = world.apply(ROUTER)
