@@ -66,7 +66,8 @@ def open_tun(name: str, *, queues: int = 1) -> TunDevice:
 
 
 def _first_queue(name: str, *, several: bool) -> tuple[int, str, bool, bool]:
-    for vnet_header, multi in ((True, several), (True, False), (False, False)):
+    # An interface that an administrator made with "multi_queue" takes nobody without, whatever we wanted.
+    for vnet_header, multi in ((True, several), (True, not several), (False, False)):
         try:
             fd, actual = _queue(name, vnet_header=vnet_header, several=multi)
         except OSError as error:
@@ -94,6 +95,7 @@ def _refusal(name: str, error: OSError) -> MeshdError:
         errno.ENODEV: "the kernel has no TUN driver; run with --tun=userspace-networking",
         errno.EPERM: "creating an interface needs CAP_NET_ADMIN; run with --tun=userspace-networking without it",
         errno.EACCES: f"no permission for {CLONE_DEVICE}; run with --tun=userspace-networking without it",
+        errno.EINVAL: f"if there is an interface {name} of another kind already, choose another name with --tun",
         errno.EBUSY: f"another process holds {name}; stop it or choose another name with --tun",
     }
     return MeshdError(

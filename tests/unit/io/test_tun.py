@@ -18,6 +18,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.vnet_header = self.multi_queue = True
+        self.made_for_several = False
         self.offload = tunio.OFFLOAD_CSUM | tunio.OFFLOAD_TSO | tunio.OFFLOAD_USO
         self.refusal = 0
         self.opened: list[int] = []
@@ -37,6 +38,8 @@ class Kernel:
             raise OSError(self.refusal, "refused", name)
         if (vnet_header and not self.vnet_header) or (multi_queue and not self.multi_queue):
             raise OSError(errno.EINVAL, "unknown flag", name)
+        if self.made_for_several and not multi_queue:
+            raise OSError(errno.EINVAL, "other flags", name)
         return name.replace("%d", "0")
 
     def set_offload(self, fd: int, features: int) -> bool:
@@ -92,6 +95,15 @@ def test_open_tun_without_queues_uses_one(kernel: Kernel) -> None:
     device.close()
 
 
+def test_open_tun_made_for_several_queues_takes_one(kernel: Kernel) -> None:
+    """``ip tuntap add mesh0 mode tun multi_queue`` by an administrator."""
+    kernel.made_for_several = True
+    device = tun.open_tun("mesh0")
+    assert len(device.fds) == 1
+    assert device.vnet_header
+    device.close()
+
+
 def test_open_tun_without_header_uses_plain_packets(kernel: Kernel) -> None:
     kernel.vnet_header = kernel.multi_queue = False
     device = tun.open_tun("mesh0", queues=2)
@@ -105,7 +117,7 @@ def test_open_tun_without_header_uses_plain_packets(kernel: Kernel) -> None:
         (errno.ENOENT, "load the tun module"),
         (errno.EPERM, "CAP_NET_ADMIN"),
         (errno.EBUSY, "another process"),
-        (errno.EINVAL, ""),
+        (errno.EINVAL, "of another kind"),
     ],
 )
 def test_open_tun_refused_says_what_to_do(kernel: Kernel, number: int, words: str) -> None:
