@@ -219,6 +219,13 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
     part._exits.callback(tun.close)
     netlink = RtNetlink()
     part._exits.callback(netlink.close)
+    if netlink.tun_queues(netlink.interface_index(tun.name)) > len(tun.fds):
+        # The kernel lets anybody open one more queue of an interface that has several, and shares out the packets.
+        raise MeshdError(
+            f"cannot open the tunnel interface {tun.name}: another process holds it",
+            code="tun",
+            hint="Stop the other process or choose another name with --tun.",
+        )
     path = Path(flags.statedir) / "host-journal.json" if flags.statedir else None
     part._journal = Journal(path)
     # The interface is ours, so no other daemon runs here that could have written what is there.

@@ -27,7 +27,8 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
-IFLA_IFNAME, IFLA_MTU, IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE = 3, 4, 41, 63
+IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE = 3, 4, 18, 41, 63
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES = 1, 2, 8, 9
 IFA_ADDRESS, IFA_LOCAL, IFA_F_TENTATIVE = 1, 2, 0x40
 NETCONFA_IFINDEX = 1
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_GATEWAY, RTA_TABLE = 1, 4, 6, 5, 15
@@ -255,6 +256,17 @@ def decode_link(message: Message) -> Link:
     found = attributes(message.body, _LINK.size)
     name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
     return Link(index, name, flags, _number(found.get(IFLA_MTU)))
+
+
+def decode_tun_queues(message: Message) -> int:
+    """How many descriptors a TUN interface with several queues has, of all processes; 0 when the kernel does not say,
+    as for one that can have only one."""
+    _fixed(_LINK, message.body)
+    info = attributes(attributes(message.body, _LINK.size).get(IFLA_LINKINFO, b""), 0)
+    if info.get(IFLA_INFO_KIND, b"").rstrip(b"\0") != b"tun":
+        return 0
+    data = attributes(info.get(IFLA_INFO_DATA, b""), 0)
+    return sum(_number(data.get(kind)) for kind in (IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES))
 
 
 def decode_address(message: Message) -> InterfaceAddress | None:

@@ -15,6 +15,7 @@ from tests.fuzz.target import target
 _refused = contextlib.suppress(WireError)
 _DECODERS = (
     netlink.decode_link,
+    netlink.decode_tun_queues,
     netlink.decode_address,
     netlink.decode_route,
     netlink.decode_rule,

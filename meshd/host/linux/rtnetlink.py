@@ -86,6 +86,11 @@ class RtNetlink:
     def links(self) -> list[nl.Link]:
         return [nl.decode_link(m) for m in self.dump(nl.get_links()) if m.kind == nl.RTM_NEWLINK]
 
+    def tun_queues(self, index: int) -> int:
+        """How many queues of a TUN interface are open, by whomever; 0 where the kernel does not say."""
+        found = (m for m in self.dump(nl.get_links()) if m.kind == nl.RTM_NEWLINK)
+        return next((nl.decode_tun_queues(m) for m in found if nl.decode_link(m).interface == index), 0)
+
     def addresses(self) -> list[nl.InterfaceAddress]:
         found = (nl.decode_address(m) for m in self.dump(nl.get_addresses()) if m.kind == nl.RTM_NEWADDR)
         return [address for address in found if address is not None]

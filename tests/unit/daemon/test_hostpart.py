@@ -10,6 +10,8 @@ from meshd.base.errors import MeshdError
 from meshd.daemon import hostpart
 from meshd.daemon.flags import Flags
 from meshd.daemon.hostpart import open_host
+from meshd.host.linux import rtnetlink
+from meshd.io import tun
 
 
 def test_tun_list_is_tried_in_order_and_each_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +44,34 @@ def test_tun_failure_keeps_its_own_advice(monkeypatch: pytest.MonkeyPatch) -> No
         MeshdError, match="mesh0: cannot open mesh0; mesh1: cannot open mesh1\npass the device of mesh1"
     ):
         open_host(Flags(tun="mesh0,mesh1"), None)  # type: ignore[arg-type]
+
+
+def test_tun_that_another_process_shares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DM-02: of an interface with several queues the kernel gives one to everybody, with a part of the packets."""
+
+    class Device:
+        name, fds, closed = "mesh0", (7, 8), False
+
+        def close(self) -> None:
+            self.closed = True
+
+    class Kernel:
+        def interface_index(self, _: str) -> int:
+            return 3
+
+        def tun_queues(self, index: int) -> int:
+            assert index == 3
+            return 4
+
+        def close(self) -> None: ...
+
+    device = Device()
+    monkeypatch.setattr(tun, "open_tun", lambda *_, **__: device)
+    monkeypatch.setattr(rtnetlink, "RtNetlink", Kernel)
+    with pytest.raises(MeshdError, match="another process holds it") as failed:
+        open_host(Flags(tun="mesh0"), None, queues=2)  # type: ignore[arg-type]
+    assert "--tun" in (failed.value.hint or "")
+    assert device.closed
 
 
 def test_tun_list_that_ends_in_userspace_networking_always_works() -> None:

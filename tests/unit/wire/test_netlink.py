@@ -70,6 +70,15 @@ def test_route_reads_back_with_the_destination_it_was_written_with(text: str) ->
     assert route.prefix == (wanted.network_address, wanted.prefixlen)
 
 
+def test_tun_queues_are_those_of_all_processes() -> None:
+    data = struct.pack("=HHIHHI", 8, nl.IFLA_TUN_NUM_QUEUES, 3, 8, nl.IFLA_TUN_NUM_DISABLED_QUEUES, 1)
+    info = struct.pack("=HH4s", 8, nl.IFLA_INFO_KIND, b"tun\0") + struct.pack("=HH", 20, nl.IFLA_INFO_DATA) + data
+    link = bytes(16) + struct.pack("=HH", 4 + len(info), nl.IFLA_LINKINFO) + info
+    assert nl.decode_tun_queues(nl.Message(nl.RTM_NEWLINK, 0, link)) == 4
+    assert nl.decode_tun_queues(nl.Message(nl.RTM_NEWLINK, 0, link.replace(b"tun", b"tap"))) == 0
+    assert nl.decode_tun_queues(nl.Message(nl.RTM_NEWLINK, 0, bytes(16))) == 0
+
+
 def test_error_message_gives_the_errno() -> None:
     body = struct.pack("=i", -17) + bytes(16)
     assert nl.error_number(nl.Message(nl.NLMSG_ERROR, 1, body)) == 17
@@ -79,7 +88,14 @@ def test_error_message_gives_the_errno() -> None:
 def test_any_bytes_from_the_kernel_are_read_or_refused(data: bytes) -> None:
     try:
         for message in nl.messages(data):
-            for decode in (nl.decode_link, nl.decode_address, nl.decode_route, nl.decode_rule, nl.decode_netconf):
+            for decode in (
+                nl.decode_link,
+                nl.decode_tun_queues,
+                nl.decode_address,
+                nl.decode_route,
+                nl.decode_rule,
+                nl.decode_netconf,
+            ):
                 try:
                     decode(message)
                 except WireError:
