@@ -184,8 +184,9 @@ def delete_route(prefix: IPPrefix, table: int, interface: int | None) -> Request
     return _route(RTM_DELROUTE, 0, prefix, table, interface)
 
 
-def get_routes(family: int = AF_UNSPEC) -> Request:
-    return Request(RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+def get_routes(family: int, table: int) -> Request:
+    """The routes of a table; of all tables where the kernel, or the socket, does not look at what is asked for."""
+    return Request(RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _u32(RTA_TABLE, table))
 
 
 def _rule(kind: int, flags: int, rule: Rule) -> Request:

@@ -6,6 +6,7 @@ directly; a batch of requests goes out in one system call.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -17,6 +18,7 @@ from meshd.wire import netlink as nl
 _BATCH = 128  # requests per datagram; the errors of all of them fit the receive buffer
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_S = 5.0
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 
 
 class RtNetlink:
@@ -26,6 +28,8 @@ class RtNetlink:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)
+        with contextlib.suppress(OSError):  # before Linux 4.20: then we sort out ourselves what we are sent
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
 
     def close(self) -> None:
@@ -106,5 +110,16 @@ class RtNetlink:
         return [nl.decode_rule(m) for m in answers if m.kind == nl.RTM_NEWRULE]
 
     def routes(self, table: int) -> list[nl.Route]:
-        found = (nl.decode_route(m) for m in self.dump(nl.get_routes()) if m.kind == nl.RTM_NEWROUTE)
-        return [route for route in found if route is not None and route.table == table]
+        """The routes of a table. A router of the Internet has a million in the others, which are not asked for."""
+        return [route for family in (nl.AF_INET, nl.AF_INET6) for route in self._routes(family, table)]
+
+    def _routes(self, family: int, table: int) -> list[nl.Route]:
+        try:
+            answers = self.dump(nl.get_routes(family, table))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT):  # no such table, or family
+                return []
+            raise
+        found = (nl.decode_route(m) for m in answers if m.kind == nl.RTM_NEWROUTE)
+        # A kernel without the family answers for all of them.
+        return [route for route in found if route is not None and (route.table, route.family) == (table, family)]
