@@ -77,6 +77,20 @@ def test_router_applies_and_takes_back(namespace: str, tmp_path: Path) -> None:
     assert not (tmp_path / "journal").exists()
 
 
+def test_router_killed_on_an_interface_that_stays_leaves_nothing(namespace: str, tmp_path: Path) -> None:
+    """DM-04: made by ``ip tuntap add``, it keeps addresses and routes, and the next node had them besides its own."""
+    ip("addr", "add", "192.0.2.1/24", "dev", "mesh0")
+    inside(
+        "router.apply(RouterConfig(own, frozenset({net('100.64.0.2/32'), net('fd7a:115c:a1e0::2/128')}),"
+        " frozenset({net('2001:db8::/32')})))",
+        str(tmp_path / "journal"),
+    )
+    inside("clean_up(netlink, journal)", str(tmp_path / "journal"))
+    assert ip("route", "show", "table", "52") + ip("-6", "route", "show", "table", "52") == ""
+    addresses = json.loads(ip("-j", "addr", "show", "mesh0"))[0]["addr_info"]
+    assert [a["local"] for a in addresses if a["scope"] == "global"] == ["192.0.2.1"]
+
+
 def test_router_changes_only_what_differs(namespace: str, tmp_path: Path) -> None:
     out = inside(
         "sent = []\noriginal = netlink.execute\n"

@@ -92,6 +92,10 @@ class Journal:
         return self._record.table
 
     @property
+    def interface(self) -> str:
+        return self._record.interface
+
+    @property
     def firewall(self) -> list[FirewallEntry]:
         return list(self._record.firewall)
 

@@ -231,17 +231,25 @@ def remove_rules(netlink: RtNetlink, rules: Iterable[nl.Rule]) -> None:
 
 
 def clean_up(netlink: RtNetlink, journal: Journal) -> None:
-    """Undo what a daemon that is gone left behind: its rules, and throw routes in its table."""
+    """Undo what a daemon that is gone left behind: its rules, throw routes in its table, and what went by its interface
+    where an administrator made that one to stay (``ip tuntap add``)."""
     if journal.rules:
         present = {rule for family in (nl.AF_INET, nl.AF_INET6) for rule in netlink.rules(family)}
         remove_rules(netlink, [rule for rule in journal.rules if rule in present])
+    try:
+        index = netlink.interface_index(journal.interface) if journal.interface else 0
+    except OSError:
+        index = 0
     if journal.table:
         left = [
-            nl.delete_route(_prefix(route), journal.table, None)
+            nl.delete_route(_prefix(route), journal.table, None if route.kind == nl.RTN_THROW else index)
             for route in netlink.routes(journal.table)
-            if route.kind == nl.RTN_THROW
+            if route.kind == nl.RTN_THROW or (index and route.interface == index)
         ]
         netlink.execute(left)
+    if index:
+        ours = (a for a in netlink.addresses() if a.interface == index and a.bits == a.local.max_prefixlen)
+        netlink.execute([nl.delete_address(index, host_prefix(a.local)) for a in ours])
     journal.clear()
 
 
