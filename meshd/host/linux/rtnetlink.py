@@ -19,6 +19,8 @@ _BATCH = 128  # requests per datagram; the errors of all of them fit the receive
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_S = 5.0
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_SO_RCVBUFFORCE = 33
+_BUFFER_BYTES = 1 << 18  # for the errors of a whole batch, whatever net.core.rmem_default says
 
 
 class RtNetlink:
@@ -28,6 +30,8 @@ class RtNetlink:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)
+        with contextlib.suppress(OSError):  # without CAP_NET_ADMIN: then nothing can be changed either
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         with contextlib.suppress(OSError):  # before Linux 4.20: then we sort out ourselves what we are sent
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
@@ -48,7 +52,7 @@ class RtNetlink:
         self._sequence = last = self._sequence + len(requests)
         # The kernel does one after the other: when the last is acknowledged, all errors of the others have come.
         packed = [request.pack(first + i, only_errors=True) for i, request in enumerate(requests[:-1])]
-        self._socket.send(b"".join([*packed, requests[-1].pack(last)]))
+        self._send(b"".join([*packed, requests[-1].pack(last)]))
         errors: dict[int, int] = {}
         while last not in errors:
             for message in nl.messages(self._receive()):
@@ -60,7 +64,7 @@ class RtNetlink:
         """All answers to a dump request."""
         self._sequence += 1
         sequence = self._sequence
-        self._socket.send(request.pack(sequence))
+        self._send(request.pack(sequence))
         answers: list[nl.Message] = []
         while True:
             for message in nl.messages(self._receive()):
@@ -73,6 +77,12 @@ class RtNetlink:
                     raise OSError(number, os.strerror(number))
                 answers.append(message)
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise MeshdError(f"cannot send the kernel a routing request: {error.strerror}", code="host") from None
+
     def _receive(self) -> bytes:
         try:
             return self._socket.recv(_RECEIVE_BYTES)
@@ -82,6 +92,8 @@ class RtNetlink:
                 hint="look at the kernel log (dmesg)",
                 code="host",
             ) from None
+        except OSError as error:
+            raise MeshdError(f"cannot read the kernel's answer about routing: {error.strerror}", code="host") from None
 
     def interface_index(self, name: str) -> int:
         """The index of an interface; OSError when there is none of that name."""

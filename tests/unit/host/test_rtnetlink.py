@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
+from meshd.base.errors import MeshdError
 from meshd.host.linux.rtnetlink import RtNetlink
 from meshd.wire import netlink as nl
 
@@ -38,3 +42,12 @@ def test_other_dumps_stand_the_strict_check(netlink: RtNetlink) -> None:
     assert netlink.links()
     netlink.addresses()
     netlink.rules(nl.AF_INET)
+
+
+def test_answer_that_was_lost_is_a_message(netlink: RtNetlink) -> None:
+    """RT-12: with a small ``net.core.rmem_default`` the errors of many routes did not fit, which nobody expected."""
+    missing = [nl.replace_route(ip_network(f"192.0.2.{i}/32"), NOBODYS, 0x7FFFFFF0) for i in range(128)]
+    assert set(netlink.execute(missing)) <= {errno.ENODEV, errno.EPERM}
+    netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    with pytest.raises(MeshdError, match="buffer space"):
+        netlink.execute(missing)
