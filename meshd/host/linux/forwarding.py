@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -35,13 +36,10 @@ def forwarding_problem(routes: Iterable[IPPrefix], own: Collection[IPAddress], r
         if 4 not in needed:
             return "" if v6 else f"IPv6 forwarding is disabled, subnet routing/exit nodes may not work.{_LINK}"
         folder = root / "proc/sys/net/ipv4/conf"
-        states = {
-            entry.name: _on(root, f"net/ipv4/conf/{entry.name}/forwarding")
-            for entry in sorted(folder.iterdir())
-            if entry.name not in ("all", "default", "lo")
-        }
+        found = _of_interfaces(folder, "forwarding")
     except OSError as error:
         return f"{_UNKNOWN}{error.strerror} ({error.filename}){_LINK}"
+    states = {name: value != "0" for name, value in found.items()}
     if not any(states.values()):
         return f"IP forwarding is disabled, subnet routing/exit nodes will not work.{_LINK}"
     lines = ["IPv6 forwarding is disabled."] if 6 in needed and not v6 else []
@@ -59,14 +57,10 @@ def strict_interfaces(root: Path = Path("/"), *, besides: str = "") -> list[str]
     folder = root / "proc/sys/net/ipv4/conf"
     try:
         general = (folder / "all/rp_filter").read_text().strip()
-        return [
-            entry.name
-            for entry in sorted(folder.iterdir())
-            if entry.name not in ("all", "default", "lo", besides)
-            and max(general, (entry / "rp_filter").read_text().strip()) == STRICT
-        ]
+        found = _of_interfaces(folder, "rp_filter")
     except OSError:  # no such check on this kernel
         return []
+    return [name for name, value in found.items() if name != besides and max(general, value) == STRICT]
 
 
 def reverse_path_problem(interfaces: Collection[str]) -> str:
@@ -79,6 +73,16 @@ def reverse_path_problem(interfaces: Collection[str]) -> str:
         f"impossible: [{issues}], please set rp_filter=2 instead of rp_filter=1; "
         "see https://github.com/tailscale/tailscale/issues/3310"
     )
+
+
+def _of_interfaces(folder: Path, setting: str) -> dict[str, str]:
+    """A setting of each interface. Those of containers go at any moment, between two looks of ours too."""
+    found = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name not in ("all", "default", "lo"):
+            with contextlib.suppress(FileNotFoundError):
+                found[entry.name] = (entry / setting).read_text().strip()
+    return found
 
 
 def _on(root: Path, path: str, *, missing: bool = False) -> bool:

@@ -67,6 +67,17 @@ def test_forwarding_problem_names_the_interfaces_that_do_not(tmp_path: Path) -> 
     )
 
 
+def test_interface_that_goes_while_we_look_is_passed_over(tmp_path: Path) -> None:
+    """RT-10, EX-09: a container that ended made the others' settings unknown, and answers to an exit node's users were
+    not marked."""
+    host(tmp_path, "0", "1", eth0="1", eth1="0")
+    checks(tmp_path, veth1="0", wlan0="1")
+    conf = tmp_path / "proc/sys/net/ipv4/conf"
+    (conf / "all/rp_filter").write_text("0")
+    assert problem(tmp_path, *V4).startswith("Traffic received on eth1 won't be forwarded")
+    assert strict_interfaces(tmp_path) == ["wlan0"]
+
+
 def test_forwarding_problem_of_a_host_without_ipv6(tmp_path: Path) -> None:
     """RT-10."""
     host(tmp_path, "1", None, eth0="1")
