@@ -21,6 +21,7 @@ from meshd.base.ranges import CGNAT
 from meshd.core.firewall import OFF, ON, FirewallConfig
 from meshd.host.linux import nft
 from meshd.host.linux.forwarding import strict_interfaces
+from meshd.host.linux.iptables import HOOKS
 from meshd.host.linux.iptablesruleset import IptablesRuleset
 from meshd.host.linux.journal import FirewallEntry, Journal
 from meshd.host.linux.nftruleset import NftRuleset
@@ -204,7 +205,8 @@ class Netfilter:
         if iptables == LEGACY:
             saved = self._run([f"{LEGACY}-save", "-t", "filter"], "")
             return any(line.startswith((":INPUT DROP", ":FORWARD DROP")) for line in saved.splitlines())
-        return any((c.family, c.table) == ("ip", "filter") for c in listed)
+        # Many write a table "ip filter" for nft by hand. Its chains are not those that iptables reaches.
+        return any((c.family, c.table) == ("ip", "filter") and c.chain in HOOKS for c in listed)
 
     def _dropped_by_others(self) -> str:
         if self._backend != NFT:

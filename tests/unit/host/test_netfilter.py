@@ -285,6 +285,7 @@ DOCKER = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward
         ("", "", "nft", [], "nft-noipt"),
         ("", "", "iptables-restore", [], "ipt"),
         ("", "", "nft iptables-restore", [DOCKER], "ipt-inuse"),
+        ("", "", "nft iptables-restore", [{**DOCKER, "name": "forward"}], "nft"),  # written for nft by hand
         ("", "nftables", "nft iptables-restore", [DOCKER], "nft-forced"),
         ("", "iptables", "nft iptables-restore", [], "ipt-forced"),
         ("nftables", "iptables", "nft iptables-restore", [], "nft-forced"),
