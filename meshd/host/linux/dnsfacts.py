@@ -90,7 +90,7 @@ def open_way(way: Way, journal: Journal, interface: str, index: int) -> HostDNS:
 
 def foreign_problem(path: str = RESOLV_CONF) -> str:
     """Why this process must leave the resolver alone; "" when it need not."""
-    if not os.path.exists(path) or not is_foreign(path):
+    if not is_foreign(path):
         return ""
     return (
         f"meshd runs in a network namespace of its own, but {path} is the one of the whole machine, so it was left "

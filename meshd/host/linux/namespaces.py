@@ -22,11 +22,14 @@ def is_foreign(path: str | Path, proc: Path = _PROC, named: Path = _NAMED) -> bo
     """Whether this process runs in a network namespace of its own while ``path`` is still the machine's.
 
     ``ip netns exec NAME`` gives a namespace its own /etc/resolv.conf only where /etc/netns/NAME has one; whoever
-    changed the other one would change it for the whole machine.
+    changed the other one would change it for the whole machine. A file that is not there, or a link to none, would be
+    made in the machine's folder.
     """
     if not stands_apart(proc, named):
         return False
     try:
+        if not os.path.exists(path):
+            path = Path(path).parent
         machine = os.stat(proc / "1/root" / os.path.realpath(path).lstrip("/"))
         return os.path.samestat(machine, os.stat(path))
     except FileNotFoundError:

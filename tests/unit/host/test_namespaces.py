@@ -74,6 +74,22 @@ def test_foreign_through_a_link_is_noticed(world: World, tmp_path: Path) -> None
     assert is_foreign(link, world.proc, world.named)
 
 
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_foreign_file_that_is_not_there_is_that_of_its_folder(world: World, tmp_path: Path, same_folder: bool) -> None:
+    """DN-11: systemd-resolved was stopped, and its link leads nowhere; the machine got our resolver instead."""
+    world.first_process(same_network=False, same_file=False)
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    theirs = world.proc / "1/root" / str(folder).lstrip("/")
+    if same_folder:
+        theirs.symlink_to(folder)
+    else:
+        theirs.mkdir()
+    assert is_foreign(folder / "resolv.conf", world.proc, world.named) is same_folder
+    (folder / "resolv.conf").symlink_to("../run/none")
+    assert is_foreign(folder / "resolv.conf", world.proc, world.named) is same_folder
+
+
 def test_first_process_hidden_goes_by_names_and_mounts(world: World) -> None:
     """Where /proc/1 cannot be looked into, a namespace of ip-netns(8) must have the file mounted."""
     os.unlink(world.proc / "self/ns/net")
