@@ -145,7 +145,11 @@ class DnsKeeper:
     def _bring(self, wish: _Wish) -> Outcome:
         problem = self._forbidden()
         if problem:
-            machine = host_resolvers()
+            try:
+                machine = host_resolvers()
+            except MeshdError as error:
+                log.info("host_resolvers_unknown", extra=kv(reason=error.message))
+                machine = OSConfig()
             self._tell_resolver(compile_dns(wish.plan, wish.hosts, can_split=False, base=machine)[0])
             return Outcome(set_problem=problem, base=machine)
         way = self._right_way()

@@ -235,6 +235,21 @@ def test_forbidden_namespace_changes_nothing_and_says_so(tmp_path: Path) -> None
     run(test, tmp_path)
 
 
+def test_forbidden_namespace_without_a_file_still_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> OSConfig:
+        raise MeshdError("cannot read /etc/resolv.conf")
+
+    monkeypatch.setattr(dnskeeper, "host_resolvers", none)
+
+    async def test(world: World) -> None:
+        world.problem = "not ours"
+        outcome = await world.want(MESH)
+        assert outcome.set_problem == "not ours"
+        assert world.configs[-1].local_domains == ("mesh.test",)
+
+    run(test, tmp_path)
+
+
 def test_unreadable_host_is_told_and_changes_nothing(tmp_path: Path) -> None:
     """DN-11: (6), without base configuration the operating system is left alone."""
 
