@@ -60,7 +60,7 @@ class HostPart:
         if self._netlink is None:
             return []
         return [
-            ip_interface((a.local.packed, a.bits)).network
+            ip_interface(((a.far or a.local).packed, a.bits)).network
             for a in self._netlink.addresses()
             if a.interface != self._own_index
         ]

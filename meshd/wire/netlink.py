@@ -77,13 +77,15 @@ class Link(NamedTuple):
 
 
 class InterfaceAddress(NamedTuple):
-    """``local`` is the host's own address, ``bits`` the length of the attached prefix. A ``tentative`` one cannot be
-    used yet: the kernel still asks whether somebody else has it."""
+    """``local`` is the host's own address, ``bits`` the length of the attached prefix, which is that of ``far`` where
+    an IPv4 link has an address at each end; with IPv6 it stays that of ``local``. A ``tentative`` one cannot be used
+    yet: the kernel still asks whether somebody else has it."""
 
     interface: int
     local: IPAddress
     bits: int
     tentative: bool = False
+    far: IPAddress | None = None
 
 
 class Route(NamedTuple):
@@ -277,7 +279,9 @@ def decode_address(message: Message) -> InterfaceAddress | None:
     packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
     if family not in (AF_INET, AF_INET6) or packed is None or len(packed) not in (4, 16):
         return None
-    return InterfaceAddress(index, unpack_ip(packed), bits, bool(flags & IFA_F_TENTATIVE))
+    other = found.get(IFA_ADDRESS, packed)
+    far = unpack_ip(other) if family == AF_INET and other != packed and len(other) == 4 else None
+    return InterfaceAddress(index, unpack_ip(packed), bits, bool(flags & IFA_F_TENTATIVE), far)
 
 
 def decode_netconf(message: Message) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.daemon.flags import parse_flags
 from meshd.daemon.hostpart import HostPart, open_host
+from meshd.wire.netlink import InterfaceAddress
 
 
 class NoEvents:
@@ -45,3 +47,19 @@ def test_host_without_interface_has_no_addresses_to_offer() -> None:
     """PF-04: in userspace mode nothing of the host is let in by a default route."""
     host = HostPart()
     assert (host.attached(), host.own_addresses()) == ([], [])
+
+
+def test_attached_network_is_that_of_the_far_end() -> None:
+    """PF-04, RT-12: a link with an address at each end, as of PPP, leads to the other one's network."""
+
+    class Kernel:
+        def addresses(self) -> list[InterfaceAddress]:
+            return [
+                InterfaceAddress(2, ip_address("192.168.1.7"), 24),
+                InterfaceAddress(3, ip_address("10.0.0.1"), 24, far=ip_address("10.9.0.1")),
+            ]
+
+    host = HostPart()
+    host._netlink = Kernel()  # type: ignore[assignment]
+    assert host.attached() == [ip_network("192.168.1.0/24"), ip_network("10.9.0.0/24")]
+    assert host.own_addresses() == [ip_address("192.168.1.7"), ip_address("10.0.0.1")]

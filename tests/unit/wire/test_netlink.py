@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_address
 from ipaddress import ip_network as net
 
 import pytest
@@ -68,6 +69,19 @@ def test_route_reads_back_with_the_destination_it_was_written_with(text: str) ->
     route = nl.decode_route(nl.Message(nl.RTM_NEWROUTE, 1, nl.replace_route(wanted, 52, 7).body))
     assert route is not None
     assert route.prefix == (wanted.network_address, wanted.prefixlen)
+
+
+def test_address_with_another_at_the_far_end_says_so() -> None:
+    """``ip addr add 10.0.0.1 peer 10.9.0.1/24``: the network of the link is 10.9.0.0/24."""
+
+    def message(local: bytes, address: bytes) -> nl.Message:
+        body = struct.pack("=BBBBi", nl.AF_INET, 24, 0, 0, 3)
+        body += struct.pack("=HH4sHH4s", 8, nl.IFA_ADDRESS, address, 8, nl.IFA_LOCAL, local)
+        return nl.Message(nl.RTM_NEWADDR, 0, body)
+
+    own, far = ip_address("10.0.0.1"), ip_address("10.9.0.1")
+    assert nl.decode_address(message(own.packed, far.packed)) == nl.InterfaceAddress(3, own, 24, far=far)
+    assert nl.decode_address(message(own.packed, own.packed)) == nl.InterfaceAddress(3, own, 24)
 
 
 def test_tun_queues_are_those_of_all_processes() -> None:
