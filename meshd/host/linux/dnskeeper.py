@@ -235,7 +235,7 @@ class DnsKeeper:
             self._done(self._state)
 
     def _listen(self) -> None:
-        watched = self._way.watched if self._way is not None else ()
+        watched, polls = self._way.watched if self._way is not None else (), False
         try:
             if self._watch is None and watched:
                 self._watch = FileWatch(self._loop, self._changed)
@@ -243,8 +243,8 @@ class DnsKeeper:
                 self._watch.watch(watched)
         except OSError as error:
             log.info("file_watch_unavailable", extra=kv(reason=error.strerror))
-            self._timer = self._loop.call_later(POLL_S, self._work)
-        if self._timer is None and (self._state.set_problem or self._state.read_problem):
+            polls = True
+        if self._timer is None and (polls or self._state.set_problem or self._state.read_problem):
             self._timer = self._loop.call_later(POLL_S, self._work)
 
     def _changed(self) -> None:

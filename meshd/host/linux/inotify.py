@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ _IN_FOLDER = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_CLOSE
 _IN_FILE = _IN_MODIFY | _IN_CLOSE_WRITE | _IN_DELETE_SELF | _IN_ATTRIB
 _HEADER = struct.Struct("=iIII")
 _BYTES = 1 << 16
+_NONE_LEFT = (errno.ENOSPC, errno.ENOMEM)  # fs.inotify.max_user_watches, which all of root's programs share
 
 
 class FileWatch:
@@ -38,7 +40,10 @@ class FileWatch:
         loop.add_reader(self._fd, self._readable)
 
     def watch(self, paths: Iterable[Path]) -> None:
-        """Watch these from now on, and what is there now. What was watched before is not any more."""
+        """Watch these from now on, and what is there now. What was watched before is not any more.
+
+        Raises OSError where the kernel has no watch left for us; what was watched before still is then.
+        """
         before = {*self._folders, *self._files}
         folders: dict[int, set[bytes]] = {}
         files: set[int] = set()
@@ -66,6 +71,8 @@ class FileWatch:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno in _NONE_LEFT:
+                raise
             log.info("file_unwatched", extra=kv(path=path, reason=error.strerror))
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,7 @@ from meshd.core.dnsway import Facts, Way
 from meshd.host.linux import dnskeeper
 from meshd.host.linux.dnsdirect import DirectDNS, look
 from meshd.host.linux.dnskeeper import DnsKeeper, Outcome
+from meshd.host.linux.inotify import FileWatch
 from meshd.host.linux.journal import Journal
 from meshd.wire.control import Resolver
 from tests.unit.threads import no_room_for_threads
@@ -150,6 +152,29 @@ def test_overwritten_is_told_taken_back_and_its_resolvers_used(tmp_path: Path) -
 
     run(test, tmp_path)
     assert (tmp_path / "resolv.conf").read_bytes() == b"nameserver 172.16.0.1\n"
+
+
+def test_overwritten_is_noticed_where_the_kernel_has_no_watch_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``fs.inotify.max_user_watches`` is shared by all of root's programs: then we look from time to time."""
+    genuine = FileWatch._call
+
+    def call(self: FileWatch, function: Any, *arguments: Any) -> int:
+        if len(arguments) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return genuine(self, function, *arguments)
+
+    monkeypatch.setattr(FileWatch, "_call", call)
+    monkeypatch.setattr(dnskeeper, "POLL_S", 0.01)
+
+    async def test(world: World) -> None:
+        await world.want(MESH)
+        world.path.unlink()
+        world.path.write_bytes(b"nameserver 172.16.0.1\n")
+        await world.until(lambda: b"100.100.100.100" in world.path.read_bytes())
+
+    run(test, tmp_path)
 
 
 def test_two_that_overwrite_each_other_do_so_ever_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
