@@ -75,7 +75,7 @@ class IptablesRuleset:
                     self._run([f"{tool}-restore", "--noflush", "--wait"], text)
                 except MeshdError as error:
                     feature = _LACKING.get((table, version))
-                    if feature is None or "permi" in error.message.lower() or may_pass(error):
+                    if feature is None or "permi" in error.message.lower() or may_pass(error.message):
                         raise
                     log.info("iptables_feature_missing", extra=kv(feature=feature, reason=error.message))
                     missing.add(feature)

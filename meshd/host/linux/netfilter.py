@@ -25,7 +25,7 @@ from meshd.host.linux.iptables import HOOKS
 from meshd.host.linux.iptablesruleset import IptablesRuleset
 from meshd.host.linux.journal import FirewallEntry, Journal
 from meshd.host.linux.nftruleset import NftRuleset
-from meshd.host.linux.program import Run, run_program
+from meshd.host.linux.program import Run, may_pass, run_program
 
 log = get_logger(__name__)
 
@@ -182,12 +182,17 @@ class Netfilter:
         return "", "", _refused(f"{reason}; there is no iptables")
 
     def _chains_of_others(self) -> tuple[list[nft.Dropping] | None, str]:
-        """Foreign chains that drop, or None and the reason where nft does not work."""
+        """Foreign chains that drop, or None and the reason where nft does not work. Raises MeshdError where it may work
+        in a minute: that is no reason to have the rules by another program, or none."""
         if not self._have("nft"):
             return None, "there is no program nft"
         try:
             return nft.dropping_chains(json.loads(self._run(["nft", "-j", "list", "chains"], ""))), ""
-        except (MeshdError, ValueError) as error:
+        except MeshdError as error:
+            if may_pass(error.message):
+                raise
+            return None, error.message
+        except ValueError as error:
             return None, str(error)
 
     def _iptables(self) -> str:
@@ -297,6 +302,8 @@ def _refused(reason: str) -> str:
     lowered = reason.lower()
     if "not permitted" in lowered or "permission" in lowered:
         return f"{text}. Run meshd with CAP_NET_ADMIN (in containers: --cap-add=NET_ADMIN), {_WITHOUT}"
+    if may_pass(lowered):
+        return f"{text}. It is tried again every minute; see what keeps this host busy, {_WITHOUT}"
     return f"{text}. Install nftables (or iptables), {_WITHOUT}"
 
 

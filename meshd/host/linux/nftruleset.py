@@ -53,7 +53,7 @@ class NftRuleset:
     def _without_one_more(self, features: frozenset[str], error: MeshdError) -> frozenset[str]:
         """What to try next: kernels in containers and small devices come without some parts."""
         # "Operation not permitted", "Permission denied": it is not the kernel
-        if "permi" in error.message or may_pass(error):
+        if "permi" in error.message or may_pass(error.message):
             raise error
         left = [feature for feature in nft.FEATURES if feature in features]
         if not left:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from meshd.core.firewall import NO_DIVERT, OFF, ON, FirewallConfig
 from meshd.host.linux import iptables, nft
-from meshd.host.linux.journal import Journal
+from meshd.host.linux.journal import FirewallEntry, Journal
 from meshd.host.linux.netfilter import ENVIRONMENT, Netfilter, undo
 from tests.unit.host.packetfilters import PacketFilters
 
@@ -378,6 +378,21 @@ def test_netfilter_busy_host_lacks_nothing(world: World, kind: str, word: str) -
     outcome = world.apply(config)
     assert outcome.problem == ""
     assert outcome.answers_marked
+
+
+@pytest.mark.parametrize("programs", ["nft", "nft iptables-restore"])
+def test_netfilter_busy_nft_keeps_its_rules(tmp_path: Path, programs: str) -> None:
+    """RT-13: they are neither removed nor made by another program instead."""
+    world = World(tmp_path, *programs.split())
+    world.apply(ROUTER)
+    table = world.table
+    world.programs.refuse["nft"] = "Command '['nft', …]' timed out after 10 seconds"
+    assert "timed out" in world.apply(ROUTER).problem
+    assert not world.programs.kept
+    world.programs.refuse.clear()
+    assert world.table == table
+    assert world.apply(ROUTER).problem == ""
+    assert world.journal.firewall == [FirewallEntry("nft", "mesh0")]
 
 
 def test_netfilter_nft_kernel_that_can_more_by_now_does_it(world: World) -> None:
