@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Callable
@@ -182,11 +183,12 @@ def open_host(flags: Flags, events: HostEvents, queues: int = 1) -> HostPart:
             return part
         try:
             _open_tun(part, name, flags, events, queues)
-        except MeshdError as error:
+        except (MeshdError, OSError) as error:
             part.close()
-            reasons.append((name, error.message))
-            hint = error.hint or hint
-            log.warning("tun_failed", extra=kv(interface=name, reason=error.message))
+            failure = error if isinstance(error, MeshdError) else _unconfigured(name, error)
+            reasons.append((name, failure.message))
+            hint = failure.hint or hint
+            log.warning("tun_failed", extra=kv(interface=name, reason=failure.message))
             continue
         return part
     several = "cannot open a tunnel interface: " + "; ".join(f"{name}: {reason}" for name, reason in reasons)
@@ -194,6 +196,16 @@ def open_host(flags: Flags, events: HostEvents, queues: int = 1) -> HostPart:
         reasons[0][1] if len(reasons) == 1 else several,
         code="host",
         hint=hint or "Run meshd as root with /dev/net/tun present, or with --tun=userspace-networking.",
+    )
+
+
+def _unconfigured(name: str, error: OSError) -> MeshdError:
+    """A sandbox may have no AF_NETLINK, and somebody may take the interface away at once."""
+    hint = "Allow meshd AF_NETLINK (RestrictAddressFamilies= of its unit), or use --tun=userspace-networking."
+    return MeshdError(
+        f"cannot configure the tunnel interface {name}: {error.strerror or error}",
+        code="host",
+        hint=hint if error.errno in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES) else None,
     )
 
 
@@ -274,11 +286,9 @@ def undo_traces(flags: Flags) -> None:
     from meshd.host.linux.router import clean_up
     from meshd.host.linux.rtnetlink import RtNetlink
 
-    netlink = RtNetlink()
     try:
-        undo(journal)
-        clean_up(netlink, journal)
+        with contextlib.closing(RtNetlink()) as netlink:
+            undo(journal)
+            clean_up(netlink, journal)
     except (OSError, MeshdError) as error:
         log.warning("cleanup_failed", extra=kv(reason=error))
-    finally:
-        netlink.close()

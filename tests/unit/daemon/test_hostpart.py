@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -44,6 +45,19 @@ def test_tun_failure_keeps_its_own_advice(monkeypatch: pytest.MonkeyPatch) -> No
         MeshdError, match="mesh0: cannot open mesh0; mesh1: cannot open mesh1\npass the device of mesh1"
     ):
         open_host(Flags(tun="mesh0,mesh1"), None)  # type: ignore[arg-type]
+
+
+def test_tun_in_a_sandbox_without_netlink_says_what_to_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DM-02: as with RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX; it was an internal error."""
+
+    def open_tun(part: Any, name: str, *_: Any) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(hostpart, "_open_tun", open_tun)
+    with pytest.raises(MeshdError, match="cannot configure the tunnel interface mesh0: Address family") as failed:
+        open_host(Flags(tun="mesh0"), None)  # type: ignore[arg-type]
+    assert "AF_NETLINK" in (failed.value.hint or "")
+    assert open_host(Flags(tun="mesh0,userspace-networking"), None).tun is None  # type: ignore[arg-type]
 
 
 def test_tun_that_another_process_shares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
