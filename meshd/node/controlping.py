@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.core.controladdress import ControlAddress
@@ -16,6 +17,7 @@ from meshd.wire.control import PingRequest, PingResponse, encode
 from meshd.wire.httpmessage import MessageResponse, read_request, write_response
 
 if TYPE_CHECKING:
+    from meshd.io.streams import SocketStream
     from meshd.node.controllink import ControlLink
 
 log = get_logger(__name__)
@@ -117,10 +119,27 @@ class PingAnswerer:
         address = ControlAddress(https, host, port, None, None)
         stream = await open_stream(address, port, tls=https, verify=True)
         try:
+            if not _is_of_server(address, self._link.address) and not _is_elsewhere(stream):
+                raise MeshdError("the server wants an answer at an address of this network", code="control-garbage")
             headers = [("Host", address.authority), ("User-Agent", "meshd"), ("Connection", "close")]
             await fetch(stream, method, target, headers, body, limit=ANSWER_LIMIT)
         finally:
             stream.close()
+
+
+def _is_of_server(address: ControlAddress, server: ControlAddress) -> bool:
+    return address.host == server.host and address.port in (server.port, server.plain_port, server.tls_port)
+
+
+def _is_elsewhere(stream: SocketStream) -> bool:
+    """Whether a connection leads to the Internet. A server that could have us ask whatever it likes at an address of
+    its choice would reach the services of this host, its networks and its cloud that trust whoever is there."""
+    assert stream.transport is not None
+    own, far = (stream.transport.get_extra_info(name) for name in ("sockname", "peername"))
+    if not own or not far:
+        return False  # it broke at once
+    address = parse_ip(str(far[0]).partition("%")[0])
+    return address.is_global and not address.is_multicast and own[0] != far[0]
 
 
 def _note_failure(types: str, error: Exception) -> None:

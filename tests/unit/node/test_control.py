@@ -517,6 +517,38 @@ def test_control_client_ping_that_fails_and_url_that_is_none_hold_up_no_other_an
     run(main)
 
 
+def test_control_client_ping_that_is_to_be_answered_to_another_local_service_asks_nothing_of_it() -> None:
+    """A server must not reach what trusts this host or its networks."""
+
+    async def main() -> None:
+        heard: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read(1000))
+            ended.set()
+            writer.close()
+
+        async def ping(kind: str, address: str) -> PingResponse:
+            return PingResponse(type=kind, ip=address)
+
+        ended = asyncio.Event()
+        service = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = service.sockets[0].getsockname()[1]
+        async with FakeControl() as control:
+            node = Watched(control.url, on_ping=ping)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            url = f"http://localhost:{port}/containers/1/stop"
+            control.push({"PingRequest": {"URL": url, "Types": "disco", "IP": "100.64.0.9"}})
+            await asyncio.wait_for(ended.wait(), 5)
+            await node.client.shutdown()
+        service.close()
+        await service.wait_closed()
+        assert heard == [b""]
+
+    run(main)
+
+
 def test_control_client_rate_limit_honours_retry_after() -> None:
     """LK-21: after 429 nothing is asked before the given time."""
 
