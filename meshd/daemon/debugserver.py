@@ -15,8 +15,9 @@ from meshd.wire.requesttarget import read_target
 log = get_logger(__name__)
 
 REQUEST_S = 5.0
+MAX_CONNECTIONS = 64
+"""Every program of this host may connect, and each connection holds a descriptor and perhaps an answer."""
 _MAX_REQUEST = 8192
-
 
 METRICS, JSON_TEXT, TEXT = "text/plain; version=0.0.4", "application/json", "text/plain; charset=utf-8"
 PROFILES = "/debug/pprof/"
@@ -53,6 +54,7 @@ class DebugServer:
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
         self._server: asyncio.Server | None = None
+        self._connections = 0
 
     async def start(self, address: str) -> None:
         """Listen on ``host:port``; MeshdError "usage" when it is no loopback address or cannot be had."""
@@ -73,15 +75,21 @@ class DebugServer:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections += 1
         try:
             async with asyncio.timeout(REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._answer(head))
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()  # when all has left
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError) as error:
             log.debug("debug_request_failed", extra=kv(reason=error))
         finally:
-            writer.close()
+            writer.transport.abort()  # what a client does not take would be kept for as long as it likes
+            self._connections -= 1
 
     def _answer(self, head: bytes) -> bytes:
         lines = head.split(b"\r\n")

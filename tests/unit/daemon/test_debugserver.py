@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.daemon import debugserver
 from meshd.daemon.debugserver import DebugServer, Page
 from tests.unit.daemon.process import running
 
@@ -42,6 +43,49 @@ def test_debug_server_answers_only_who_knows_where_it_is() -> None:
         assert await ask(port, "Host: evil.example", path="http://localhost/debug/metrics") == "200"
         assert await ask(port, "Host: localhost", path="http://evil.example/debug/metrics") == "403"
         assert await ask(port, "Host: localhost", path="debug/metrics") == "400"
+        await server.close()
+
+    asyncio.run(run())
+
+
+SIZE = 32 << 20  # more than the kernel holds of a connection
+
+
+def test_debug_server_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debugserver, "REQUEST_S", 0.1)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        server = DebugServer({"/debug/netmap": Page("much", "text/plain", lambda: "x" * SIZE)})
+        await server.start("127.0.0.1:0")
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"GET /debug/netmap HTTP/1.1\r\n\r\n")
+            client.setblocking(False)
+            await asyncio.sleep(0.5)
+            taken = 0
+            async with asyncio.timeout(5):
+                while taken < SIZE and (data := await loop.sock_recv(client, 1 << 20)):
+                    taken += len(data)
+            assert taken < SIZE
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_debug_server_with_too_many_clients_refuses_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debugserver, "MAX_CONNECTIONS", 2)
+
+    async def run() -> None:
+        server = DebugServer({"/debug/metrics": Page("counters", "text/plain", lambda: "x 1\n")})
+        await server.start("127.0.0.1:0")
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        for _, one in (*idle, (reader, writer)):
+            one.close()
+            await one.wait_closed()
+        await asyncio.sleep(0.05)
+        assert await ask(server.port, "Host: localhost") == "200"
         await server.close()
 
     asyncio.run(run())
