@@ -26,6 +26,9 @@ async def ask_peer(url: str, where: AddrPort, query: bytes) -> bytes:
     """The response of a peer's PeerAPI. Raises OSError or MeshdError."""
     _, stream = await asyncio.get_running_loop().create_connection(SocketStream, str(where.ip), where.port)
     try:
+        ends = stream.ends
+        if ends is None or ends[0] == ends[1]:
+            raise ConnectionError("it is no peer but this host")
         parts = urlsplit(url)
         fields = (("Host", parts.netloc), *_FIELDS)
         answer = await fetch(stream, "POST", parts.path or "/", fields, query, limit=MAX_MESSAGE)

@@ -42,6 +42,14 @@ class SocketStream(asyncio.Protocol):
         self._write_paused = False
         self.transport: asyncio.Transport | None = None
 
+    @property
+    def ends(self) -> tuple[str, str] | None:
+        """The address at our end and that at the other one, None when they are not known."""
+        if self.transport is None:
+            return None
+        own, far = (self.transport.get_extra_info(name) for name in ("sockname", "peername"))
+        return (str(own[0]), str(far[0])) if isinstance(own, tuple) and isinstance(far, tuple) else None
+
     # -- ByteStream ----------------------------------------------------------------------------------------
 
     async def read(self) -> bytes:

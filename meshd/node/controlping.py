@@ -134,12 +134,11 @@ def _is_of_server(address: ControlAddress, server: ControlAddress) -> bool:
 def _is_elsewhere(stream: SocketStream) -> bool:
     """Whether a connection leads to the Internet. A server that could have us ask whatever it likes at an address of
     its choice would reach the services of this host, its networks and its cloud that trust whoever is there."""
-    assert stream.transport is not None
-    own, far = (stream.transport.get_extra_info(name) for name in ("sockname", "peername"))
-    if not own or not far:
+    ends = stream.ends
+    if ends is None:
         return False  # it broke at once
-    address = parse_ip(str(far[0]).partition("%")[0])
-    return address.is_global and not address.is_multicast and own[0] != far[0]
+    far = parse_ip(ends[1].partition("%")[0])
+    return far.is_global and not far.is_multicast and ends[0] != ends[1]
 
 
 def _note_failure(types: str, error: Exception) -> None:

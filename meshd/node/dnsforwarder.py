@@ -49,19 +49,22 @@ class _How(NamedTuple):
 
 class Forwarder:
     """``report`` is told which resolvers gave no answer, or "" when one did. ``retries_tcp`` tells whether the network
-    lets us use TCP where UDP is not enough."""
+    lets us use TCP where UDP is not enough. ``is_peer`` tells whose addresses may be asked by HTTP: a network that has
+    us send requests to any other would reach services that trust this host."""
 
     def __init__(
         self,
         counters: Counter[str],
         report: Callable[[str], None],
         retries_tcp: Callable[[], bool] = lambda: True,
+        is_peer: Callable[[IPAddress], bool] = lambda _: False,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._report = report
         self._retries_tcp = retries_tcp
+        self._is_peer = is_peer
         self._random = random
         self._under_way: dict[tuple[object, ...], asyncio.Task[bytes]] = {}
         self._doubts: dict[AddrPort, float] = {}
@@ -104,6 +107,7 @@ class Forwarder:
 
     async def _exchange(self, query: dns.Query, message: bytes, resolvers: Sequence[Resolver], how: _How) -> bytes:
         attempts = plan_attempts(resolvers, _is_own, self._is_doubtful)
+        attempts = [a for a in attempts if a.way is not Way.PEER or self._is_peer(a.addresses[0].ip)]
         if how.beside:
             attempts = [attempt for attempt in attempts if attempt.way is Way.PLAIN]
         if not attempts:

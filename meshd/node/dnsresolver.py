@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from meshd.base.addr import IPAddress
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.switch import switch
 from meshd.core.controlknobs import KNOBS
@@ -53,7 +54,7 @@ class NodeResolver:
         self._decision = ResolverDecision()
         self._tcp_forbidden = switch(environment, _NO_TCP_SWITCH)
         self.counters: Counter[str] = Counter()
-        self._forwarder = Forwarder(self.counters, report, self._retries_tcp)
+        self._forwarder = Forwarder(self.counters, report, self._retries_tcp, self._is_peer)
 
     @property
     def config(self) -> ResolverConfig:
@@ -108,6 +109,10 @@ class NodeResolver:
     def _retries_tcp(self) -> bool:
         netmap = self._netmap()
         return not self._tcp_forbidden and (netmap is None or not netmap.self_node.has_cap(_NO_TCP))
+
+    def _is_peer(self, address: IPAddress) -> bool:
+        netmap = self._netmap()
+        return netmap is not None and netmap.peer_by_ip(address) is not None
 
 
 def _fitting(response: bytes, query: dns.Query, *, tcp: bool) -> bytes:

@@ -392,12 +392,32 @@ def test_forwarder_exit_node_is_asked_over_http() -> None:
         writer.close()
 
     async def test(world: World) -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(serve, "127.0.0.2", 0)
+        base = f"http://127.0.0.2:{server.sockets[0].getsockname()[1]}"
         assert code(await world.ask(query(), Resolver(addr=f"{base}/dns-query"))) == dns.SUCCESS
         for bad in ("/bad", "/no"):
             assert code(await world.ask(query(), Resolver(addr=base + bad))) == dns.SERVER_FAILURE
         server.close()
 
-    run(test)
+    run(test, is_peer=lambda ip: str(ip) == "127.0.0.2")
     assert heads[0].startswith(b"POST /dns-query HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_forwarder_local_service_gets_no_request_as_if_it_were_an_exit_node(claimed: bool) -> None:
+    """A coordination server names resolvers, and what peers there are; it does not reach what trusts this host."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    async def test(world: World) -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/containers/1/stop"
+        assert code(await world.ask(query(), Resolver(addr=address))) == dns.SERVER_FAILURE
+        await asyncio.sleep(0.05)
+        server.close()
+
+    run(test, is_peer=lambda _: claimed)
+    assert [data for data in heard if data] == []
