@@ -13,6 +13,7 @@ log = get_logger(__name__)
 
 MAX_CONNECTIONS = 1024  # per listener; each holds two descriptors
 FIRST_BYTE_S = 10.0
+LAST_BYTE_S = 30.0  # for a client to take what is left when the far end is done
 _SOCKS_VERSION = 5
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -76,8 +77,23 @@ class ProxyListener:
                 await self._serve(first, reader, writer)
         except (WireError, TimeoutError, OSError) as error:
             log.debug("proxy_connection_ended", extra=kv(reason=error))
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the end of the daemon waits for no client
+            raise
         finally:
             writer.close()
+            await _ended(writer)
+
+
+async def _ended(writer: asyncio.StreamWriter) -> None:
+    """A connection counts until it is gone: a client that does not read would hold it for as long as it likes."""
+    try:
+        async with asyncio.timeout(LAST_BYTE_S):
+            await writer.wait_closed()
+    except (TimeoutError, OSError) as error:
+        log.debug("proxy_connection_cut", extra=kv(reason=error))
+    finally:
+        writer.transport.abort()
 
 
 def either(socks: Serve, http: Serve) -> Serve:

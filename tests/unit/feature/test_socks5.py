@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.feature.proxy import listener
 from meshd.feature.proxy.listener import Connection, ProxyListener
 from meshd.feature.proxy.socks5 import socks5
 
@@ -92,5 +94,40 @@ def test_socks5_port_in_use_is_a_clear_error() -> None:
                 await second.start(f"127.0.0.1:{first.port}")
         finally:
             await first.close()
+
+    asyncio.run(run())
+
+
+def test_proxy_client_that_does_not_take_the_rest_counts_until_it_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "LAST_BYTE_S", 0.2)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 1)
+    sent, stuck = 0, asyncio.Event()
+
+    async def serve(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        del first, reader
+        while not writer.transport.get_write_buffer_size():
+            writer.write(bytes(60_000))
+            sent += 60_000
+        stuck.set()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        server = ProxyListener(serve, "--socks5-server")
+        await server.start("127.0.0.1:0")
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"x")
+            client.setblocking(False)
+            await stuck.wait()
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            assert await asyncio.wait_for(reader.read(), 5) == b"", "the only place is taken"
+            writer.close()
+            await asyncio.sleep(0.4)
+            taken = 0
+            async with asyncio.timeout(5):
+                while data := await loop.sock_recv(client, 1 << 20):
+                    taken += len(data)
+            assert taken < sent
+        await server.close()
 
     asyncio.run(run())
