@@ -23,6 +23,7 @@ from meshd.daemon.flags import Flags, HelpWanted, parse_flags
 from meshd.daemon.logsetup import report_environment, set_up_log
 from meshd.daemon.memory import keep_what_is_there, set_up_memory
 from meshd.daemon.parent import parent_pipe, watch_parent
+from meshd.io.descriptors import descriptors_for
 from meshd.io.stopsignals import leave
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ log = get_logger(__name__)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 LOCK_NAME = "meshd.lock"
+DESCRIPTORS = 65000
+"""More than the LocalAPI's clients, questions of DNS and proxies together may hold."""
 _PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 COMMAND_NAMES = ("mesh", "tailscale")
 """Called by one of these names (a link to it), the daemon is the command line."""
@@ -124,6 +127,7 @@ def find_ciphers() -> None:
 
 def prepare(flags: Flags) -> None:
     """Make the state directory, take it for ourselves, and undo what an earlier process left behind."""
+    descriptors_for(DESCRIPTORS)
     if flags.statedir:
         try:
             Path(flags.statedir).mkdir(mode=0o700, parents=True, exist_ok=True)

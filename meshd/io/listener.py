@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import socket
 import ssl
 from collections import Counter
@@ -19,6 +18,7 @@ from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.core.ratelimit import source_network
+from meshd.io.descriptors import descriptors_for
 
 log = get_logger(__name__)
 
@@ -37,8 +37,6 @@ UNACKNOWLEDGED_MS = 60_000
 SOURCE_SHARE = 4
 """One source (an IPv4 address, the /64 of an IPv6 one) may hold this fraction of all connections, so that a single
 host cannot keep everybody else out. This host is exempt: a reverse proxy on it brings everybody's."""
-RESERVED_DESCRIPTORS = 128
-"""Kept free of connections, for the state and its administration."""
 ACCEPT_RETRY_S = 0.2
 """Pause after the process ran out of file descriptors."""
 
@@ -59,7 +57,7 @@ class SniffingListener:
     ) -> None:
         self._factory = factory
         self._tls = tls
-        self._max_connections = min(max_connections, _descriptors(max_connections))
+        self._max_connections = min(max_connections, descriptors_for(max_connections))
         self._per_source = max(1, self._max_connections // SOURCE_SHARE)
         self._sources: Counter[bytes] = Counter()
         self._sockets: list[socket.socket] = []
@@ -237,16 +235,6 @@ def source_of(address: str) -> bytes:
     """What counts as one source of connections; empty for this host, which is not counted."""
     ip = parse_ip(address.partition("%")[0])
     return b"" if ip.is_loopback else source_network(ip.packed)
-
-
-def _descriptors(wanted: int) -> int:
-    """How many connections the process may have, after raising its limit as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_DESCRIPTORS)
 
 
 def _tune(connection: socket.socket) -> None:

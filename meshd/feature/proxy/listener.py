@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
+from meshd.io.descriptors import descriptors_for
 from meshd.io.listenaddress import parse_listen
 
 log = get_logger(__name__)
 
 MAX_CONNECTIONS = 1024  # per listener; each holds two descriptors
+SHARE = 8  # of the descriptors for one listener's connections: any user may have them, and root's are to be left
 FIRST_BYTE_S = 10.0
 LAST_BYTE_S = 30.0  # for a client to take what is left when the far end is done
 _SOCKS_VERSION = 5
@@ -30,10 +32,12 @@ class ProxyListener:
         self._flag = flag
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._most = MAX_CONNECTIONS
 
     async def start(self, address: str) -> None:
         """MeshdError when the address cannot be listened on."""
         host, port = parse_listen(address, self._flag)
+        self._most = min(MAX_CONNECTIONS, max(1, descriptors_for(MAX_CONNECTIONS * SHARE) // SHARE))
         try:
             self._server = await asyncio.start_server(self._accept, host or None, port)
         except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
@@ -62,7 +66,7 @@ class ProxyListener:
             await asyncio.wait(self._tasks, timeout=2.0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= MAX_CONNECTIONS:
+        if len(self._tasks) >= self._most:
             writer.close()
             return
         task = asyncio.get_running_loop().create_task(self._run(reader, writer))

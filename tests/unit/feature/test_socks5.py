@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 
 import pytest
@@ -128,6 +129,25 @@ def test_proxy_client_that_does_not_take_the_rest_counts_until_it_is_cut_off(mon
                 while data := await loop.sock_recv(client, 1 << 20):
                     taken += len(data)
             assert taken < sent
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_proxy_leaves_descriptors_for_others_where_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any user of the host may connect; root is to reach the daemon all the same."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+
+    async def run() -> None:
+        server = ProxyListener(socks5(dial), "--socks5-server")
+        await server.start("127.0.0.1:0")
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)]
+        refused = await asyncio.wait_for(held[-1][0].read(), 5)
+        assert refused == b""
+        assert not held[100][0].at_eof()
+        for _, writer in held:
+            writer.close()
         await server.close()
 
     asyncio.run(run())

@@ -9,7 +9,8 @@ import socket
 import pytest
 
 from meshd.io import listener as module
-from meshd.io.listener import RESERVED_DESCRIPTORS, SOURCE_SHARE, SniffingListener
+from meshd.io.descriptors import RESERVED_DESCRIPTORS, descriptors_for
+from meshd.io.listener import SOURCE_SHARE, SniffingListener
 
 
 class Silent(asyncio.Protocol):
@@ -100,6 +101,7 @@ def test_listener_takes_no_more_connections_than_descriptors_allow(monkeypatch):
     limits = {"now": (1024, 2000)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
-    assert module._descriptors(500) == 1024 - RESERVED_DESCRIPTORS
-    assert module._descriptors(16384) == 2000 - RESERVED_DESCRIPTORS
+    assert descriptors_for(500) == 500
+    assert limits["now"] == (1024, 2000)
+    assert descriptors_for(16384) == 2000 - RESERVED_DESCRIPTORS
     assert limits["now"] == (2000, 2000)
