@@ -11,9 +11,10 @@ from meshd.feature.localapi.route import Access, Call, Route
 from meshd.feature.localapi.waiting import one_waiter
 from meshd.io.dial import dial_tcp
 from meshd.io.http.h1server import HttpError, Response
-from meshd.io.joinstreams import join_streams
+from meshd.io.joinstreams import close_within, join_streams
 
 PROTOCOL = "ts-dial"
+_LAST_BYTE_S = 30.0  # for the far end to take what is left
 _PATIENCE_S = 5.0  # of one dial in debug-dial-types
 
 
@@ -44,7 +45,7 @@ async def _dial(call: Call) -> Response:
         try:
             await join_streams(reader, writer, *far)
         finally:
-            far[1].close()
+            await close_within(far[1], _LAST_BYTE_S)
 
     headers = [("Connection", "upgrade"), ("Upgrade", PROTOCOL)]
     return Response(101, headers, take_over=joined, abandon=far[1].close)

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import h11
 
 from meshd.base.errors import WireError
-from meshd.feature.proxy.listener import Dial, Serve
-from meshd.io.joinstreams import join_streams
+from meshd.feature.proxy.listener import LAST_BYTE_S, Dial, Serve
+from meshd.io.joinstreams import close_within, join_streams
 
 REQUEST_S = 10.0  # for the head of a request
 CONNECT_S = 30.0
@@ -90,7 +90,7 @@ async def _tunnel(dial: Dial, client: _Peer, target: bytes) -> None:
             far_writer.write(rest)
         await join_streams(client.reader, client.writer, far_reader, far_writer)
     finally:
-        far_writer.close()
+        await close_within(far_writer, LAST_BYTE_S)
 
 
 async def _forward(dial: Dial, client: _Peer, request: h11.Request) -> None:
@@ -113,7 +113,7 @@ async def _forward(dial: Dial, client: _Peer, request: h11.Request) -> None:
             raise ConnectionError(str(problem)) from None  # the answer has begun: all there is is an end
         raise _Refused(502, f"the server does not answer properly: {problem}") from None
     finally:
-        far.writer.close()
+        far.writer.transport.abort()  # its answer is over: what it has not taken yet is of no use
 
 
 async def _exchange(client: _Peer, far: _Peer) -> None:

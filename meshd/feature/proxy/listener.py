@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.io.descriptors import descriptors_for
+from meshd.io.joinstreams import close_within
 from meshd.io.listenaddress import parse_listen
 
 log = get_logger(__name__)
@@ -15,7 +16,7 @@ log = get_logger(__name__)
 MAX_CONNECTIONS = 1024  # per listener; each holds two descriptors
 SHARE = 8  # of the descriptors for one listener's connections: any user may have them, and root's are to be left
 FIRST_BYTE_S = 10.0
-LAST_BYTE_S = 30.0  # for a client to take what is left when the far end is done
+LAST_BYTE_S = 30.0  # for either end to take what is left
 _SOCKS_VERSION = 5
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -85,19 +86,7 @@ class ProxyListener:
             writer.transport.abort()  # the end of the daemon waits for no client
             raise
         finally:
-            writer.close()
-            await _ended(writer)
-
-
-async def _ended(writer: asyncio.StreamWriter) -> None:
-    """A connection counts until it is gone: a client that does not read would hold it for as long as it likes."""
-    try:
-        async with asyncio.timeout(LAST_BYTE_S):
-            await writer.wait_closed()
-    except (TimeoutError, OSError) as error:
-        log.debug("proxy_connection_cut", extra=kv(reason=error))
-    finally:
-        writer.transport.abort()
+            await close_within(writer, LAST_BYTE_S)
 
 
 def either(socks: Serve, http: Serve) -> Serve:

@@ -11,8 +11,8 @@ import errno
 from ipaddress import ip_address
 
 from meshd.base.errors import WireError
-from meshd.feature.proxy.listener import Dial, Serve
-from meshd.io.joinstreams import join_streams
+from meshd.feature.proxy.listener import LAST_BYTE_S, Dial, Serve
+from meshd.io.joinstreams import close_within, join_streams
 from meshd.wire import socks
 
 HANDSHAKE_S = 10.0
@@ -65,7 +65,7 @@ async def _connect(
             far_writer.write(rest)
         await join_streams(reader, writer, far_reader, far_writer)
     finally:
-        far_writer.close()
+        await close_within(far_writer, LAST_BYTE_S)
 
 
 async def _handshake(

@@ -24,6 +24,7 @@ from meshd.io.http.h1message import (
     reason_phrase,
     text_response,
 )
+from meshd.io.joinstreams import close_within
 from meshd.io.peercred import PeerIdentity
 from meshd.wire.requesttarget import read_target
 
@@ -375,8 +376,11 @@ class Connection(asyncio.Protocol):
                 response.abandon()
         try:
             await take_over(reader, writer)
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
         finally:
-            writer.close()
+            await close_within(writer, self._limits.write_s)
             self._owner.forget(self)
         return None
 

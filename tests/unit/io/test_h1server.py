@@ -500,6 +500,37 @@ def test_h1server_upgrade_hands_the_bytes_over(serve) -> None:
     serve(scenario)
 
 
+def test_h1server_upgrade_whose_client_does_not_take_the_rest_counts_until_it_is_cut_off(serve) -> None:
+    """Any user of the host could have the daemon hold connections beyond their share."""
+
+    async def scenario(rig: Rig) -> None:
+        given = asyncio.Event()
+
+        async def much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while not writer.transport.get_write_buffer_size():
+                writer.write(bytes(60_000))
+            given.set()
+
+        async def handler(request: Request) -> Response:
+            return Response(101, [("Upgrade", "test"), ("Connection", "upgrade")], take_over=much)
+
+        rig.handler = handler
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(rig.path)
+            client.sendall(b"POST /upgrade HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n")
+            await asyncio.wait_for(given.wait(), 5)
+            await asyncio.sleep(0)
+            assert rig.server.connections == 1  # type: ignore[attr-defined]
+            client.setblocking(False)
+            await asyncio.sleep(0.3)
+            assert rig.server.connections == 0  # type: ignore[attr-defined]
+            async with asyncio.timeout(5):
+                while await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+                    pass
+
+    serve(scenario, limits=Limits(write_s=0.1))
+
+
 def test_h1server_upgrade_whose_body_never_comes_is_refused(serve, caplog: pytest.LogCaptureFixture) -> None:
     """What was opened for it is let go."""
 
