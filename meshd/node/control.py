@@ -35,6 +35,7 @@ from meshd.core.controlsession import ControlSession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
 from meshd.core.mapruns import in_runs
+from meshd.core.mapsession import MapSession
 from meshd.core.mapstrip import Strip
 from meshd.core.netmap import Netmap
 from meshd.core.retryafter import parse_retry_after
@@ -237,6 +238,7 @@ class ControlClient:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pings.close()
         self._link.close()
+        self._session.map = MapSession()  # a network is large, and callbacks that know this client may keep it
 
     # -- effects -------------------------------------------------------------------------------------------
 
@@ -312,30 +314,38 @@ class ControlClient:
         try:
             stream = controlcalls.map_stream(await self._link.connection(), request)
             async for came in stream:
-                messages = in_runs(came) if len(came) > 1 else came
-                for place, raw in enumerate(messages, 1):
-                    message = self._strip.apply(raw)
-                    if log.isEnabledFor(logging.DEBUG):
-                        log.debug("map_message", extra=kv(brings=_brings(message)))
-                    for _ in self._session.map.prepare(message):
-                        await asyncio.sleep(0)  # a map of thousands must not hold up everything else
-                    now, wall = self._clock.monotonic(), self._clock.wall()
-                    change = self._session.map_message(number, message, now, wall)
-                    # What came at once is told at once, but for what the next message depends on.
-                    if change is None or change.sleep_seconds or place == len(messages) or not place % MESSAGES_A_TURN:
-                        self._driver.turn()
-                    if change is None:
-                        await stream.aclose()  # type: ignore[attr-defined]
-                        return
-                    self._one_off(change)
-                    if self._hold:
-                        hold, self._hold = self._hold, 0.0
-                        await asyncio.sleep(hold)
-                    elif not place % MESSAGES_A_TURN:
-                        await asyncio.sleep(0)
+                going = await self._messages(number, came)
+                del came  # the next ones may be a minute away, and these a whole network
+                if not going:
+                    await stream.aclose()  # type: ignore[attr-defined]
+                    return
         except MeshdError as error:
             self._session.map_failed(number, error, self._clock.monotonic())
             self._driver.turn()
+
+    async def _messages(self, number: int, came: list[MapResponse]) -> bool:
+        """Apply what came at once; whether the stream goes on."""
+        messages = in_runs(came) if len(came) > 1 else came
+        for place, raw in enumerate(messages, 1):
+            message = self._strip.apply(raw)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("map_message", extra=kv(brings=_brings(message)))
+            for _ in self._session.map.prepare(message):
+                await asyncio.sleep(0)  # a map of thousands must not hold up everything else
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            change = self._session.map_message(number, message, now, wall)
+            # What came at once is told at once, but for what the next message depends on.
+            if change is None or change.sleep_seconds or place == len(messages) or not place % MESSAGES_A_TURN:
+                self._driver.turn()
+            if change is None:
+                return False
+            self._one_off(change)
+            if self._hold:
+                hold, self._hold = self._hold, 0.0
+                await asyncio.sleep(hold)
+            elif not place % MESSAGES_A_TURN:
+                await asyncio.sleep(0)
+        return True
 
     async def _update(self, number: int, request: MapRequest) -> None:
         try:

@@ -101,6 +101,7 @@ async def map_stream(client: H2Client, request: MapRequest) -> AsyncIterator[lis
                 yield messages
             if failure is not None:
                 raise failure
+            message, messages, data = b"", [], b""  # the next ones may be a minute away, and these a whole network
         raise MeshdError("the coordination server ended the map stream", code="control-closed")
     except WireError as error:
         raise unreadable("map", error) from None

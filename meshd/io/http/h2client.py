@@ -112,8 +112,8 @@ class Exchange:
             self._wakeup.set()
 
     async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._error is not None:  # kept without the frames that raise it: what those hold would live as long
+            raise ConnectionError(*self._error.args)
         self._wakeup.clear()
         await self._wakeup.wait()
 
@@ -166,7 +166,7 @@ class H2Client:
     def open(self, method: str, path: str, headers: Headers = (), body: bytes = b"") -> Exchange:
         """Send a request. Raises ConnectionError when the connection cannot take one (any more)."""
         if self._error is not None:
-            raise self._error
+            raise ConnectionError(*self._error.args)
         fields = [
             (":method", method),
             (":scheme", self._scheme),
@@ -273,7 +273,7 @@ class H2Client:
             self._flush()
             self._lost(ConnectionError(f"HTTP/2: {error or type(error).__name__}"))
         except ConnectionError as error:
-            self._lost(error)
+            self._lost(ConnectionError(*error.args))
 
     def _event(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.DataReceived):

@@ -17,6 +17,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import DiscoPrivate, MachinePrivate, NodePrivate
 from meshd.core import controlsession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
+from meshd.core.netmap import Netmap
 from meshd.io.systemclock import SystemClock
 from meshd.node import controllink
 from meshd.node.control import ControlClient
@@ -26,6 +27,7 @@ from meshd.wire.control import (
     ControlDialPlan,
     ControlIPCandidate,
     Hostinfo,
+    MapResponse,
     NetInfo,
     PingResponse,
     RegisterRequest,
@@ -641,3 +643,40 @@ def test_control_client_own_fault_is_reported_and_retried() -> None:
             await node.client.shutdown()
 
     run(main)
+
+
+def test_control_client_lets_go_of_maps_by_itself() -> None:
+    """Ten thousand peers are tens of megabytes; the collector of cycles may not look for hours."""
+
+    def maps() -> int:
+        return sum(isinstance(found, MapResponse | Netmap) for found in gc.get_objects())
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            peers = [node_json(number, f"nodekey:{number:064x}") for number in range(2, 12)]
+            control.first_map = lambda request: {  # type: ignore[method-assign]
+                "Node": node_json(1, request.node_key),
+                "Peers": peers,
+            }
+            gc.collect()
+            before = maps()
+            node = Watched(control.url)
+            node.client.login()
+            for _ in range(4):
+                await node.until(lambda s: s.change is not None and s.change.full)
+                await asyncio.sleep(0.01)
+                assert maps() == before + 1  # the netmap in use; the messages it came from are gone
+                node.reports.clear()
+                control.drop()
+                await node.until(lambda s: s.error)
+                assert maps() == before + 1
+                node.reports.clear()
+            await node.client.shutdown()
+            node.reports.clear()
+            assert maps() == before
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
