@@ -67,7 +67,10 @@ class ClientLookups:
                 return await asyncio.open_connection(sock=await _connected(family, address))
             except OSError as error:
                 failure = failure or error
-        raise failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        try:
+            raise failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        finally:
+            del failure  # it knows this frame
 
 
 async def _connected(family: int, address: Any) -> socket.socket:

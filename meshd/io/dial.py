@@ -73,7 +73,10 @@ async def _by_plan_or_name(planned: Sequence[PlannedAddress], host: str, port: i
     try:
         return await first_success([by_plan, by_name()], PLAN_HEAD_START)
     except (OSError, MeshdError):
-        raise failures[0] from None
+        try:
+            raise failures[0] from None
+        finally:
+            failures.clear()  # they know this frame
 
 
 async def _at(planned: PlannedAddress, port: int) -> socket.socket:
@@ -151,7 +154,10 @@ async def first_success(attempts: Sequence[Coroutine[Any, Any, T]], delay: float
                 if error is None:
                     return task.result()
                 failures.append(error)
-        raise failures[0]
+        try:
+            raise failures[0]
+        finally:
+            del failures, error, task, done  # it knows this frame, and they know it
     finally:
         for attempt in waiting:
             attempt.close()

@@ -116,7 +116,10 @@ async def connect_noise(
     except TimeoutError:
         raise unreachable(address.host, address.port, TimeoutError()) from None
     except MeshdError:
-        raise min(failures, key=lambda error: _rank(error, address)) from None
+        try:
+            raise min(failures, key=lambda error: _rank(error, address)) from None
+        finally:
+            failures.clear()  # they know this frame
 
 
 def _rank(error: MeshdError, address: ControlAddress) -> tuple[int, bool]:

@@ -38,15 +38,14 @@ def certificate_check(node: RelayNode) -> CertificateCheck:
 
 async def dial_region(region: RelayRegion, *, prefer_v6: bool = False, mark: bool = True) -> Dialled:
     """Connect to the first server of the region that answers. MeshdError names the last failure."""
-    failure: Exception | None = None
+    reason = "no server to connect to"
     for node in region.derp_nodes:
         try:
             proxied = proxy_for("https", node.host, node.derp_port) is not None
             async with asyncio.timeout(PROXY_TIMEOUT_S if proxied else NODE_TIMEOUT_S):
                 return Dialled(await _dial_node(node, prefer_v6, mark), node)
         except (OSError, MeshdError) as error:  # TimeoutError is an OSError
-            failure = error
-    reason = "no server to connect to" if failure is None else _reason(failure)
+            reason = _reason(error)
     raise MeshdError(f"relay {region.code or region.id} cannot be reached: {reason}", code="relay-unreachable")
 
 
@@ -130,7 +129,12 @@ async def _dial_node(node: RelayNode, prefer_v6: bool, mark: bool) -> socket.soc
                 outcome.close()
     if winner is not None:
         return winner
-    raise failure if isinstance(failure, OSError | MeshdError) else OSError(f"{node.host} has no address")
+    if not isinstance(failure, OSError | MeshdError):
+        raise OSError(f"{node.host} has no address")
+    try:
+        raise failure
+    finally:
+        del failure, error, attempt, done  # it knows this frame, and they know it
 
 
 class _NoAddressError(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from meshd.base.addr import parse_ip
 from meshd.base.errors import MeshdError
 from meshd.core.relaymap import RelayNode, RelayRegion
+from meshd.io.clientlookup import ClientLookups
+from meshd.io.dial import dial_tcp
 from meshd.io.relaydial import dial_region, resolve
 
 
@@ -163,3 +166,33 @@ def test_dial_through_an_impossible_proxy_is_an_ordinary_error(monkeypatch, valu
 def test_resolve_uses_the_map_before_dns(changes, family, expected):
     found = asyncio.run(resolve(node("a", 1, **changes), family))
     assert found == (parse_ip(expected) if expected else None)
+
+
+def test_dial_that_fails_leaves_nothing_to_the_cycle_collector():
+    async def refused(dial):
+        with pytest.raises((MeshdError, OSError)):
+            await dial
+
+    async def scenario(_):
+        where = unused_port()
+        for dial in (
+            lambda: dial_region(region(node("dead", where), node("dead", where)), mark=False),
+            lambda: dial_tcp("127.0.0.1", where),
+            lambda: ClientLookups().connect("localhost", where),
+        ):
+            await refused(dial())
+            gc.collect()
+            for _ in range(3):
+                await refused(dial())
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            gc.set_debug(0)
+            left, gc.garbage[:] = [type(found).__name__ for found in gc.garbage], []
+            assert "frame" not in left
+            assert "traceback" not in left
+
+    gc.disable()
+    try:
+        with_server(scenario)
+    finally:
+        gc.enable()
