@@ -117,11 +117,17 @@ class MapSession:
         peers: list[_ParsedPeer] = []
         for start in range(0, len(response.peers), SLICE):
             try:
-                peers += map(_parse_peer, response.peers[start : start + SLICE])
+                peers += map(self._as_known, map(_parse_peer, response.peers[start : start + SLICE]))
             except WireError:
                 return  # apply says so
             yield
         self._prepared = response, peers
+
+    def _as_known(self, parsed: _ParsedPeer) -> _ParsedPeer:
+        """With the object that we have for the same node: a reconnect must not hold everything twice."""
+        wire, outcome, notes = parsed
+        old = self._admission.candidate(wire.id) if self._admission is not None else None
+        return (wire, old, notes) if old is not None and old == outcome else parsed
 
     def control_wall(self, wall: float) -> float | None:
         """Our time by the server's clock; None when it cannot be right."""
@@ -262,7 +268,7 @@ class MapSession:
         old = admission.candidate(node.id)
         if old is None:
             admission.put(node, notes)
-        elif old != node:
+        elif old is not node and old != node:
             _share(old, node)
             admission.put(node, notes)
         elif admission.notes(node.id) != tuple(notes):

@@ -465,3 +465,27 @@ def test_mapsession_messages_of_control_are_patched_and_begin_anew_with_a_stream
     session.begin_stream()
     send(session, Node=own())
     assert netmap.messages == {}
+
+
+def test_mapsession_prepares_what_a_reconnect_repeats_without_a_second_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All nodes twice would be the most memory that a large network ever takes."""
+    monkeypatch.setattr(mapsession, "SLICE", 3)
+    peers = [node(number) for number in range(2, 12)]
+    session = MapSession()
+    send(session, Node=own(), Peers=peers)
+    assert session.netmap is not None
+    known = dict(session.netmap.peers)
+    session.begin_stream()
+    peers[5] = {**peers[5], "Name": "another.mesh.test."}
+    message = {"Node": own(), "Peers": peers}
+    response = decode(MapResponse, json.dumps(message).encode())
+    for _ in session.prepare(response):
+        pass
+    assert session._prepared is not None
+    [fresh] = [outcome for wire, outcome, _ in session._prepared[1] if outcome is not known[wire.id]]
+    change = session.apply(response, WALL)
+    assert [new for _, new in change.changed] == [fresh]
+    assert not change.added
+    assert not change.removed
