@@ -17,4 +17,5 @@ def stack_dump() -> str:
     for ident, frame in sys._current_frames().items():
         lines.append(f"thread {ident}:")
         lines += [line.rstrip() for line in traceback.format_stack(frame)]
+    del frame  # it may be this one, which would then keep itself and its callers
     return "\n".join(lines) + "\n"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import types
 
 import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.node.profiler import CpuProfile, heap_profile
+from meshd.node.stacks import stack_dump
 from tests.unit.wire.test_pprof import read
 
 
@@ -106,3 +109,20 @@ def test_heap_profile_counts_objects_by_type() -> None:
     assert found[name][0] == len(kept)
     assert found[name][1] >= 16 * len(kept)
     assert not any("privkey" in text for text in got["texts"])
+
+
+def test_stack_dump_keeps_no_frame() -> None:
+    async def main() -> None:
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            assert "test_stack_dump_keeps_no_frame" in stack_dump()
+            gc.collect()
+            assert not [found for found in gc.garbage if isinstance(found, types.FrameType)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    asyncio.run(main())
