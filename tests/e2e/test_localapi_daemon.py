@@ -43,7 +43,7 @@ def nodes(lab: Lab) -> tuple[Node, Node]:
 # The checkout may be where another user cannot read: everything is loaded before the process becomes that user.
 AS_NOBODY = """
 import base64, ipaddress, json, os, pathlib, shlex, sys, tempfile, threading, time, urllib.parse
-from meshd.cli.main import main
+from meshd.cli.dispatch import run
 from meshd.cli.tree import root_command
 def load(command):
     for part in command.parts:
@@ -52,7 +52,7 @@ load(root_command())
 os.setgroups([])
 os.setgid(int(sys.argv[1]))
 os.setuid(int(sys.argv[1]))
-sys.exit(main(sys.argv[2:]))
+sys.exit(run(sys.argv[2:]))
 """
 
 
