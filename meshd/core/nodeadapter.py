@@ -5,7 +5,8 @@ What depends on other nodes (two with one key, two with one address) is `meshd.c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -39,7 +40,7 @@ def node_from_wire(wire: WireNode, notes: list[str] | None = None) -> Node:
     """The checked form. Raises `Unacceptable`, or WireError for text that no server may send.
 
     Parts that can be left out without harm (endpoints beyond the limit, routes into loopback or multicast
-    space) are left out and described in ``notes``.
+    space or with host bits set) are left out and described in ``notes``.
     """
     if notes is None:
         notes = []
@@ -78,7 +79,7 @@ def _build(wire: WireNode, notes: list[str]) -> Node:
         created=_time(wire.created),
         cap=wire.cap,
         tags=wire.tags,
-        primary_routes=tuple(_prefix(text) for text in wire.primary_routes if text),
+        primary_routes=tuple(_primary_routes(wire.primary_routes)),
         last_seen=_time(wire.last_seen) if wire.last_seen is not None else None,
         online=wire.online,
         machine_authorized=wire.machine_authorized,
@@ -236,7 +237,11 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
         raise Unacceptable(f"it has {len(texts)} allowed addresses")
     found: dict[IPPrefix, None] = {}
     for text in filter(None, texts):
-        prefix = _prefix(text)
+        try:
+            prefix = _prefix(text)
+        except Unacceptable:  # a route that nobody can have meant; the peer is reached by its others
+            notes.append(f"{_OF_A_ROUTE}{text} has host bits set")
+            continue
         address = prefix.network_address
         special = address.is_loopback or address.is_multicast or _is_mapped(prefix)
         if prefix.prefixlen and prefix not in own and special:
@@ -244,6 +249,13 @@ def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -
         else:
             found[prefix] = None
     return tuple(found)
+
+
+def _primary_routes(texts: Sequence[str]) -> Iterator[IPPrefix]:
+    """Those that are routes. The others are among the allowed ones as well, and told there."""
+    for text in filter(None, texts):
+        with suppress(Unacceptable):
+            yield _prefix(text)
 
 
 def _is_mapped(prefix: IPPrefix) -> bool:

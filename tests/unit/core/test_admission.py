@@ -26,7 +26,6 @@ from tests.unit.core.mapworld import joined, key, node, send
         ({"SelfNodeV6MasqAddrForThisPeer": "fe80::1%eth0"}, "knows us by an address that is none"),
         ({"Addresses": [f"100.64.1.{n}/32" for n in range(17)]}, "17 addresses"),
         ({"AllowedIPs": [f"10.{n // 256}.{n % 256}.0/24" for n in range(5000)]}, "5000 allowed"),
-        ({"AllowedIPs": ["10.1.1.1/8"]}, "host bits"),
         ({"Name": "x" * 300}, "not a DNS name"),
         ({"Name": "a\x1b[2J."}, "not a DNS name"),
         ({"Key": "nodekey:" + "0" * 64}, "no node key"),
@@ -50,6 +49,17 @@ def test_admission_unusable_parts_are_left_out() -> None:
     assert [str(p) for p in peer.allowed_ips] == [*node(2)["Addresses"], "10.0.0.0/8"]
     assert [str(e) for e in peer.endpoints] == ["192.0.2.1:1"]
     assert "not routable" in session.netmap.refused[2].reason
+
+
+def test_admission_routes_with_host_bits_are_left_out() -> None:
+    """The peer was refused as a whole for one of them, and with it what it is reached by."""
+    routes = [*node(2)["Addresses"], "10.1.1.1/8", "192.168.7.0/24"]
+    session = joined(node(2, AllowedIPs=routes, PrimaryRoutes=["10.1.1.1/8", "192.168.7.0/24"]))
+    assert session.netmap is not None
+    peer = session.netmap.peers[2]
+    assert [str(p) for p in peer.allowed_ips] == [*node(2)["Addresses"], "192.168.7.0/24"]
+    assert [str(p) for p in peer.primary_routes] == ["192.168.7.0/24"]
+    assert session.netmap.refused[2].reason == "its route 10.1.1.1/8 has host bits set"
 
 
 def test_admission_what_servers_pass_on_of_a_node_spoils_no_map() -> None:
