@@ -97,6 +97,8 @@ class NetProber:
     def set_map(self, relays: RelayMap) -> None:
         """Check these relays from now on; a running check of the old ones is dropped."""
         self._relays = relays
+        hosts = {node.host for region in relays.regions.values() for node in region.nodes}
+        self._dns = {place: found for place, found in self._dns.items() if place[0] in hosts}
         self.history.forget()
         self.abort()
 

@@ -57,3 +57,27 @@ def test_probe_asks_stun_where_the_map_says(
         prober.abort()
 
     asyncio.run(main())
+
+
+def test_probe_forgets_the_addresses_of_relays_that_left_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that renames its relays for years, and a name that comes back with another address."""
+
+    async def resolve(node: RelayNode, family: int) -> IPAddress:
+        return parse_ip("2001:db8::9" if family == 6 else "192.0.2.9")
+
+    def relays(*hosts: str) -> RelayMap:
+        nodes = enumerate(hosts, 1)
+        return RelayMap({n: RelayRegion(n, "r", "R", (RelayNode("a", n, host),)) for n, host in nodes})
+
+    async def main() -> None:
+        monkeypatch.setattr(netprobe, "resolve", resolve)
+        prober = NetProber(asyncio.get_running_loop(), SystemClock(), Underlay, Any, random=bytes, measure=unmeasured)
+        prober.set_map(relays("old.test", "kept.test"))
+        prober.start()
+        await asyncio.sleep(0.02)
+        assert {host for host, _ in prober._dns} == {"old.test", "kept.test"}
+        prober.set_map(relays("kept.test", "new.test"))
+        assert {host for host, _ in prober._dns} == {"kept.test"}
+        prober.abort()
+
+    asyncio.run(main())
