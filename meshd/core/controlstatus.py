@@ -64,3 +64,7 @@ class ControlStatus(Discreet, frozen=True):
     change: MapChange | None = None
     recalled: bool = False
     key_expired: bool = False
+
+    def facts(self) -> ControlStatus:
+        """What stays true until the next report, without what is news in this one: that may be a whole network."""
+        return msgspec.structs.replace(self, error=None, persist=None, netmap=None, change=None)

@@ -444,7 +444,7 @@ class Backend:
         """SM-07."""
         if control is not self._control:
             return
-        before, self._control_status = self._control_status, status
+        before, self._control_status = self._control_status, status.facts()
         if status.logged_out:
             return
         if self._concerns_peers_only(before, status):
@@ -494,7 +494,7 @@ class Backend:
             and self.state is State.RUNNING
             and not self._last_error
             and status.persist is None
-            and status.error is before.error is None
+            and status.error is None
             and status.in_map_poll == before.in_map_poll
             and status.logged_in == before.logged_in
             and status.can_continue == before.can_continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -315,6 +316,20 @@ def test_backend_profile_whose_server_cannot_be_leaves_nothing_of_the_former_net
         assert (made.backend.netmap, made.backend.auth_url) == (None, "")
         assert made.backend.health.is_broken("start")
         assert made.reconciler.calls[-1] == "stop"
+
+    run(test)
+
+
+def test_backend_keeps_nothing_of_a_report_but_what_stays_true() -> None:
+    """The change of the last report may be all the peers of a network, and the next report a day away."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        change, error = MapChange(dns_changed=True), MeshdError("x")
+        held = sys.getrefcount(change), sys.getrefcount(error)
+        made.control.report(logged_in=True, in_map_poll=True, netmap=made.backend.netmap, change=change, error=error)
+        assert (sys.getrefcount(change), sys.getrefcount(error)) == held
+        assert made.backend._last_error == "x"
 
     run(test)
 
