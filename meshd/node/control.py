@@ -148,29 +148,37 @@ class ControlClient:
         self._driver.turn()
 
     def login(self, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
-        """Register, then keep the map stream open. A login under way is replaced."""
+        """Register, then keep the map stream open. A login or logout under way is replaced."""
+        self._end_leave(MeshdError("a login began before the server had answered the logout", code="logout-failed"))
         self._session.login(flags, self._clock.monotonic(), self._clock.wall())
         self._driver.turn()
 
     async def logout(self, timeout: float = LOGOUT_TIMEOUT) -> None:
         """Expire the node key at the server and forget it. Raises MeshdError when the server was not told.
 
-        The key is forgotten either way; the report with ``logged_out`` carries the empty identity.
+        The key is forgotten either way; the report with ``logged_out`` carries the empty identity. Who calls while
+        a logout is under way waits for that one.
         """
-        self._leaving = asyncio.get_running_loop().create_future()
-        self._session.logout(self._clock.monotonic())
-        self._driver.turn()
+        leaving = self._leaving
+        if leaving is None:
+            leaving = self._leaving = asyncio.get_running_loop().create_future()
+            self._session.logout(self._clock.monotonic())
+            self._driver.turn()
         try:
             async with asyncio.timeout(timeout):
-                error = await asyncio.shield(self._leaving)
+                error = await asyncio.shield(leaving)
         except TimeoutError:
             error = MeshdError("the coordination server did not answer the logout in time", code="logout-failed")
             self._session.abandon_logout(error)
             self._driver.turn()
-        finally:
-            self._leaving = None
         if error is not None:
             raise error
+
+    def _end_leave(self, error: MeshdError | None) -> None:
+        """Let those go on who wait for a logout."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.set_result(error)
 
     async def set_expiry_sooner(self, expiry: float) -> None:
         """Let our key end at ``expiry`` (unix seconds), earlier than now set. Raises MeshdError."""
@@ -231,6 +239,7 @@ class ControlClient:
     async def shutdown(self) -> None:
         """End everything; no callback comes after this."""
         self._closed = True
+        self._end_leave(MeshdError("the logout was given up", code="logout-failed"))
         self._driver.close()
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -284,8 +293,8 @@ class ControlClient:
         status = report.status
         if status.error is not None:
             log.warning("control_error", extra=kv(code=status.error.code, reason=status.error.message))
-        if status.logged_out and self._leaving is not None and not self._leaving.done():
-            self._leaving.set_result(status.error)
+        if status.logged_out:
+            self._end_leave(status.error)
         try:
             self._on_status(status)
         except Exception as error:  # ours, not the server's: to ask it again would not mend it

@@ -228,6 +228,33 @@ def test_control_client_logout_with_server_away_still_forgets() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("overtake", ["login", "shutdown"])
+def test_control_client_logout_that_is_overtaken_ends_at_once(overtake: str) -> None:
+    """LK-07: its caller waited for the end of its patience, though the request was long cancelled."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            control.answer_register = lambda _: None
+            leaving = [asyncio.create_task(node.client.logout(60.0)) for _ in range(2)]
+            await control.until(lambda: control.registers[-1].expiry.startswith("1970"))
+            leaves = len(control.registers)
+            control.answer_register = welcome
+            if overtake == "login":
+                node.client.login()
+            else:
+                await node.client.shutdown()
+            async with asyncio.timeout(5):
+                ended = await asyncio.gather(*leaving, return_exceptions=True)
+            assert [getattr(error, "code", "") for error in ended] == ["logout-failed"] * 2
+            assert leaves == 2  # the second caller asked nothing again
+            await node.client.shutdown()
+
+    run(main)
+
+
 def test_control_client_facts_reach_every_map_request() -> None:
     """NM-11, LK-01: full state in stream and update; latencies and order alone are no news; TS_DEBUG_CONTROL_FLAGS."""
 
