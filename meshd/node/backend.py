@@ -117,6 +117,8 @@ class Backend:
         self._dial_plan = DialPlan()
         self.host_addresses: frozenset[IPAddress] = frozenset()
         """The host's own addresses, without those of the mesh."""
+        self._leaving: list[Control] = []
+        """Clients that say goodbye, one for each who waits for it."""
         self._closing: set[asyncio.Task[None]] = set()
         self._store_watch = StoreWatch(clock, store, profiles, lambda text: self.health.set("state-store-health", text))
 
@@ -252,10 +254,11 @@ class Backend:
     def _flags(self) -> LoginFlags:
         return LoginFlags.EPHEMERAL if self.store.ephemeral else LoginFlags.DEFAULT
 
-    def _detach_control(self) -> None:
+    def _detach_control(self, *, goodbye: bool = False) -> None:
+        """``goodbye``: a logout that is under way is left to end, which ends the client."""
         old, self._control = self._control, None
         self._report.attach(None)
-        if old is not None:
+        if old is not None and not (goodbye and old in self._leaving):
             self._end(old)
 
     def _end(self, control: Control) -> None:
@@ -306,9 +309,13 @@ class Backend:
         control = self._control
         if after.want_running:
             self.health.set("local-log-config-error", None)
+        if control in self._leaving and after.want_running and not after.logged_out:
+            self.start({})  # whoever wants in again does not wait until the server knows that we are out
+            return
         if control is not None:
             self._report.host_changed(after)
-            if after.want_running and not before.want_running and self.node_private is not None:
+            begins = after.want_running and not before.want_running and not after.logged_out
+            if begins and self.node_private is not None:
                 self._recall(control)
                 control.login(self._flags())
         if self._needs_apply(before, after):
@@ -325,7 +332,7 @@ class Backend:
         """Ask for a login URL, or show the one that is still good (LK-02)."""
         if self.store.problem is not None:
             raise _without_store("log in", self.store.problem)
-        if self._control is None:
+        if self._control is None or self._control in self._leaving:
             self.start({})
         assert self._control is not None
         if not self._page.show_again():
@@ -355,10 +362,15 @@ class Backend:
         control = self._control
         if control is None:
             return
+        self._leaving.append(control)
         try:
             await control.logout(LOGOUT_PATIENCE_S)
         except MeshdError as error:
             log.warning("logout_unconfirmed", extra=kv(reason=error.message))
+        finally:
+            self._leaving.remove(control)
+            if control is not self._control and control not in self._leaving:
+                self._end(control)
 
     def reset_auth(self) -> None:
         """Forget every login and the machine key (PS-14)."""
@@ -383,7 +395,7 @@ class Backend:
 
     def _profile_changed(self) -> None:
         """Another identity: nothing of the former network stays (PS-13), whatever becomes of the new one."""
-        self._detach_control()
+        self._detach_control(goodbye=True)
         self._dial_plan.forget()
         self._blocked = False
         self._set_netmap(None, None)

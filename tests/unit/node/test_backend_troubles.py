@@ -434,6 +434,83 @@ def test_backend_login_while_the_server_does_not_answer_the_logout_is_kept(monke
     run(test, Disk())
 
 
+def back_by_page(made: Fixture) -> None:
+    made.backend.login_interactive()
+    assert "INTERACTIVE" in made.control.calls[-1]
+
+
+def back_by_prefs(made: Fixture) -> None:
+    made.backend.edit_prefs({"WantRunningSet": True, "WantRunning": True, "LoggedOutSet": True})
+    assert made.control.calls[-1].startswith("login")
+
+
+@pytest.mark.parametrize("come_back", [back_by_page, back_by_prefs])
+def test_backend_login_of_any_kind_overtakes_a_logout(
+    monkeypatch: pytest.MonkeyPatch, come_back: Callable[[Fixture], None]
+) -> None:
+    """LK-07: the login was begun by the client that said goodbye, and ended with the profile."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        stays = made.backend.profiles.current.id
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        come_back(made)
+        assert len(made.controls) == 2
+        await asyncio.sleep(0)
+        assert made.controls[0].calls[-1] == "shutdown"
+        log_in(made)
+        answered.set()
+        await leaving
+        assert made.backend.state is State.RUNNING
+        assert [profile.id for profile in made.backend.profiles.list()] == [stays]
+
+    run(test, Disk())
+
+
+def test_backend_who_is_out_stays_out_whatever_else_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(made: Fixture) -> None:
+        running(made)
+        made.backend.edit_prefs({"WantRunningSet": True})
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        before = [call for call in made.control.calls if call.startswith("login")]
+        made.backend.edit_prefs({"WantRunningSet": True, "WantRunning": True})
+        assert [call for call in made.control.calls if call.startswith("login")] == before
+        answered.set()
+        await leaving
+        assert (made.backend.state, made.backend.profiles.list()) == (State.NEEDS_LOGIN, [])
+
+    run(test, Disk())
+
+
+def test_backend_switch_during_a_logout_lets_it_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: the request was cancelled, so the server and the peers kept a node whose key was gone."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        stays = made.backend.profiles.current.id
+        made.backend.new_profile()
+        log_in_another(made)
+        leaver = made.control
+        answered = slow_logout(made, monkeypatch)
+        leaving = [asyncio.create_task(made.backend.logout()) for _ in range(2)]
+        await asyncio.sleep(0)
+        made.backend.switch_profile(stays)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "shutdown" not in leaver.calls
+        answered.set()
+        await asyncio.gather(*leaving)
+        await asyncio.sleep(0)
+        assert leaver.calls.count("shutdown") == 1
+        assert [profile.id for profile in made.backend.profiles.list()] == [stays]
+
+    run(test, Disk())
+
+
 def test_backend_logout_of_an_identity_without_profile_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """LK-07: a key whose owner the server has not named yet belongs to no profile."""
 
