@@ -54,6 +54,11 @@ class Preferences:
         wanted = prefs_module.edit(self._profiles.prefs, masked)
         return self._edit(wanted, exit_node=prefs_module.names_exit_node(masked), reason=reason)
 
+    def check_edit(self, masked: Mapping[str, Any], reason: str) -> None:
+        """MeshdError when `edit` would not do it now."""
+        wanted = prefs_module.edit(self._profiles.prefs, masked)
+        self._check_edit(wanted, exit_node=prefs_module.names_exit_node(masked), reason=reason)
+
     def use_exit_node(self, enabled: bool) -> Prefs:
         """Switch the exit node off, or the last one on again (PP-07)."""
         return self._edit(exitnode.toggle(self._profiles.prefs, enabled), exit_node=True)
@@ -67,8 +72,7 @@ class Preferences:
 
     def _edit(self, wanted: Prefs, *, exit_node: bool, reason: str = "") -> Prefs:
         before = self._profiles.prefs
-        self._authority.check_edit(before, wanted, exit_node=exit_node, reason=reason)
-        self.check(wanted, before)
+        self._check_edit(wanted, exit_node=exit_node, reason=reason)
         if wanted == before:
             return before.redacted()
         delay = self._authority.edited(before, wanted, exit_node=exit_node)
@@ -76,6 +80,11 @@ class Preferences:
         if before.want_running != wanted.want_running:
             self._reconnect_in(delay)
         return after
+
+    def _check_edit(self, wanted: Prefs, *, exit_node: bool, reason: str) -> None:
+        before = self._profiles.prefs
+        self._authority.check_edit(before, wanted, exit_node=exit_node, reason=reason)
+        self.check(wanted, before)
 
     def change(self, wanted: Prefs) -> Prefs:
         """Store and carry out preferences that may be; nothing happens when they are what they were."""

@@ -344,7 +344,15 @@ class NodeService(Inspection):
         backend = self._backend
         stops = backend.prefs.want_running and not prefs_module.edit(backend.prefs, masked).want_running
         if stops and reason and backend.authority.asks_reason:
+            backend.preferences.check_edit(masked, reason)  # what may not be is no news for the server
+            meant = backend.profiles.current.id
             await backend.report_disconnect(reason)
+            if backend.profiles.current.id != meant:
+                raise MeshdError(
+                    "nothing was changed: another profile is in use since the request was made",
+                    code="conflict",
+                    hint="See which one with: mesh switch --list",
+                )
         return prefs_module.to_json(backend.edit_prefs(masked, reason))
 
     def config_locked(self) -> bool:

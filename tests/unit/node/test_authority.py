@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from meshd.core.state import State
 from meshd.node.authority import Authority
 from meshd.node.store import MemoryStore
 from tests.unit.node.backendworld import Fixture, log_in
+from tests.unit.node.test_watch import service
 
 LOCKED = "can't reconfigure tailscaled when using a config file; config file is locked"
 
@@ -426,6 +428,60 @@ def test_disconnect_for_a_reason_is_reported_to_control() -> None:
         assert body["Details"].endswith("is being disconnected: lunch")
 
     run(test, ruled(Disk()))
+
+
+async def disconnect(made: Fixture, meanwhile: Callable[[], object], masked: dict[str, object]) -> asyncio.Task[Any]:
+    """A user gives a reason and the server takes its time to note it."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def request(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        asked.set()
+        await answered.wait()
+        return 200, b""
+
+    made.control.request = request  # type: ignore[method-assign]
+    editing = asyncio.create_task(service(made).edit_prefs(masked, "lunch"))
+    async with asyncio.timeout(5):
+        await asked.wait()
+    meanwhile()
+    answered.set()
+    await asyncio.wait([editing])
+    return editing
+
+
+def test_disconnect_for_a_reason_is_of_the_profile_that_was_in_use() -> None:
+    """SM-18: somebody switches while the server takes its time; the other profile was disconnected."""
+    disk = Disk(policy={"AlwaysOn.Enabled": True, "AlwaysOn.OverrideWithReason": True})
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        edited = await disconnect(made, lambda: None, {"WantRunningSet": True})
+        assert not made.backend.prefs.want_running
+        assert edited.result()["WantRunning"] is False
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        edited = await disconnect(made, made.backend.new_profile, {"WantRunningSet": True, "HostnameSet": True})
+        with pytest.raises(MeshdError, match="another profile is in use"):
+            edited.result()
+        assert made.backend.prefs.want_running
+
+    run(test, ruled(disk))
+
+
+def test_disconnect_that_may_not_be_is_not_reported() -> None:
+    """SM-18."""
+    disk = Disk(policy={"AlwaysOn.Enabled": True, "AlwaysOn.OverrideWithReason": True})
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        before = list(made.control.calls)
+        bad = {"WantRunningSet": True, "NetfilterModeSet": True, "NetfilterMode": 7}
+        with pytest.raises(MeshdError, match="NetfilterMode is 7"):
+            await service(made).edit_prefs(bad, "lunch")
+        assert made.control.calls == before
+
+    run(test, ruled(disk))
 
 
 # -- choosing an exit node ----------------------------------------------------------------------------------------
