@@ -234,9 +234,18 @@ class Authority:
             self._exit_node_overridden = differs and policy.flag("ExitNode.AllowOverride")
         return reconnect
 
+    @property
+    def overridden(self) -> tuple[bool, bool]:
+        """Of the policy, what the user overrode: the exit node, being always on."""
+        return self._exit_node_overridden, self._always_on_overridden
+
+    @overridden.setter
+    def overridden(self, overridden: tuple[bool, bool]) -> None:
+        self._exit_node_overridden, self._always_on_overridden = overridden
+
     def forget_overrides(self) -> None:
         """Another profile: what the user overrode in the last one is the policy's again."""
-        self._always_on_overridden = self._exit_node_overridden = False
+        self.overridden = False, False
 
     @property
     def asks_reason(self) -> bool:

@@ -379,13 +379,11 @@ class Backend:
 
     def new_profile(self) -> None:
         self.profiles.check_room()
-        self.preferences.profile_changed()
         self.profiles.new()
         self._profile_changed()
 
     def switch_profile(self, profile_id: str) -> None:
         if profile_id != self.profiles.current.id:
-            self.preferences.profile_changed()
             self.profiles.switch(profile_id)
             self._profile_changed()
 
@@ -395,6 +393,7 @@ class Backend:
 
     def _profile_changed(self) -> None:
         """Another identity: nothing of the former network stays (PS-13), whatever becomes of the new one."""
+        self.preferences.profile_changed()
         self._detach_control(goodbye=True)
         self._dial_plan.forget()
         self._blocked = False

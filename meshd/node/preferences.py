@@ -75,8 +75,14 @@ class Preferences:
         self._check_edit(wanted, exit_node=exit_node, reason=reason)
         if wanted == before:
             return before.redacted()
+        overridden = self._authority.overridden
         delay = self._authority.edited(before, wanted, exit_node=exit_node)
-        after = self.change(wanted)
+        try:
+            after = self.change(wanted)
+        except MeshdError:
+            if self._profiles.prefs is before:  # it could not be stored
+                self._authority.overridden = overridden
+            raise
         if before.want_running != wanted.want_running:
             self._reconnect_in(delay)
         return after

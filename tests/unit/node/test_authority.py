@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.core.state import State
 from meshd.node.authority import Authority
+from meshd.node.backend import Backend
 from meshd.node.store import MemoryStore
 from tests.unit.node.backendworld import Fixture, log_in
 from tests.unit.node.test_watch import service
@@ -397,8 +399,12 @@ def test_policy_connects_again_although_the_disk_is_full(monkeypatch: pytest.Mon
     run(test, ruled(disk))
 
 
-def test_policy_reconnect_timer_ends_with_the_profile() -> None:
-    """SM-18."""
+@pytest.mark.parametrize(
+    "leave",
+    [Backend.new_profile, Backend.reset_auth, lambda backend: backend.delete_profile(backend.profiles.current.id)],
+)
+def test_policy_reconnect_timer_ends_with_the_profile(leave: Callable[[Backend], None]) -> None:
+    """SM-18: and not with an attempt to leave it; a user who named a profile that is none was off for ever."""
     disk = Disk(policy={"ReconnectAfter": "1h"})
 
     async def test(made: Fixture) -> None:
@@ -407,8 +413,33 @@ def test_policy_reconnect_timer_ends_with_the_profile() -> None:
         log_in(made)
         backend.edit_prefs({"WantRunningSet": True})
         assert backend.preferences._reconnect is not None
-        backend.new_profile()
+        with pytest.raises(MeshdError, match="profile not found"):
+            backend.switch_profile("none")
+        assert backend.preferences._reconnect is not None
+        leave(backend)
         assert backend.preferences._reconnect is None
+
+    run(test, ruled(disk))
+
+
+def test_policy_override_that_cannot_be_stored_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SM-18: the node is as connected as before, and the policy held no more."""
+    disk = Disk(policy={"AlwaysOn.Enabled": True, "AlwaysOn.OverrideWithReason": True})
+
+    async def test(made: Fixture) -> None:
+        backend = made.backend
+        backend.begin()
+        log_in(made)
+
+        def full(changes: object) -> None:
+            raise MeshdError("cannot write the state file: No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend.store, "update", full)
+            with pytest.raises(MeshdError, match="No space left"):
+                backend.edit_prefs({"WantRunningSet": True}, "lunch")
+        assert backend.prefs.want_running
+        assert backend.authority.overlay(replace(backend.prefs, want_running=False)).want_running
 
     run(test, ruled(disk))
 
