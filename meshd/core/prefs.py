@@ -242,20 +242,22 @@ def keep_unknown(data: dict[str, Any], stored: Mapping[str, Any]) -> None:
 
 
 def edit(current: Prefs, masked: Mapping[str, Any]) -> Prefs:
-    """Apply the fields of ``masked`` whose ``<Name>Set`` is true (PP-02). MeshdError "invalid" when it cannot be."""
+    """Apply the fields of ``masked`` whose ``<Name>Set`` is true (PP-02). MeshdError "invalid" when it cannot be.
+
+    Those that are not marked have to be of the right type all the same: whoever sends others means something else.
+    """
     lowered = {name.lower(): value for name, value in masked.items()}
     changes: dict[str, Any] = {}
     for name, field in _FIELDS.items():
-        chosen = lowered.get(name + "set")
-        if not chosen:
-            continue
-        if name in _NOT_SETTABLE:
-            raise MeshdError("can't set Internal fields", code="invalid")
-        value = lowered.get(name)
+        value, mark = lowered.get(name), lowered.get(name + "set")
+        given = _zero(field) if value is None else _convert(field, value)
         if name == "autoupdate":
-            changes[field.name] = _edit_auto_update(current.auto_update, value or {}, chosen)
-        else:
-            changes[field.name] = _zero(field) if value is None else _convert(field, value)
+            changes[field.name] = _edit_auto_update(current.auto_update, value, mark)
+        elif _marked(field.encode_name, mark):
+            if name in _NOT_SETTABLE:
+                raise MeshdError("can't set Internal fields", code="invalid")
+            changes[field.name] = given
+    _marked("Egg", lowered.get("eggset"))
     if changes.get("exit_node_id") == "":
         changes["internal_exit_node_prior"] = ""
     if changes.get("auto_exit_node") == "" and current.exit_node_id == UNRESOLVED_EXIT_NODE:
@@ -275,14 +277,23 @@ def hatches(masked: Mapping[str, Any]) -> bool:
     return any(chosen is True and name.lower() == "eggset" for name, chosen in masked.items())
 
 
-def _edit_auto_update(current: AutoUpdatePrefs, value: Mapping[str, Any], chosen: Any) -> AutoUpdatePrefs:
-    if not isinstance(chosen, Mapping) or not isinstance(value, Mapping):
+def _edit_auto_update(current: AutoUpdatePrefs, value: Mapping[str, Any] | None, mark: Any) -> AutoUpdatePrefs:
+    if mark is None:
+        mark = {}
+    if not isinstance(mark, Mapping):
         raise MeshdError("AutoUpdateSet: expected an object", code="invalid")
-    marks = {name.lower(): mark for name, mark in chosen.items()}
-    wanted: AutoUpdatePrefs = _convert(_FIELDS["autoupdate"], {"Check": False} | _respelled(AutoUpdatePrefs, value))
-    check = wanted.check if marks.get("checkset") else current.check
-    apply = wanted.apply if marks.get("applyset") else current.apply
+    marks = {name.lower(): marked for name, marked in mark.items()}
+    given = {"Check": False} | _respelled(AutoUpdatePrefs, value or {})
+    wanted: AutoUpdatePrefs = _convert(_FIELDS["autoupdate"], given)
+    check = wanted.check if _marked("Check", marks.get("checkset")) else current.check
+    apply = wanted.apply if _marked("Apply", marks.get("applyset")) else current.apply
     return AutoUpdatePrefs(check, apply)
+
+
+def _marked(name: str, mark: Any) -> bool:
+    if mark is not None and not isinstance(mark, bool):
+        raise MeshdError(f"{name}Set: expected true or false", code="invalid")
+    return mark is True
 
 
 def _zero(field: msgspec.structs.FieldInfo) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -129,7 +131,7 @@ def test_edit_any_field_alone_can_be_set_and_taken_back(name: str) -> None:
     assert p.msgspec.structs.replace(after, **{field: getattr(before, field)}) == before
     zero = p.to_json(p.edit(after, {f"{name}Set": True})).get(name)
     assert zero in (None, "", False, 0, {"Advertise": False})
-    assert p.edit(after, {name: "x" * 5, f"{name}Set": False}) == after
+    assert p.edit(before, {name: VALUES[name], f"{name}Set": False}) == before
 
 
 def test_edit_table_has_every_field() -> None:
@@ -177,6 +179,36 @@ def test_edit_wrong_type_names_the_field() -> None:
     with pytest.raises(MeshdError, match="^Hostname: ") as caught:
         p.edit(p.Prefs(), {"Hostname": 7, "HostnameSet": True})
     assert caught.value.code == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("masked", "complaint"),
+    [
+        ({"Hostname": 7}, "Hostname: Expected `str`"),
+        ({"WantRunning": "yes", "WantRunningSet": False}, "WantRunning: Expected `bool`"),
+        ({"Config": 1}, "Config: Expected `object"),
+        ({"HostnameSet": "yes"}, "HostnameSet: expected true or false"),
+        ({"HostnameSet": 0}, "HostnameSet: expected true or false"),
+        ({"EggSet": 1}, "EggSet: expected true or false"),
+        ({"AutoUpdate": []}, "AutoUpdate: Expected `object"),
+        *(
+            ({"AutoUpdate": value, "AutoUpdateSet": {"CheckSet": True}}, "AutoUpdate: Expected `object")
+            for value in (False, 0, "", [])
+        ),
+        *(({"AutoUpdateSet": value}, "AutoUpdateSet: expected an object") for value in (False, 0, "", [], True)),
+        ({"AutoUpdateSet": {"CheckSet": 1}}, "CheckSet: expected true or false"),
+    ],
+)
+def test_edit_takes_no_wrong_type_even_where_it_is_not_marked(masked: dict[str, Any], complaint: str) -> None:
+    """PP-02, PP-05: tailscaled answers 400 as well."""
+    with pytest.raises(MeshdError, match=re.escape(complaint)):
+        p.edit(p.Prefs(), masked)
+
+
+def test_edit_takes_null_for_what_is_not_said() -> None:
+    """PP-02."""
+    said_nothing = dict.fromkeys(("Hostname", "HostnameSet", "AutoUpdate", "AutoUpdateSet", "Config", "EggSet"))
+    assert p.edit(p.Prefs(hostname="a"), said_nothing) == p.Prefs(hostname="a")
 
 
 def test_edit_auto_update_has_masks_of_its_own() -> None:
