@@ -198,7 +198,7 @@ def test_control_client_messages_before_a_bad_one_of_the_same_read_count() -> No
 
 
 def test_control_client_hostile_peers_are_refused_with_a_reason() -> None:
-    """A peer with our key, with our address, unmasked, without key, with a bad id; the others get in."""
+    """A peer with our key, with our address, without key, with a bad id; the others get in."""
 
     async def main() -> None:
         def first_map(request: Any) -> dict[str, Any]:
@@ -221,7 +221,8 @@ def test_control_client_hostile_peers_are_refused_with_a_reason() -> None:
             node.client.login()
             status = await node.joined()
             assert status.netmap is not None
-            assert sorted(status.netmap.peers) == [2, 9]
+            assert sorted(status.netmap.peers) == [2, 5, 9]
+            assert status.netmap.peers[5].allowed_ips == ()
             reasons = {r.node_id: r.reason for r in status.netmap.refusals()}
             assert "node key is ours" in reasons[3]
             assert "is ours" in reasons[4]
