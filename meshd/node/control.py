@@ -185,7 +185,11 @@ class ControlClient:
         request = self._session.expiry_request(expiry)
         if request is None:
             raise MeshdError("there is no node key to expire: not logged in", code="not-logged-in")
-        answer = await controlcalls.register(await self._link.connection(), request)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                answer = await controlcalls.register(await self._link.connection(), request)
+        except TimeoutError:
+            raise MeshdError("the coordination server does not answer", code="control-silent") from None
         if answer.error:
             raise MeshdError(f"the coordination server refused: {answer.error[:200]}", code="control-status")
 
@@ -246,7 +250,7 @@ class ControlClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pings.close()
-        self._link.close()
+        self._link.end()
         self._session.map = MapSession()  # a network is large, and callbacks that know this client may keep it
 
     # -- effects -------------------------------------------------------------------------------------------

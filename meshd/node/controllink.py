@@ -59,6 +59,7 @@ class ControlLink:
         self._client: H2Client | None = None
         self._lock = asyncio.Lock()
         self._dialled_at: float | None = None
+        self._ended = False
 
     async def connection(self) -> H2Client:
         """The open connection, or a new one. Raises MeshdError."""
@@ -69,8 +70,11 @@ class ControlLink:
                 hint="Name the server of the test with --login-server, or unset the variable.",
             )
         async with self._lock:
-            if self._client is None or not self._client.usable:
+            if not self._ended and (self._client is None or not self._client.usable):
                 self._client = await self._connect()
+            if self._ended or self._client is None:
+                self.close()
+                raise MeshdError("the login at the coordination server has ended meanwhile", code="control-closed")
             return self._client
 
     def close(self) -> None:
@@ -78,6 +82,11 @@ class ControlLink:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def end(self) -> None:
+        """Drop the connection, and one that is being made; there will be no other."""
+        self._ended = True
+        self.close()
 
     def probe(self) -> None:
         """Make sure that the server still answers: a way that is gone, or a NAT that forgot us, tells nobody."""

@@ -19,8 +19,10 @@ from meshd.core import controlsession
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.netmap import Netmap
 from meshd.io.systemclock import SystemClock
+from meshd.node import control as control_module
 from meshd.node import controllink
 from meshd.node.control import ControlClient
+from meshd.node.controllink import ControlLink
 from meshd.node.dialplan import DialPlan
 from meshd.testing.fakecontrol import FakeControl, Refusal, node_json, welcome
 from meshd.wire.control import (
@@ -224,6 +226,48 @@ def test_control_client_logout_with_server_away_still_forgets() -> None:
             await node.client.logout()
         assert node.reports[-1].persist == Persist()
         await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_that_ended_opens_no_connection_for_a_late_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's request was still connecting: the connection stayed, with nobody to close it."""
+    gate, connect = asyncio.Event(), ControlLink._connect
+
+    async def slow(link: ControlLink) -> Any:
+        await gate.wait()
+        return await connect(link)
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            asked = [asyncio.create_task(node.client.request("POST", "/machine/x", b"")) for _ in range(2)]
+            await asyncio.sleep(0)
+            await node.client.shutdown()
+            gate.set()
+            async with asyncio.timeout(5):
+                ended = await asyncio.gather(*asked, return_exceptions=True)
+            assert [str(error) for error in ended] == ["the login at the coordination server has ended meanwhile"] * 2
+            assert node.client._link._client is None
+            assert not control.answers
+
+    monkeypatch.setattr(ControlLink, "_connect", slow)
+    run(main)
+
+
+def test_control_client_shortening_a_key_ends_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "REQUEST_TIMEOUT", 0.05)
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            node.client.login()
+            await node.until(lambda s: s.netmap)
+            control.answer_register = lambda _: None
+            async with asyncio.timeout(5):
+                with pytest.raises(MeshdError, match="does not answer"):
+                    await node.client.set_expiry_sooner(1_900_000_000.0)
+            await node.client.shutdown()
 
     run(main)
 
