@@ -100,7 +100,7 @@ class Backend:
         self.preferences = Preferences(store, profiles, self.authority, lambda: self.netmap, self._prefs_changed)
         self.bus = NotifyBus()
         self.health = NodeHealth(clock, self._health_changed, self._health_view)
-        self.state = State.NO_STATE
+        self.state = self._told = State.NO_STATE
         self.netmap: Netmap | None = None
         self._key_of: Persist | None = None
         self._node_private: NodePrivate | None = None
@@ -346,6 +346,7 @@ class Backend:
         leaving, control = self.profiles.current.id, self._control
         # Stored first: what cannot be written is not begun, and whoever is killed meanwhile is out all the same.
         self.profiles.set_prefs(msgspec.structs.replace(self.prefs, logged_out=True))
+        self._send_prefs()
         await self._leave()
         if self._control is not control and self.profiles.current.id == leaving:
             log.info("logout_superseded", extra=kv(reason="a login began meanwhile"))
@@ -634,6 +635,7 @@ class Backend:
             if state is self.state:
                 break
             self._enter(state)
+        self._tell_state()
         self._update_pause()
         self._judge()
         netmap, running = self.netmap, self.state is State.RUNNING
@@ -708,7 +710,7 @@ class Backend:
         self.state = state
         if state is State.RUNNING:
             self._page.forget()
-        self.bus.send({"State": int(state)})
+        self._tell_state()
         if state is State.NEEDS_LOGIN:
             self._blocked = self.key_expired()
             self._stop_data_plane()
@@ -737,6 +739,12 @@ class Backend:
             self._control.set_paused(stopped or self.prefs.sync is False)
 
     # -- telling --------------------------------------------------------------------------------------------
+
+    def _tell_state(self) -> None:
+        """To watchers, who also want to know of a node that began anew and has not got far."""
+        if self.state is not self._told:
+            self._told = self.state
+            self.bus.send({"State": int(self.state)})
 
     def _send_prefs(self) -> None:
         self.bus.send({"Prefs": prefs_module.to_json(self.prefs.redacted())})
