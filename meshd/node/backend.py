@@ -58,6 +58,9 @@ _NO_RECORDS = (
 # Errors that trying again does not mend; the others are told as health while the node keeps trying.
 FINAL_ERRORS = frozenset({"auth-refused", "auth-lock", "control-version", "control-url"})
 
+# States in which netmap and preferences are carried out: a node that waits for approval has what the map leaves it.
+CARRIED_OUT = frozenset({State.STARTING, State.NEEDS_MACHINE_AUTH, State.RUNNING})
+
 
 class Backend:
     """One node. ``begin`` once, then calls in any order, ``close`` at the end."""
@@ -324,7 +327,7 @@ class Backend:
         self.decide()
 
     def _needs_apply(self, before: Prefs, after: Prefs) -> bool:
-        return self.state in (State.STARTING, State.RUNNING) and before.want_running == after.want_running
+        return self.state in CARRIED_OUT and before.want_running == after.want_running
 
     # -- login ----------------------------------------------------------------------------------------------
 
@@ -605,7 +608,7 @@ class Backend:
         self.health.set_messages(netmap.messages)
         refusals = netmap.refusals()
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
-        if self.state in (State.STARTING, State.RUNNING):
+        if self.state in CARRIED_OUT:
             self.apply(change)
         if told is None or told.full or told.self_changed:
             self.bus.send({"SelfChange": node_json(netmap.self_node)})
@@ -720,8 +723,7 @@ class Backend:
             self._service_status("Stopped; run 'mesh up' to log in")
         elif state in (State.STARTING, State.NEEDS_MACHINE_AUTH):
             self._blocked = False
-            if state is State.STARTING:
-                self.apply()
+            self.apply()
         elif state is State.RUNNING and self.netmap is not None:
             addresses = " ".join(str(ip) for ip in self.netmap.self_node.ips)
             self._service_status(f"Connected; {self.prefs.persist().user_profile.login_name}; {addresses}")

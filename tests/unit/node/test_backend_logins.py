@@ -259,3 +259,22 @@ def test_backend_first_sign_of_life_makes_it_running() -> None:
         assert made.backend.state is State.RUNNING
 
     run(test)
+
+
+def test_backend_machine_whose_approval_ends_has_only_what_the_map_leaves_it() -> None:
+    """SM-04: the peers of before stayed, with their routes, until somebody approved it again."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.live = True
+        log_in(made)
+        waits = netmap(KEY, machine_authorized=False)
+        for _ in range(2):
+            made.reconciler.calls.clear()
+            made.control.report(logged_in=True, in_map_poll=True, netmap=waits, change=MapChange(full=True))
+            assert made.backend.state is State.NEEDS_MACHINE_AUTH
+            assert "apply" in made.reconciler.calls
+        made.backend.edit_prefs({"RouteAllSet": True, "RouteAll": True})
+        assert made.reconciler.prefs is made.backend.prefs
+
+    run(test)

@@ -11,15 +11,17 @@ import pytest
 from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
-from meshd.base.keys import NodePrivate
+from meshd.base.keys import NodePrivate, NodePublic
+from meshd.core.cachedmap import CachedMap
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
-from meshd.core.prefs import to_json
+from meshd.core.netmap import Netmap
+from meshd.core.prefs import Prefs, to_json
 from meshd.core.state import State
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore
-from meshd.wire.control import NetInfo, UserProfile
-from tests.unit.node.backendworld import ControlDouble, Fixture, netmap
+from meshd.wire.control import MapResponse, NetInfo, UserProfile
+from tests.unit.node.backendworld import CacheDouble, ControlDouble, Fixture, netmap
 
 STEPS = 80
 
@@ -68,7 +70,7 @@ class Server(ControlDouble):
             case 2:
                 return  # silent for ever
             case 3:
-                self.tell(auth_url="http://c/a/1", can_continue=False)
+                self.tell(auth_url="https://controlplane.tailscale.com/a/1", can_continue=False)
                 await self._turns()
         if flags & LoginFlags.INTERACTIVE or self.persist.node_private is None:
             number = self.chance.randrange(1, 4)
@@ -77,16 +79,31 @@ class Server(ControlDouble):
                 self.persist, node_private=NodePrivate.generate(), user_profile=user, stable_id=f"s{number}"
             )
         self.tell(logged_in=True, login_finished=True, persist=self.persist)
-        await self._turns()
-        self.map()
-        await self._turns()
-        if self.chance.random() < 0.2:
-            self.map(key_expired=True)
+        for _ in range(self.chance.randrange(4)):
+            await self._turns()
+            match self.chance.randrange(6):
+                case 0:
+                    self.map(key_expired=True)
+                case 1:
+                    self.map(machine_authorized=False)
+                case 2:
+                    known = self.own_map(True)
+                    self.tell(logged_in=True, netmap=known, error=MeshdError("broke", code="control-closed"))
+                case _:
+                    self.map()
 
-    def map(self, **facts: Any) -> None:
+    def own_map(self, machine_authorized: bool) -> Netmap:
         key = self.persist.node_private
         assert key is not None
-        self.tell(logged_in=True, in_map_poll=True, netmap=netmap(key), change=MapChange(full=True), **facts)
+        return netmap(key, machine_authorized=machine_authorized)
+
+    def map(self, *, machine_authorized: bool = True, **facts: Any) -> None:
+        known = self.own_map(machine_authorized)
+        self.tell(logged_in=True, in_map_poll=True, netmap=known, change=MapChange(full=True), **facts)
+
+    def recall(self, response: MapResponse) -> None:
+        assert not self.over
+        self.tell(recalled=True, netmap=self.own_map(True), change=MapChange(full=True))
 
     def tell(self, **status: Any) -> None:
         if not self.over:
@@ -112,11 +129,33 @@ class Server(ControlDouble):
         await super().shutdown()
 
 
+class Cache(CacheDouble):
+    """One map for each profile, by its key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: dict[str, NodePublic] = {}
+
+    def load(self, profile_id: str, prefs: Prefs) -> CachedMap | None:
+        own = prefs.persist().node_private()
+        fits = own is not None and self.maps.get(profile_id) == own.public()
+        return super().load(profile_id, prefs) if fits else None
+
+    def keep(self, profile_id: str, prefs: Prefs, netmap: Netmap) -> None:
+        own = prefs.persist().node_private()
+        assert own is not None
+        assert own.public() == netmap.node_key
+        self.maps[profile_id] = netmap.node_key
+
+    def forget(self, profile_id: str) -> None:
+        self.maps.pop(profile_id, None)
+
+
 class World(Fixture):
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.disk = Disk()
-        super().__init__(self.disk)
+        super().__init__(self.disk, Cache())
         self.carried: NodePrivate | None = None
         self.reconciler.apply = self._apply  # type: ignore[method-assign]
         self.reconciler.stop = self._stop  # type: ignore[method-assign]
@@ -147,6 +186,10 @@ class World(Fixture):
             ),
             "login": backend.login_interactive,
             "logout": backend.logout,
+            "expire": lambda: backend.expire_key(1.0),
+            "exit node": lambda: backend.edit_prefs({"ExitNodeID": "n", "ExitNodeIDSet": True}),
+            "use exit node": lambda: backend.use_exit_node(chance.random() < 0.5),
+            "host": lambda: backend.network_changed(frozenset(), woke=True),
             "report": lambda: backend.report_disconnect("x"),
             "up": lambda: backend.edit_prefs({"WantRunning": True, "WantRunningSet": True, "LoggedOutSet": True}),
             "down": lambda: backend.edit_prefs({"WantRunningSet": True}),
@@ -159,7 +202,7 @@ class World(Fixture):
             "live": self._flip_live,
             "disk": self._flip_disk,
         }
-        weights = [1, 1, 2, 3, 4, 1, 3, 2, 1, 2, 3, 1, 1, 1, 2, 1]
+        weights = [1, 1, 2, 3, 4, 1, 1, 1, 1, 1, 3, 2, 1, 2, 3, 1, 1, 1, 2, 1]
         [name] = chance.choices(list(acts), weights)
         self.trace.append(name)
         self.calls.append(asyncio.create_task(self._call(name, acts[name])))
@@ -232,7 +275,7 @@ def test_backend_many_callers_and_a_server_of_any_mood(seed: int) -> None:
         try:
             await world.run()
         except BaseException as error:
-            error.add_note(" ".join(world.trace[-12:]))
+            error.add_note(f"{world.backend.state!r} {' '.join(world.trace[-12:])}")
             raise
 
     asyncio.run(main())
