@@ -227,7 +227,7 @@ class Backend:
             auth_key=auth_key,
             hostinfo=self._report.hostinfo(prefs),
             on_status=lambda status: self._on_control(control, status),
-            on_client_version=self.set_client_version,
+            on_client_version=lambda version: self._on_client_version(control, version),
             dial_plan=self._dial_plan,
             tailnet=self.authority.tailnet,
         )
@@ -484,6 +484,10 @@ class Backend:
         if status.auth_url and status.auth_url != before.auth_url:
             self._page.ask(status.auth_url, self.prefs.effective_control_url())
         self.decide()
+
+    def _on_client_version(self, control: Control, version: ClientVersion) -> None:
+        if control is self._control:
+            self.set_client_version(version)
 
     def _stay_out(self) -> None:
         """SM-11: a network that wants records of connections is not joined by a node that makes none."""

@@ -19,7 +19,7 @@ from meshd.core.prefs import to_json
 from meshd.core.state import State
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore
-from meshd.wire.control import NetInfo, UserProfile
+from meshd.wire.control import ClientVersion, NetInfo, UserProfile
 from tests.unit.node.backendworld import KEY, PERSIST, ControlDouble, Fixture, log_in, netmap, run
 
 FULL = "cannot write the state file s: No space left on device"
@@ -545,5 +545,18 @@ def test_backend_expired_key_of_one_profile_does_not_block_another() -> None:
         assert made.backend.state is State.NEEDS_LOGIN
         made.backend.switch_profile(stopped)
         assert made.backend.state is State.STOPPED
+
+    run(test)
+
+
+def test_backend_hears_nothing_of_releases_from_the_server_of_another_profile() -> None:
+    """LK-14, PS-13: a message that was being read when the profile changed."""
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        former = made.control
+        made.backend.new_profile()
+        former.options["on_client_version"](ClientVersion(latest_version="9"))
+        assert made.backend.client_version is None
 
     run(test)
