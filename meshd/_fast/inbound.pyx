@@ -27,6 +27,7 @@ from meshd._fast.coalesce cimport (
     iovec,
 )
 from meshd._fast.filter cimport FILTER_ACCEPT, FILTER_DROP_RULES, filter_in_c
+from meshd._fast.flow cimport flow_table_t
 from meshd._fast.lpm cimport lpm_lookup_c
 from meshd._fast.masquerade cimport masquerade_in_c, masquerade_t
 from meshd._fast.netbytes cimport get32le
@@ -362,7 +363,7 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
         return
     jailed = fast_load32(&slot.jailed) != 0
     verdict = filter_in_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
-                          plane.shield_flows if jailed else plane.flows, &info)
+                          plane.shield_flows if jailed else <flow_table_t*> fast_loadp(<void**> &plane.flows), &info)
     if verdict != FILTER_ACCEPT:
         count_drop_c(plane, inb.worker, slot, IN_FILTERED, 1)
         if (verdict == FILTER_DROP_RULES and info.proto == PROTO_TCP

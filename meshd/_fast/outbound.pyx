@@ -9,6 +9,7 @@ from meshd._fast.aead cimport TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, 
 from meshd._fast.atomics cimport fast_load32, fast_loadp, fast_peek64, fast_set64, fast_store32
 from meshd._fast.coalesce cimport iovec
 from meshd._fast.filter cimport FILTER_ACCEPT, filter_out_c
+from meshd._fast.flow cimport flow_table_t
 from meshd._fast.lpm cimport lpm_lookup_c
 from meshd._fast.masquerade cimport masquerade_out_c, masquerade_t
 from meshd._fast.packet cimport FAST_OK, parse_c
@@ -399,7 +400,8 @@ cdef void outbound_packet_c(outbound_t* out, const vnet_header_t* vnet, const ui
         return
     jailed = fast_load32(&slot.jailed) != 0
     if filter_out_c(<const filter_t*> fast_loadp(&plane.shield if jailed else &plane.filter),
-                    plane.shield_flows if jailed else plane.flows, &info) != FILTER_ACCEPT:
+                    plane.shield_flows if jailed else <flow_table_t*> fast_loadp(<void**> &plane.flows),
+                    &info) != FILTER_ACCEPT:
         count_drop_c(plane, out.worker, slot, OUT_FILTERED, 1)
         return
     masquerade = <const masquerade_t*> fast_loadp(&slot.masquerade)

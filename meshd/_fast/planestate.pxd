@@ -129,7 +129,7 @@ cdef struct plane_t:
     void* services              # services_t*, published
     void* via                   # const via_t*, published; NULL = this node offers no via route
     lpm_t* routes
-    flow_table_t* flows
+    flow_table_t* flows         # published
     flow_table_t* shield_flows
     uint64_t echo[1024]         # bitmap of ICMP identifiers whose replies are ours
     worker_t workers[17]

@@ -23,7 +23,7 @@ cdef class Registry:
     cdef object program             # the Filter in use
     cdef bint program_is_ours       # made by set_rules, so that it may be changed
     cdef bytes filter_mark          # when it was changed last
-    cdef object old_programs        # (Filter, Masquerade or Via, mark) that a packet thread may still be reading
+    cdef object old_programs        # (Filter, FlowTable, Masquerade or Via, mark) that packet threads may be reading
     cdef dict masquerades           # peer -> Masquerade
     cdef object via                 # the Via in use, or the one before for its flows, or None
     cdef object free_peers          # (index, mark), oldest first

@@ -83,6 +83,10 @@ class Registry:
         meanwhile is accepted when the rules before or after accept it, and refused when both refuse it.
         """
 
+    def forget_flows(self) -> None:
+        """Answers to what this node sent before come in by the rules only, until it sends again. Jailed peers keep
+        theirs, which never were anything but answers."""
+
     def set_jailed(self, peer: int, jailed: bool) -> None:
         """Accept from this peer only what a node with shields up would."""
 

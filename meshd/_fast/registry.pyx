@@ -440,6 +440,13 @@ cdef class Registry:
         self.set_filter(_Filter(rules, local))
         self.program_is_ours, self.filter_mark = True, self._mark()
 
+    def forget_flows(self) -> None:
+        cdef FlowTable fresh = FlowTable()
+        old, self.flows = self.flows, fresh
+        fast_storep(<void**> &self.c.flows, fresh.c)
+        self.old_programs.append((old, self._mark()))
+        self._reclaim()
+
     def set_jailed(self, int peer, bint jailed) -> None:
         fast_store32(&self._peer(peer).jailed, jailed)
 

@@ -136,10 +136,15 @@ class Engine:
     ) -> None:
         """What peers may send us, and at which prefixes; see ``_fast.filter.Filter``.
 
-        Costs what differs from the last call. ``shields_up`` is the reason given to those who are refused.
+        Costs what differs from the last call. ``shields_up`` is the reason given to those who are refused. Flows go
+        on when rules change, but not when the shields go up: some began with a packet that the rules before let in.
+        Nor do they when nothing is served any more: the next network has nothing to do with this one.
         """
+        ends = (shields_up and not self._shields_up) or not local
         self._shields_up = shields_up
         self._plane.set_rules(rules, local)
+        if ends:
+            self._plane.forget_flows()
 
     def set_via(self, routes: Iterable[IPPrefix], own: Iterable[IPAddress]) -> None:
         """The via routes (4via6) for which packets of peers are translated to IPv4, and our addresses."""

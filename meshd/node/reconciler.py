@@ -98,6 +98,7 @@ class Reconciler:
         self._private: NodePrivate | None = None
         self._filter_planner = FilterPlanner()
         self._filter_program: FilterProgram | None = None
+        self._shields_up = False
         self._via: tuple[object, ...] = ()
         self.running = False
 
@@ -160,7 +161,7 @@ class Reconciler:
             self._drop(node_id)
         self._routes.clear()
         self._filter_planner = FilterPlanner()
-        self._filter_program = FilterProgram()
+        self._filter_program, self._shields_up = FilterProgram(), False
         self._engine.set_filter((), ())
         self._translate([], ())
         self._engine.set_private_key(None)
@@ -273,11 +274,11 @@ class Reconciler:
             host_addresses=self._host_addresses() if prefs.offers_exit_node else (),
             cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
         )
-        if program != self._filter_program:
+        if program != self._filter_program or prefs.shields_up != self._shields_up:
             for reason in program.refused[:MAX_LOGGED_REFUSALS]:
                 log.warning("filter_rule_refused", extra=kv(reason=reason))
             self._engine.set_filter(program.rules, program.local, shields_up=prefs.shields_up)
-            self._filter_program = program
+            self._filter_program, self._shields_up = program, prefs.shields_up
 
     def network_changed(self, netmap: Netmap, prefs: Prefs) -> None:
         """The host's own networks are others now: filter and routes depend on them."""

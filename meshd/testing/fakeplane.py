@@ -197,6 +197,10 @@ class FakePlane:
         self._filter = Filter(rules, local)
         self._flows = self._flows or FlowTable(seed=1)
 
+    def forget_flows(self) -> None:
+        if self._flows is not None:
+            self._flows.clear()
+
     def _refuses(self, packet: bytes, *, inbound: bool) -> bool:
         if self._filter is None or self._flows is None:
             return False

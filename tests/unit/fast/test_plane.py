@@ -25,7 +25,7 @@ from meshd._fast.plane import (
     EV_TSMP,
 )
 from tests.unit.fast import offload
-from tests.unit.fast.packets import A4, B4, icmp, ipv4
+from tests.unit.fast.packets import A4, B4, icmp, ipv4, udp
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, Node, allow_all, pair, sealed, send_raw
 
 PLAIN = bytes(10)
@@ -280,6 +280,32 @@ def test_plane_routes_move_and_go() -> None:
         nodes.a.plane.remove_route(bytes([100, 64, 0, 0]), 10)
         nodes.a.write(offload.udp(b"q"))
         nodes.a.counted("out_no_route")
+
+
+def test_plane_flows_go_on_under_other_rules_until_they_are_forgotten() -> None:
+    """A peer's own packet began the flow, and the answer to it was remembered as if this node had."""
+    question, answer = ipv4(17, udp(1000, 2000)), ipv4(17, udp(2000, 1000), B4, A4)
+    with pair() as nodes:
+        nodes.b.plane.set_rules(*allow_udp())
+        nodes.a.write(question)
+        assert nodes.b.read()[10:] == question
+        nodes.b.write(answer)
+        assert nodes.a.read()[10:] == answer
+        nodes.b.plane.set_rules([], [(B4, 32)])
+        nodes.a.write(question)
+        assert nodes.b.read()[10:] == question
+        nodes.b.plane.forget_flows()
+        nodes.a.write(question)
+        nodes.b.counted("in_filtered")
+        assert nodes.b.nothing()
+        nodes.b.write(answer)
+        assert nodes.a.read()[10:] == answer
+        nodes.a.write(question)
+        assert nodes.b.read()[10:] == question
+
+
+def allow_udp() -> tuple[list[Any], list[tuple[bytes, int]]]:
+    return [(((A4, A4),), ((B4, B4, 2000, 2000),), (17,))], [(B4, 32)]
 
 
 def test_plane_slots_of_removed_peers_are_used_again() -> None:

@@ -15,6 +15,8 @@ from meshd.core.admission import MAX_PEERS
 from meshd.io.systemclock import SystemClock
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import EngineHooks, PeerConfig
+from meshd.testing.clock import FakeClock
+from meshd.testing.fakeplane import FakePlane
 from meshd.wire.ippacket import UDPDatagram, decode_ip, decode_udp, encode_ip, encode_udp
 
 V4, V6 = (bytes(4), b"\xff" * 4), (bytes(16), b"\xff" * 16)
@@ -136,6 +138,31 @@ def test_engine_denied_connection_is_answered_with_a_reject(loop, pair):
     syn = bytes.fromhex("04d201bb0000000000000000500200000000") + bytes(2)
     a.plane.send_packet(a.engine.peer_index(b.key), encode_ip(a.addresses[0], b.addresses[0], 6, syn))
     assert _run(loop, notes.get()) == bytes.fromhex("21065304d201bb")
+
+
+def test_engine_shields_up_and_the_end_of_a_network_end_flows(loop):
+    """PF-06: rules may come and go, but what a peer began before the shields went up is over."""
+    ended = []
+
+    class Plane(FakePlane):
+        def forget_flows(self):
+            super().forget_flows()
+            ended.append(True)
+
+    engine = Engine(Plane(FakeClock(), lambda *a: None, lambda *a: None), loop, FakeClock(), lambda *a: None)
+    rules, local = ALLOW_ALL
+    for given, expected in (
+        ((rules, local, False), 0),
+        (([], local, False), 0),
+        (([], local, True), 1),
+        (([], local[:1], True), 1),
+        ((rules, local, False), 1),
+        (([], local, True), 2),
+        (([], [], False), 3),
+    ):
+        engine.set_filter(*given[:2], shields_up=given[2])
+        assert len(ended) == expected, given
+    engine.close()
 
 
 def test_engine_tells_what_each_peer_lost(loop, pair):

@@ -54,6 +54,7 @@ class EngineDouble:
 
     def set_filter(self, rules: Any, local: Any, *, shields_up: bool = False) -> None:
         self.filters += 1
+        self.shields_up = shields_up
         self.filter = Filter(rules, local)
 
     def update_peer(self, config: Any) -> None:
@@ -206,6 +207,15 @@ def test_reconciler_after_a_failure_the_next_change_brings_everything(monkeypatc
     assert world.engine.peers.keys() == {first.key, second.key}
     assert world.engine.filters == 2
     assert {ip_network("100.64.0.2/32"), ip_network("100.64.0.3/32")} <= world.routes
+
+
+def test_reconciler_shields_without_any_rule_are_told_too() -> None:
+    """PF-06: flows from before end, and who is refused hears the reason."""
+    world = World()
+    world.apply()
+    for up in (True, False):
+        world.apply(prefs=msgspec.structs.replace(PREFS, shields_up=up))
+        assert world.engine.shields_up is up
 
 
 def test_reconciler_endpoint_patch_touches_neither_routes_nor_filter() -> None:
