@@ -78,6 +78,7 @@ from meshd._fast.planestate cimport (
     event_active_c,
     event_c,
     event_rekey_c,
+    own_addresses_t,
 )
 from meshd._fast.ring cimport record_t, ring_put_c
 from meshd._fast.ruleset cimport filter_t
@@ -125,6 +126,7 @@ cdef enum:
     DISCO_BYTES = 78            # magic, sender, nonce, tag
 
 cdef const uint8_t* DISCO_MAGIC = <const uint8_t*> b"TS\xf0\x9f\x92\xac"
+cdef const uint8_t* MAPPED = <const uint8_t*> b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 cdef const uint8_t* STUN_COOKIE = <const uint8_t*> b"\x21\x12\xa4\x42"
 
 
@@ -338,6 +340,19 @@ cdef const uint8_t* _translated(inbound_t* inb, const via_t* via, int32_t peer, 
     return NULL
 
 
+cdef inline bint _strange(const plane_t* plane, const packet_info_t* info) noexcept nogil:
+    """Whether the packet comes from where no peer is, though a default route leads there: see set_own_addresses."""
+    cdef const own_addresses_t* own = <const own_addresses_t*> fast_loadp(&plane.own)
+    cdef uint32_t i, n = 4 if info.version == 4 else 16
+    if n == 16 and memcmp(info.src, MAPPED, 12) == 0:
+        return True
+    if own != NULL:
+        for i in range(own.count):
+            if own.addresses[i].bytes == n and memcmp(own.addresses[i].raw, info.src, n) == 0:
+                return True
+    return False
+
+
 cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* packet, uint32_t padded) noexcept nogil:
     """An authenticated packet: source, filter, destination."""
     cdef plane_t* plane = inb.plane
@@ -350,7 +365,7 @@ cdef void _plain(inbound_t* inb, int32_t peer, peer_t* slot, const uint8_t* pack
     if parse_c(packet, padded, &info) != FAST_OK:
         count_drop_c(plane, inb.worker, slot, IN_MALFORMED, 1)
         return
-    if lpm_lookup_c(plane.routes, info.src, info.version) != peer:
+    if lpm_lookup_c(plane.routes, info.src, info.version) != peer or _strange(plane, &info):
         count_drop_c(plane, inb.worker, slot, IN_SOURCE, 1)
         return
     if masquerade != NULL:

@@ -96,6 +96,14 @@ cdef struct services_t:
     uint8_t bytes[8]            # 4 or 16
     uint8_t addresses[8][16]
 
+cdef struct own_address_t:
+    uint32_t bytes              # 4 or 16
+    uint8_t raw[16]
+
+cdef struct own_addresses_t:
+    uint32_t count
+    own_address_t addresses[1]  # so many
+
 cdef struct plane_t:
     tun_queue_t tuns[8]
     int tun_count
@@ -127,6 +135,7 @@ cdef struct plane_t:
     void* filter                # const filter_t*, published
     void* shield                # the same without rules, for jailed peers
     void* services              # services_t*, published
+    void* own                   # own_addresses_t*, published, NULL = unknown: no peer sends from there
     void* via                   # const via_t*, published; NULL = this node offers no via route
     lpm_t* routes
     flow_table_t* flows         # published

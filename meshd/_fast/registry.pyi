@@ -112,5 +112,11 @@ class Registry:
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         """Outbound packets to these (at most 8) become EV_SERVICE."""
 
+    def set_own_addresses(self, addresses: Sequence[bytes]) -> None:
+        """No peer's packet comes from these, whatever routes it has: an exit node has a route to every address, and the
+        host takes an IPv6 packet from its own address for its own. Nor from an IPv4-mapped one, which the host hands to
+        programs as if it came from the IPv4 address.
+        """
+
     def watch_echo(self, identifier: int) -> None:
         """ICMP echo replies with this identifier (u16) become EV_ECHO."""

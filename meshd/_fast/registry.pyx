@@ -47,6 +47,8 @@ from meshd._fast.planestate cimport (
     RECEIVER_WORKER,
     WORKERS,
     drop_session_c,
+    own_address_t,
+    own_addresses_t,
     services_t,
 )
 from meshd._fast.relayqueue cimport relay_queue_free_c, relay_queue_new_c
@@ -166,6 +168,7 @@ cdef class Registry:
         lpm_free_c(plane.routes)
         free(plane.shield)
         free(plane.services)
+        free(plane.own)
         for i in range(self.relay_count):
             relay_queue_free_c(self.relays[i])
         for i in range(<uint32_t> WORKERS):
@@ -504,6 +507,23 @@ cdef class Registry:
             memcpy(services.addresses[services.count], <char*> <bytes> address, len(address))
             services.count += 1
         fast_storep(&self.c.services, services)
+        epoch_retire_c(&self.c.epoch, old, free)
+
+    def set_own_addresses(self, addresses not None) -> None:
+        cdef own_addresses_t* own
+        cdef own_address_t* at
+        cdef void* old = self.c.own
+        if any(len(address) not in (4, 16) for address in addresses):
+            raise ValueError("an address has 4 or 16 bytes")
+        own = <own_addresses_t*> calloc(1, sizeof(own_addresses_t) + len(addresses) * sizeof(own_address_t))
+        if own == NULL:
+            raise MemoryError
+        for address in addresses:
+            at = &own.addresses[own.count]
+            at.bytes = <uint32_t> len(address)
+            memcpy(at.raw, <char*> <bytes> address, len(address))
+            own.count += 1
+        fast_storep(&self.c.own, own)
         epoch_retire_c(&self.c.epoch, old, free)
 
     def watch_echo(self, uint16_t identifier) -> None:

@@ -101,6 +101,7 @@ class Engine:
         self.pings = TunnelPings(loop, clock.monotonic, random, self._send_packet)
         plane.watch_echo(self.pings.echo_identifier)
         plane.set_service_addresses([address.packed for address in SERVICE_ADDRESSES])
+        plane.set_own_addresses([address.packed for address in SERVICE_ADDRESSES])
         loop.add_reader(plane.event_fd, self._on_readable)
 
     # -- configuration
@@ -128,8 +129,12 @@ class Engine:
             self._apply_keepalive(peer, 0)
 
     def set_own_addresses(self, addresses: Iterable[IPAddress]) -> None:
-        """Our addresses in the network: the source of our pings, and what answers pings without a TUN device."""
-        self.pings.own_addresses = tuple(addresses)
+        """Our addresses in the network: the source of our pings, what answers pings without a TUN device, and from
+        where no peer may send."""
+        own = tuple(addresses)
+        if own != self.pings.own_addresses:
+            self._plane.set_own_addresses([address.packed for address in (*own, *SERVICE_ADDRESSES)])
+            self.pings.own_addresses = own
 
     def set_filter(
         self, rules: Sequence[CompiledRule], local: Sequence[tuple[bytes, int]], *, shields_up: bool = False

@@ -139,6 +139,7 @@ class FakePlane:
         self._by_bits: list[IPPrefix] = []
         self._sessions: dict[int, _Session] = {}
         self._service: set[bytes] = set()
+        self._own: set[bytes] = set()
         self._relay_frames: dict[int, bytearray] = {}
         self._watched_echo: set[int] = set()
         self._filter: Filter | None = None
@@ -225,6 +226,9 @@ class FakePlane:
 
     def set_service_addresses(self, addresses: Sequence[bytes]) -> None:
         self._service = set(addresses)
+
+    def set_own_addresses(self, addresses: Sequence[bytes]) -> None:
+        self._own = set(addresses)
 
     def watch_echo(self, identifier: int) -> None:
         self._watched_echo.add(identifier)
@@ -439,7 +443,8 @@ class FakePlane:
             self._lost(peer, "in_malformed")
             return
         packet = padded[:length]
-        if self._lookup(_addresses(packet)[0]) != index:
+        source = _addresses(packet)[0]
+        if self._lookup(source) != index or source in self._own:
             self._lost(peer, "in_source")
             return
         if peer.masquerade is not None:

@@ -58,6 +58,7 @@ def plane() -> None:
     for address in (A4, A6):
         node.plane.add_route(peer, address, len(address) * 8)
     node.plane.set_service_addresses([B4, B6])
+    node.plane.set_own_addresses([B4, B6])
     for slot, index in (("current", 0xB0), ("next", 0xD0)):
         node.plane.install_session(
             peer,

@@ -444,6 +444,7 @@ def test_plane_bad_arguments_raise() -> None:
             (plane.send_staged, (0, [bytes(10)])),
             (plane.deliver, (b"",)),
             (plane.set_service_addresses, ([bytes(5)],)),
+            (plane.set_own_addresses, ([bytes(5)],)),
         ):
             with pytest.raises(ValueError, match=r"."):
                 call(*arguments)  # type: ignore[operator]

@@ -91,6 +91,8 @@ class Churn:
             case 8:
                 plane.set_jailed(peer, random.random() < 0.5)
                 plane.set_service_addresses([address_of(200)] * random.randrange(3))
+                plane.set_own_addresses([address_of(201)] * random.randrange(3))
+                plane.forget_flows()
             case 9:
                 plane.add_route(peer, address_of(random.randrange(PEERS)), random.choice((24, 32)))
                 plane.remove_route(address_of(random.randrange(PEERS)), random.choice((24, 32)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshd._fast.plane import EV_STAGED, EV_TSMP
 from tests.unit.fast import offload
-from tests.unit.fast.packets import A4, B4, icmp, ipv4, ipv6, packets
+from tests.unit.fast.packets import A4, B4, B6, icmp, ipv4, ipv6, packets, udp
 from tests.unit.fast.planepair import KEY_AB, KEY_BA, Node, allow_all, pair, sealed, send_raw
 
 REJECT_AFTER = 2**64 - 2**13 - 1
@@ -136,6 +136,25 @@ def test_source_of_another_peer_refused() -> None:
         nodes.b.read()
         send_raw(nodes, sealed(ipv4(17, bytes(8), bytes([8, 8, 8, 8])), 2))
         assert nodes.b.counted("in_source", 2) == 2
+
+
+def test_source_of_our_own_or_mapped_refused_from_a_peer_with_a_default_route() -> None:
+    """A route to everywhere let an exit node write to us in our own name, which rules often let in: the host drops such
+    a packet over IPv4 only. An IPv4-mapped source reaches programs as that IPv4 address, 127.0.0.1 for one.
+    """
+    mapped = bytes(10) + b"\xff\xff" + bytes([127, 0, 0, 1])
+    service = bytes([100, 100, 100, 100])
+    with pair() as nodes:
+        for address in (bytes(4), bytes(16)):
+            nodes.b.plane.add_route(0, address, 0)
+        nodes.b.plane.set_own_addresses([B4, B6, service])
+        for counter, source in enumerate((B4, B6, mapped, service)):
+            packet = ipv4(17, udp(1, 2), source) if len(source) == 4 else ipv6(17, udp(1, 2), source)
+            send_raw(nodes, sealed(packet, counter))
+            assert nodes.b.counted("in_source", counter + 1) == counter + 1
+        packet = ipv6(17, udp(1, 2), bytes.fromhex("20010db8") + bytes(11) + b"\1")
+        send_raw(nodes, sealed(packet, 9))
+        assert nodes.b.read()[10:] == packet
 
 
 def test_source_checked_before_the_trim_and_the_filter() -> None:
