@@ -19,6 +19,9 @@ from meshd.io.streams import SocketStream
 
 ATTEMPT_DELAY = 0.250  # s between the starts of two attempts
 MAX_ATTEMPTS = 8  # addresses of one name that are tried
+KEEPALIVE_S = 15
+KEEPALIVE_COUNT = 4
+UNACKNOWLEDGED_MS = 60_000
 PLAN_HEAD_START = 2.0  # s that planned addresses are tried before the name is
 
 T = TypeVar("T")
@@ -113,7 +116,10 @@ async def _connect(family: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         mark_socket(sock)
-        _keep_alive(sock)
+        keep_alive(sock)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # What nobody acknowledges is sent again for a quarter of an hour, and holds back those questions.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()
@@ -121,12 +127,15 @@ async def _connect(family: int, address: Any) -> socket.socket:
     return sock
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """Notice a peer that vanished: some requests wait for days, with nothing to send. What nobody acknowledges is
-    sent again for a quarter of an hour, and holds back the questions whether somebody is there."""
+def keep_alive(sock: socket.socket) -> None:
+    """Notice a peer that vanished although there may be nothing to send for days. A router that forgot the connection
+    learns of it again from these questions: until then the other side does not get through to us."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60_000))
-    for name, value in options:
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_S),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+    ):
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -160,6 +160,7 @@ async def _open(family: int, where: Any, mark: bool) -> socket.socket:
         if mark:
             mark_socket(sock, parse_ip(where[0].partition("%")[0]))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        dial.keep_alive(sock)
         await loop.sock_connect(sock, where)
     except BaseException:
         sock.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -125,6 +126,24 @@ def test_nat_rebooted_router_is_survived(nodes: tuple[Node, Node], lab: Lab, fil
             lab.run(router, sys.executable, "-c", FORGET)
     direct_to(a, b, f"{ROUTER_B}:41641")
     direct_to(b, a, f"{ROUTER_A}:41641")
+
+
+def test_nat_rebooted_router_lets_an_idle_node_be_reached(nodes: tuple[Node, Node], lab: Lab) -> None:
+    """Its connection to the relay is unknown to the router until something goes out on it."""
+    a, b = nodes
+    direct_to(a, b, f"{ROUTER_B}:41641")
+    lab.script("block-udp")
+    try:
+        wait_reachable(lab, "a", b.ip, 30)
+        # Idle, so that neither probes of paths nor network checks are under way when the routers reboot.
+        wait_until(lambda: not a.peer(b.name)["Active"] and not b.peer(a.name)["Active"], 90, "the nodes to be idle")
+        for router in ("ra", "rb"):
+            lab.run(router, sys.executable, "-c", FORGET)
+        time.sleep(20)
+        assert lost_percent(lab, "a", b.ip, 5, "-W", "2") <= 20
+    finally:
+        lab.script("allow-udp")
+    direct_to(a, b, f"{ROUTER_B}:41641")
 
 
 def test_nat_router_with_another_address_is_survived(nodes: tuple[Node, Node], lab: Lab, files: FileServer) -> None:

@@ -59,6 +59,20 @@ def test_dial_falls_over_to_the_next_server():
     with_server(scenario)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the times of the host")
+def test_dial_asks_every_15_s_whether_the_relay_is_there():
+    """A router that forgot the connection lets nothing in until this host sends something."""
+
+    async def scenario(port):
+        dialled = await dial_region(region(node("alive", port)), mark=False)
+        assert dialled.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            assert dialled.sock.getsockopt(socket.IPPROTO_TCP, option) == 15
+        dialled.sock.close()
+
+    with_server(scenario)
+
+
 def test_dial_skips_servers_that_only_answer_stun():
     async def scenario(port):
         dialled = await dial_region(region(node("stun", port, stun_only=True), node("relay", port)), mark=False)
