@@ -6,7 +6,8 @@ packets: candidates are only built when something happens.
 
 Time constants are those of Tailscale's path discovery. Two things are quicker here: a failed first
 discovery is repeated after 0.25, 0.5, 1 and 2 seconds before the 5 second rhythm begins, and a ping
-from an unproven address is returned at once while packets wait for a path.
+from an unproven address is returned at once while packets wait for a path. And a proven address that is
+silent while another one answers is trusted for a moment only: its host has moved, or its router has.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DISCOVERY_INTERVAL_S = 5.0
 PING_TIMEOUT_S = 5.0
 EAGER_GAPS_S = (0.25, 0.5, 1.0, 2.0)
 EAGER_MINIMUM_S = 0.2
+DOUBT_S = 0.25  # and two round trips: how long the best address may be silent once another one has answered
 PING_PACKET_BYTES = 124  # header, nonce, box and an unpadded ping with its node key
 MAX_PING_BYTES = 65535 - 32 - 28
 MAX_SENT_PINGS = 4 * MAX_CANDIDATES
@@ -295,6 +297,12 @@ class PathSet:
             if self.active(now):
                 self._discover_eagerly(now)
 
+    def verify(self, now: float) -> None:
+        """The host's addresses or routes are others: the proven path has a moment to show that it still works."""
+        if self.best is not None and self.trusted(now) and not self.disco_key.is_zero:
+            self._ping(self.best.address, now, Purpose.HEARTBEAT)
+            self._doubt(self.best.latency_s, now)
+
     def reset(self, now: float, why: str = "rebind") -> None:
         """Forget the proven path (link change, restarted peer) and look again if there is traffic."""
         self._sent = None
@@ -318,13 +326,25 @@ class PathSet:
             candidate = self.candidates[source] = Candidate()
         elif candidate.last_got_txid == txid:
             return False
-        candidate.last_got_ping = now
+        heard_at, candidate.last_got_ping = candidate.last_got_ping, now
         candidate.last_got_txid = txid
-        # Its firewall is open for us right now, whatever became of our earlier ping.
-        if self.active(now) and not self.trusted(now) and now - candidate.last_return >= EAGER_MINIMUM_S:
+        if not self.active(now) or now - candidate.last_return < EAGER_MINIMUM_S:
+            return True
+        if not self.trusted(now):
+            # Its firewall is open for us right now, whatever became of our earlier ping.
             candidate.last_return = now
             self._ping(source, now, Purpose.DISCOVERY)
+        elif self.best is not None and source != self.best.address and (not heard_at or now - heard_at > TRUST_S):
+            candidate.last_return = now
+            self._compare(self.best.address, source, now)
         return True
+
+    def _compare(self, best: AddrPort, other: AddrPort, now: float) -> None:
+        """The peer speaks from another address than before: which of them does it have?"""
+        candidate = self.candidates.get(best)
+        if candidate is None or now - candidate.last_ping >= EAGER_MINIMUM_S:
+            self._ping(best, now, Purpose.DISCOVERY)
+            self._ping(other, now, Purpose.DISCOVERY)
 
     def pong_received(self, txid: bytes, source: AddrPort | None, seen_as: AddrPort | None, now: float) -> bool:
         """A pong from ``source`` (None: by relay); False when no ping of ours has that ``txid``.
@@ -341,6 +361,8 @@ class PathSet:
                 return True
             candidate.remember(PongReceived(latency, now, source, seen_as))
             self._promote(Quality(sent.to, latency), now)
+            if self.best is not None and self.best.address != sent.to and self._silent(self.best.address, sent.at):
+                self._doubt(self.best.latency_s, now)
         if sent.purpose is Purpose.COMMAND:
             self._outbox.append(PingAnswered(sent.token, latency, sent.to, 0 if sent.to else self.relay))
         return True
@@ -361,6 +383,21 @@ class PathSet:
         self._eager_step = 0
         self._discover_at = self.trusted_until if self._heartbeat_at else 0.0
         self._publish()
+
+    def _silent(self, address: AddrPort, at: float) -> bool:
+        """Whether ``address`` was pinged until ``at`` and has not answered since."""
+        candidate = self.candidates.get(address)
+        answered_at = candidate.pongs[-1].at if candidate is not None and candidate.pongs else 0.0
+        return any(sent.to == address and answered_at < sent.at <= at for sent in (self._sent or {}).values())
+
+    def _doubt(self, latency_s: float, now: float) -> None:
+        """Trust the best address no longer than a late answer needs; then the relay helps, and all are asked."""
+        until = now + 2 * latency_s + DOUBT_S
+        if until < self.trusted_until:
+            self.trusted_until = until
+            self._eager_step = 0
+            self._discover_at = until if self._heartbeat_at else 0.0
+            self._publish()
 
     def call_me_maybe_received(self, addresses: Iterable[AddrPort], now: float) -> None:
         """The peer waits for packets from us: ping everything it named, at once, to open its firewall."""

@@ -466,8 +466,8 @@ class MagicSock:
         """Interfaces or routes changed, so everything is measured again.
 
         When an address of ours is gone, sockets are opened anew (keeping their port) and proven paths are
-        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them, and relays are only
-        asked whether they still hear us.
+        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them, and relays and
+        peers are only asked whether they still hear us, since another route may give packets another source.
         """
         addresses = list(self._local_addresses())
         before, self._known_addresses = self._known_addresses, local_candidates(addresses)
@@ -478,6 +478,7 @@ class MagicSock:
             if before != self._known_addresses:
                 self._endpoints.schedule()
             self._links.link_changed()
+            self._paths.verify_all()
             self._prober.start()
 
     def restun(self) -> None:

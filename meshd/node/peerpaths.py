@@ -440,6 +440,14 @@ class PeerPaths:
         for peer in self._peers.values():
             self._reroute(peer)
 
+    def verify_all(self) -> None:
+        """Proven paths need not work any more: ask."""
+        now = self._clock.monotonic()
+        for peer in list(self.active):
+            self.note_traffic(peer)
+            peer.path.verify(now)
+            self.turn(peer)
+
     def reset_all(self) -> None:
         """Every proven path is void."""
         now = self._clock.monotonic()

@@ -165,6 +165,29 @@ def test_paths_roaming_host_is_found_again(internet):
     assert str(b.direct(a).ip) == "192.0.2.77"
 
 
+def test_paths_roaming_host_is_reached_within_a_second(internet):
+    """The other side need not wait until it trusts the old address no more."""
+    sim = internet()
+    a, b = sim.pair()
+    a.send(b, b"hello")
+    b.send(a, b"hello")
+    sim.until(lambda: a.direct(b) and b.direct(a), 2.0)
+    sim.run(10.0)
+    a.move("192.0.2.77")
+    a.got()
+
+    def reached():
+        b.send(a, b"still there?")
+        return a.got()
+
+    took = sim.until(reached, 8.0)
+    assert took is not None
+    assert took < 1.0
+    took = sim.until(lambda: str(b.direct(a) and b.direct(a).ip) == "192.0.2.77", 2.0)
+    assert took is not None
+    assert took < 1.0
+
+
 def test_paths_no_route_turns_to_the_relay_at_once(internet):
     sim = internet()
     a, b = sim.pair()

@@ -11,6 +11,7 @@ from meshd.base.keys import DiscoPublic, NodePublic
 from meshd.core.candidate import MAX_CANDIDATES
 from meshd.core.path import (
     DISCOVERY_INTERVAL_S,
+    DOUBT_S,
     EAGER_GAPS_S,
     HEARTBEAT_INTERVAL_S,
     MAX_PING_BYTES,
@@ -353,6 +354,55 @@ def test_path_call_pings_everything_at_once_without_calling_back():
     effects = path.drain()
     assert [p.address for p in pings(effects)] == [A, B, C]
     assert not of(NeedCallMeMaybe, effects)
+
+
+def test_path_silent_best_address_is_trusted_a_moment_only_when_another_answers():
+    """The peer moved: it calls, and its new address answers while the proven one does not."""
+    path = make(A)
+    now = direct(path)
+    path.call_me_maybe_received([A, B], now + 1)
+    sent = {p.address: p for p in pings(path.drain())}
+    path.pong_received(sent[B].txid, B, C, now + 1.020)
+    assert path.best.address == A
+    until = now + 1.020 + 2 * path.best.latency_s + DOUBT_S
+    assert of(SetPath, path.drain()) == [SetPath(A, until, 900)]
+    path.handle_timer(until)
+    answered = next(p for p in pings(path.drain()) if p.address == B)
+    path.pong_received(answered.txid, B, C, until + 0.020)
+    assert path.best.address == B
+    assert path.trusted(until + TRUST_S)
+
+
+def test_path_late_answer_of_the_best_address_restores_trust():
+    path = make(A)
+    now = direct(path)
+    path.call_me_maybe_received([A, B], now + 1)
+    sent = {p.address: p for p in pings(path.drain())}
+    path.pong_received(sent[B].txid, B, C, now + 1.020)
+    path.pong_received(sent[A].txid, A, C, now + 1.022)
+    assert path.best.address == A
+    assert path.trusted_until == now + 1.022 + TRUST_S
+
+
+def test_path_ping_from_another_address_compares_it_with_the_proven_one():
+    """The peer's route or router is another one, which the peer cannot know."""
+    path = make(A)
+    now = direct(path)
+    path.ping_received(B, b"1" * 12, now + 1)
+    assert [p.address for p in pings(path.drain())] == [A, B]
+    path.ping_received(B, b"2" * 12, now + 4)
+    assert pings(path.drain()) == [], "compared already"
+
+
+def test_path_verified_address_has_a_moment_to_answer():
+    path = make(A)
+    now = direct(path) + 1
+    path.verify(now)
+    (ping,) = pings(path.drain())
+    assert ping.address == A
+    assert not path.trusted(now + 1)
+    path.pong_received(ping.txid, A, B, now + 0.020)
+    assert path.trusted(now + TRUST_S)
 
 
 def test_path_call_replaces_earlier_call():
