@@ -472,6 +472,8 @@ class PathSet:
         if self._eager_step < len(EAGER_GAPS_S):
             self._discover_at = now + EAGER_GAPS_S[self._eager_step]
             self._eager_step += 1
+        else:
+            self._discover_at = now + DISCOVERY_INTERVAL_S  # heartbeats alone would make it two of them, 6 s
 
     # -- parts ---------------------------------------------------------------------------------------
 
