@@ -227,6 +227,10 @@ class Reconciler:
         self._present[node.id] = node.key
         self._holder[node.key] = node.id
         self._routes.set_peer(node.id, accepted)
+        if known == node.key:
+            # First, since the engine greets a peer that restarted: not on the path of its former life, where nobody
+            # would send it again.
+            self._magicsock.update_peer(_path_peer(node))
         self._engine.update_peer(
             PeerConfig(
                 node_key=node.key,
@@ -237,7 +241,8 @@ class Reconciler:
                 ipv4=next((ip for ip in node.ips if ip.version == 4), None) if self._via else None,
             )
         )
-        self._magicsock.update_peer(_path_peer(node))
+        if known != node.key:
+            self._magicsock.update_peer(_path_peer(node))
         if known is not None and known != node.key:
             self._drop_key(known, node.id)  # its routes have moved to the new key by now
 

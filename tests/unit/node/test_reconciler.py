@@ -170,6 +170,26 @@ def test_reconciler_peer_that_becomes_reachable_by_a_patch_gets_its_route() -> N
     assert ip_network("100.64.0.2/32") in world.routes
 
 
+def test_reconciler_peer_that_restarted_loses_its_path_before_it_is_greeted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake on the path of its former life is sent once only, to a peer that may not know us yet."""
+    world = World()
+    old = node(2)
+    world.put(old)
+    world.apply()
+    new = msgspec.structs.replace(old, disco_key=DiscoPrivate.generate().public())
+    world.put(new)
+    seen: list[Any] = []
+    update = world.engine.update_peer
+
+    def greet(config: Any) -> None:
+        seen.append(world.paths.peers[new.key].disco_key)
+        update(config)
+
+    monkeypatch.setattr(world.engine, "update_peer", greet)
+    world.apply(MapChange(patched=[(old, new)]))
+    assert seen == [new.disco_key]
+
+
 def test_reconciler_names_of_other_networks_are_told_to_dns() -> None:
     """DN-11: a resolver that splits is told each of them by name. Our own are below one suffix."""
     world = World()
