@@ -111,7 +111,8 @@ cdef int parse_c(const uint8_t* data, size_t length, packet_info_t* info) noexce
         if fragment & OFFSET_MASK:
             info.proto = PROTO_UNKNOWN if (fragment & OFFSET_MASK) < MIN_FRAGMENT_BLOCKS else PROTO_FRAGMENT
             return FAST_OK
-        if fragment & MORE_FRAGMENTS and total - header < MIN_FIRST_FRAGMENT:
+        # As over IPv6: too short a first part, and messages between nodes.
+        if fragment & MORE_FRAGMENTS and (total - header < MIN_FIRST_FRAGMENT or info.proto == PROTO_TSMP):
             info.proto = PROTO_UNKNOWN
             return FAST_OK
         parse_transport(data + header, total - header, info)

@@ -45,7 +45,7 @@ def parse(data: bytes) -> PacketInfo | str:
         if offset:
             info.proto = UNKNOWN if offset < 10 else FRAGMENT
             return info
-        if fragment & 0x2000 and len(info.l4) < 10:
+        if fragment & 0x2000 and (len(info.l4) < 10 or proto == 99):
             info.proto = UNKNOWN
             return info
     elif version == 6:

@@ -202,3 +202,9 @@ def test_transport_checksum_correct_packet_is_zero() -> None:
     segment = bytearray(udp(1000, 53, b"abc"))
     segment[6:8] = struct.pack("!H", fast.transport_checksum(ipv6(17, bytes(segment))))
     assert fast.transport_checksum(ipv6(17, bytes(segment))) == 0
+
+
+def test_message_between_nodes_in_parts_is_not_trusted() -> None:
+    """Its first part passed for the whole."""
+    assert fast.parse(ipv4(99, bytes(24))).proto == 99
+    assert fast.parse(ipv4(99, bytes(24), fragment=0x2000)).proto == 0
