@@ -128,7 +128,18 @@ class PingAnswerer:
 
 
 def _is_of_server(address: ControlAddress, server: ControlAddress) -> bool:
-    return address.host == server.host and address.port in (server.port, server.plain_port, server.tls_port)
+    """One of the server's own ports; where the user gave its address, any there. A name could mean this host by now."""
+    if address.host != server.host:
+        return False
+    return address.port in (server.port, server.plain_port, server.tls_port) or _is_address(server.host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        parse_ip(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_elsewhere(stream: SocketStream) -> bool:

@@ -590,8 +590,11 @@ def test_control_client_ping_that_fails_and_url_that_is_none_hold_up_no_other_an
     run(main)
 
 
-def test_control_client_ping_that_is_to_be_answered_to_another_local_service_asks_nothing_of_it() -> None:
-    """A server must not reach what trusts this host or its networks."""
+@pytest.mark.parametrize(("host", "asked"), [("localhost", False), ("127.0.0.2", False), ("127.0.0.1", True)])
+def test_control_client_ping_is_answered_to_the_address_of_the_server_and_no_other_local_one(
+    host: str, asked: bool
+) -> None:
+    """A server must not reach what trusts this host or its networks; at its own address it has what it has."""
 
     async def main() -> None:
         heard: list[bytes] = []
@@ -605,19 +608,21 @@ def test_control_client_ping_that_is_to_be_answered_to_another_local_service_ask
             return PingResponse(type=kind, ip=address)
 
         ended = asyncio.Event()
-        service = await asyncio.start_server(serve, "127.0.0.1", 0)
+        service = await asyncio.start_server(serve, "0.0.0.0", 0)
         port = service.sockets[0].getsockname()[1]
         async with FakeControl() as control:
+            assert control.url.startswith("http://127.0.0.1:")
             node = Watched(control.url, on_ping=ping)
             node.client.login()
             await node.until(lambda s: s.netmap)
-            url = f"http://localhost:{port}/containers/1/stop"
+            url = f"http://{host}:{port}/containers/1/stop"
             control.push({"PingRequest": {"URL": url, "Types": "disco", "IP": "100.64.0.9"}})
             await asyncio.wait_for(ended.wait(), 5)
             await node.client.shutdown()
         service.close()
         await service.wait_closed()
-        assert heard == [b""]
+        assert heard[0].startswith(b"POST /containers/1/stop ") is asked
+        assert asked or heard == [b""]
 
     run(main)
 

@@ -158,12 +158,14 @@ def test_admission_asks_a_bounded_number_of_questions_at_a_time(monkeypatch):
     monkeypatch.setattr(admission, "TIMEOUT_S", 60.0)
 
     async def whole():
-        open_now, most, go_on = 0, 0, asyncio.Event()
+        open_now, most, full, go_on = 0, 0, asyncio.Event(), asyncio.Event()
 
         async def handle(request):
             nonlocal open_now, most
             open_now += 1
             most = max(most, open_now)
+            if most == MAX_QUESTIONS:
+                full.set()
             await go_on.wait()
             open_now -= 1
             return Response(200, b'{"Allow":true}', "application/json")
@@ -174,9 +176,7 @@ def test_admission_asks_a_bounded_number_of_questions_at_a_time(monkeypatch):
         listener.listen("127.0.0.1", 0)
         ask, key = AskUrl(f"http://127.0.0.1:{listener.port}/verify"), NodePrivate.generate().public()
         asking = [asyncio.create_task(ask(key, "192.0.2.1")) for _ in range(200)]
-        async with asyncio.timeout(30):
-            while most < MAX_QUESTIONS:
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(full.wait(), 30)
         await asyncio.sleep(0.1)
         assert most == MAX_QUESTIONS
         go_on.set()
