@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if sys.stderr is not None:
             sys.stderr.write("interrupted\n")
-        return 1 if words and words[0] in ("up", "login") else 130
+        return 1 if {"up", "login"} & set(words[:3]) else 130  # behind --socket, too
 
 
 if __name__ == "__main__":

@@ -554,3 +554,4 @@ def test_interrupt_while_the_command_line_is_loaded_is_no_traceback(
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     assert main(["status"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+    assert main(["up"]) == main(["--socket", "/run/x", "login"]) == 1
