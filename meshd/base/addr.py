@@ -30,6 +30,15 @@ def parse_ip(text: str) -> IPAddress:
     return unpack_ip(address.packed)
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address, maybe with a zone."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_zoned_ip(text: str) -> IPAddress:
     """An address that may have a zone, ``fe80::1%eth0``, which is kept where nothing reaches the address without."""
     host, separator, zone = text.partition("%")

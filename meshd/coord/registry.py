@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import is_address
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.coord import network as change
@@ -77,7 +77,7 @@ class Registry:
     async def add_user(self, name: str) -> UserRecord:
         if not name or len(name) > 128 or any(not c.isprintable() or c.isspace() for c in name):
             raise MeshdError("a user name has 1 to 128 printable characters without spaces", code="usage")
-        if name == "*" or ":" in name or "/" in name or _is_address(name):
+        if name == "*" or ":" in name or "/" in name or is_address(name):
             raise MeshdError(
                 f"in a policy {name!r} would mean something else than a user",
                 code="usage",
@@ -380,14 +380,6 @@ class Registry:
             if route not in approved and self.policy.approves(route, node, user):
                 approved.append(route)
         return tuple(approved)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parse_ip(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _sound_nodes(connection: sqlite3.Connection) -> list[NodeRecord]:

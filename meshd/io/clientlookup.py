@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from ipaddress import ip_address
 from typing import Any
 
+from meshd.base.addr import is_address
 from meshd.io.threads import start_thread
 
 MAX_LOOKUPS = 16  # at a time, each with a thread
@@ -59,7 +59,7 @@ class ClientLookups:
 
     async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to a name or address, of which each is tried. Raises OSError."""
-        if _is_address(host):
+        if is_address(host):
             return await asyncio.open_connection(host, port)
         failure: OSError | None = None
         for family, address in await self.look_up(host, port):
@@ -81,11 +81,3 @@ async def _connected(family: int, address: Any) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 
+from meshd.base.addr import is_address
 from meshd.base.errors import MeshdError
 
 MAX_HOST = 253
@@ -28,10 +28,8 @@ def parse_listen(text: str, flag: str = "--listen") -> tuple[str, int]:
 
 def is_host(text: str) -> bool:
     """Whether a certificate and a client can have it as a host: a DNS name in its ASCII form, or an address."""
-    try:
-        ip_address(text)
-    except ValueError:
-        labels = text.split(".")
-        # What ends in a number is an address, or nothing (URL standard, "ends in a number").
-        return len(text) <= MAX_HOST and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))
-    return "%" not in text
+    if is_address(text):
+        return "%" not in text
+    labels = text.split(".")
+    # What ends in a number is an address, or nothing (URL standard, "ends in a number").
+    return len(text) <= MAX_HOST and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from meshd.base.addr import parse_ip
+from meshd.base.addr import is_address, parse_ip
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.core.controladdress import ControlAddress
@@ -131,15 +131,8 @@ def _is_of_server(address: ControlAddress, server: ControlAddress) -> bool:
     """One of the server's own ports; where the user gave its address, any there. A name could mean this host by now."""
     if address.host != server.host:
         return False
-    return address.port in (server.port, server.plain_port, server.tls_port) or _is_address(server.host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        parse_ip(host)
-    except ValueError:
-        return False
-    return True
+    given = "%" not in server.host and is_address(server.host)
+    return given or address.port in (server.port, server.plain_port, server.tls_port)
 
 
 def _is_elsewhere(stream: SocketStream) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 import uvloop
 
+from meshd.base.addr import is_address
 from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.base.log import get_logger, kv, log_to_stderr
@@ -90,7 +90,7 @@ class RelayService:
         self.pin = tls.pin
         self._tls = tls
         tls.watch()
-        pages = RelayPages(relay, () if _is_address(options.hostname) else (options.hostname,))
+        pages = RelayPages(relay, () if is_address(options.hostname) else (options.hostname,))
 
         async def handle(request: Request) -> Response | Upgrade:
             answer = await pages.handle(request)
@@ -149,14 +149,6 @@ def stored_key(folder: Path) -> NodePrivate:
             hint="Restore a copy of the file, or delete it: the relay then has another key.",
         ) from None
     return private
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def run(options: RelayOptions, *, verbose: bool) -> None:

@@ -619,8 +619,15 @@ def test_h1server_many_watchers_do_not_block_others(serve) -> None:
     serve(scenario)
 
 
-def test_h1server_one_user_cannot_take_all_connections(serve) -> None:
-    uids = iter([1000, 1000, 1000, 0])
+@pytest.mark.parametrize(
+    ("users", "limits"),
+    [
+        pytest.param([1000, 1000, 1000, 0], Limits(connections_per_user=2), id="one user"),
+        pytest.param([1000, 1001, 1002, 0], Limits(connections=3, connections_of_root=1), id="many users together"),
+    ],
+)
+def test_h1server_others_cannot_take_all_connections_from_root(serve, users: list[int], limits: Limits) -> None:
+    uids = iter(users)
 
     async def scenario(rig: Rig) -> None:
         held = [await rig.connect() for _ in range(2)]
@@ -634,27 +641,7 @@ def test_h1server_one_user_cannot_take_all_connections(serve) -> None:
 
     serve(
         scenario,
-        limits=Limits(connections_per_user=2),
-        identify=lambda fd: PeerIdentity(next(uids), 0, None),
-    )
-
-
-def test_h1server_many_users_together_leave_room_for_root(serve) -> None:
-    uids = iter([1000, 1001, 1002, 0])
-
-    async def scenario(rig: Rig) -> None:
-        held = [await rig.connect() for _ in range(2)]
-        reader, writer = await rig.connect()
-        writer.write(GET.format("/").encode())
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1)
-        assert (await rig.ask(GET.format("/"))).endswith(b"hello")
-        for _, held_writer in held:
-            held_writer.close()
-
-    serve(
-        scenario,
-        limits=Limits(connections=3, connections_of_root=1),
+        limits=limits,
         identify=lambda fd: PeerIdentity(next(uids), 0, None),
     )
 
