@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from meshd.base.errors import MeshdError
-from meshd.base.standardstreams import is_output_error, open_standard_streams, unwritten
 from meshd.base.version import VERSION
 from meshd.coord.cli.authkeys import authkeys
 from meshd.coord.cli.nodes import nodes
-from meshd.coord.cli.output import exit_code
+from meshd.coord.cli.output import EXIT_CODES
 from meshd.coord.cli.policy import policy
 from meshd.coord.cli.serve import serve
 from meshd.coord.cli.users import users
+from meshd.io.commandline import run_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MESH_COORD"})
@@ -29,18 +26,4 @@ for command in (serve, authkeys, nodes, users, policy):
 
 def main() -> None:
     """Entry point of the console script."""
-    open_standard_streams()
-    try:
-        cli.main(standalone_mode=False)
-    except MeshdError as error:
-        click.echo(f"mesh-coord: {error}", err=True)
-        sys.exit(exit_code(error))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if not is_output_error(error):
-            raise
-        sys.exit(unwritten(error, "mesh-coord: "))
-    except click.Abort:
-        sys.exit(130)
+    run_command(cli, "mesh-coord", EXIT_CODES)

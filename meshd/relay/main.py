@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
 from meshd.base.errors import MeshdError
-from meshd.base.standardstreams import is_output_error, open_standard_streams, unwritten
 from meshd.base.version import VERSION
+from meshd.io.commandline import run_command
 
 
 def _default_state_dir() -> Path:
@@ -98,18 +97,4 @@ def cli(
 
 def main() -> None:
     """Entry point of the console script."""
-    open_standard_streams()
-    try:
-        cli.main(standalone_mode=False)
-    except MeshdError as error:
-        click.echo(f"mesh-relay: {error}", err=True)
-        sys.exit(2 if error.code in ("usage", "config") else 1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if not is_output_error(error):
-            raise
-        sys.exit(unwritten(error, "mesh-relay: "))
-    except click.Abort:
-        sys.exit(130)
+    run_command(cli, "mesh-relay", {"usage": 2, "config": 2})

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from meshd.base.errors import MeshdError
 from meshd.coord.adminclient import call
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,11 +25,6 @@ EXIT_CODES = {"usage": 2, "config": 2, "not-found": 3, "conflict": 4, "denied": 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdwy])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdwy])")
-
-
-def exit_code(error: MeshdError) -> int:
-    """The process exit code for a refusal."""
-    return EXIT_CODES.get(error.code, 1)
 
 
 class Duration(_FloatType):
