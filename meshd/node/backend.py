@@ -205,9 +205,11 @@ class Backend:
         self._send_prefs()
         if not prefs.logged_out and prefs.want_running and (self.node_private or self.authority.wants_login):
             self._recall(control)
-            control.login(self._flags())
-        elif not prefs.logged_out and self.node_private:
-            self._recall(control)  # a node that is down still says who it is, and asks nobody for that
+            self._log_in(control)
+        else:
+            self._control_status = ControlStatus(can_continue=False)
+            if not prefs.logged_out and self.node_private:
+                self._recall(control)  # a node that is down still says who it is, and asks nobody for that
         self.health.set("start", None)
         self.decide()
 
@@ -254,8 +256,9 @@ class Backend:
                 for node in filter(None, map(self.netmap.peers.get, cached.met) if self.netmap else ()):
                     self._greet(node.key)
 
-    def _flags(self) -> LoginFlags:
-        return LoginFlags.EPHEMERAL if self.store.ephemeral else LoginFlags.DEFAULT
+    def _log_in(self, control: Control, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
+        self._control_status = msgspec.structs.replace(self._control_status, can_continue=True)
+        control.login(flags | (LoginFlags.EPHEMERAL if self.store.ephemeral else LoginFlags.DEFAULT))
 
     def _detach_control(self, *, goodbye: bool = False) -> None:
         """``goodbye``: a logout that is under way is left to end, which ends the client."""
@@ -320,7 +323,7 @@ class Backend:
             begins = after.want_running and not before.want_running and not after.logged_out
             if begins and self.node_private is not None:
                 self._recall(control)
-                control.login(self._flags())
+                self._log_in(control)
         if self._needs_apply(before, after):
             self.apply()
         self._send_prefs()
@@ -339,7 +342,7 @@ class Backend:
             self.start({})
         assert self._control is not None
         if not self._page.show_again():
-            self._control.login(self._flags() | LoginFlags.INTERACTIVE)
+            self._log_in(self._control, LoginFlags.INTERACTIVE)
 
     async def logout(self, reason: str = "") -> None:
         """Expire the key at the server if it can be reached within seconds, and forget it (LK-07)."""

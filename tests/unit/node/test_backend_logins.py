@@ -12,6 +12,7 @@ from meshd.base.errors import MeshdError
 from meshd.core.healthcheck import RelayView
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
+from meshd.node.store import MemoryStore
 from meshd.wire.control import NetInfo
 from tests.unit.node.backendworld import KEY, Fixture, log_in, netmap, run
 
@@ -278,3 +279,39 @@ def test_backend_machine_whose_approval_ends_has_only_what_the_map_leaves_it() -
         assert made.reconciler.prefs is made.backend.prefs
 
     run(test)
+
+
+def test_backend_start_that_nobody_follows_with_a_login_needs_one() -> None:
+    """SM-02: a program that waits to be told so before it asks for a page; it was told NoState for ever."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": "https://c"}})
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert [n["State"] for n in made.told if "State" in n] == [int(State.NEEDS_LOGIN)]
+        made.backend.login_interactive()
+        log_in(made)
+        assert made.backend.state is State.STARTING
+
+    run(test)
+
+
+def test_backend_that_was_down_since_its_start_is_starting_as_soon_as_it_is_up() -> None:
+    """SM-02: it has a key, and asks the server with it."""
+    store = MemoryStore()
+
+    async def leave(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"WantRunningSet": True})
+
+    run(leave, store)
+    store.ephemeral = False
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert made.backend.state is State.STOPPED
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert made.backend.state is State.STARTING
+        assert made.control.calls[-1].startswith("login")
+
+    run(test, store)
