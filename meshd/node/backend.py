@@ -257,7 +257,8 @@ class Backend:
                     self._greet(node.key)
 
     def _log_in(self, control: Control, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
-        self._control_status = msgspec.structs.replace(self._control_status, can_continue=True)
+        self._control_status = msgspec.structs.replace(self._control_status, can_continue=True, auth_url="")
+        self._page.forget()  # nobody listens any more for what becomes of a former one
         control.login(flags | (LoginFlags.EPHEMERAL if self.store.ephemeral else LoginFlags.DEFAULT))
 
     def _detach_control(self, *, goodbye: bool = False) -> None:
@@ -472,11 +473,12 @@ class Backend:
                 self.decide()
             return  # no other fact is different, and most reports are like that
         self._note_error(status)
+        let_in = bool(self._page.url or before.auth_url)
         if status.login_finished:
             self._blocked = False
             self._page.forget()
             self.bus.send({"LoginFinished": {}})
-        self._keep_login(status)
+        self._keep_login(status, let_in=let_in)
         if status.netmap is not None and _RECORDS_WANTED in status.netmap.self_node.cap_map:
             self._stay_out()
             return
@@ -543,14 +545,16 @@ class Backend:
         elif status.in_map_poll or status.login_finished:
             self.error = self._last_error = ""
 
-    def _keep_login(self, status: ControlStatus) -> None:
-        """LK-05: what a login settles in the preferences."""
+    def _keep_login(self, status: ControlStatus, *, let_in: bool) -> None:
+        """LK-05: what a login settles in the preferences. ``let_in``: somebody visited the page that lets this node
+        in, and wants it connected. Who disconnected it while it logged in by itself does not."""
         before = prefs = self.prefs
         if status.persist is not None:
             prefs = msgspec.structs.replace(prefs, config=from_control(status.persist, prefs.persist()))
         if status.login_finished:
+            wanted = prefs.want_running or prefs.logged_out or let_in
             prefs = msgspec.structs.replace(
-                prefs, want_running=True, logged_out=False, control_url=prefs.effective_control_url()
+                prefs, want_running=wanted, logged_out=False, control_url=prefs.effective_control_url()
             )
         if status.netmap is not None and prefs.auto_update.apply is None and _wants_no_updates(status.netmap):
             updates = msgspec.structs.replace(prefs.auto_update, apply=False)

@@ -315,3 +315,66 @@ def test_backend_that_was_down_since_its_start_is_starting_as_soon_as_it_is_up()
         assert made.control.calls[-1].startswith("login")
 
     run(test, store)
+
+
+def test_backend_that_is_taken_down_while_it_logs_in_stays_down() -> None:
+    """LK-05: the answer of the server comes after the user's word."""
+    store = MemoryStore()
+
+    async def join(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+
+    run(join, store)
+    store.ephemeral = False
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        assert made.control.calls[-1].startswith("login")
+        made.backend.edit_prefs({"WantRunningSet": True})
+        log_in(made)
+        assert not made.backend.prefs.want_running
+        assert made.backend.state is State.STOPPED
+        assert made.control.paused
+        assert "apply" not in made.reconciler.calls
+
+    run(test, store)
+
+
+@pytest.mark.parametrize("page", ["https://c/a", "http://not-to-be-shown/a"])
+def test_backend_that_somebody_lets_in_is_connected(page: str) -> None:
+    """LK-05: also when it had been down before the page was visited."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.start({"UpdatePrefs": {"ControlURL": "https://c", "LoggedOut": False}})
+        made.backend.login_interactive()
+        made.control.report(auth_url=page, can_continue=False)
+        log_in(made)
+        assert made.backend.prefs.want_running
+
+    run(test)
+
+
+def test_backend_login_that_replaces_one_with_a_page_shows_that_page_no_more() -> None:
+    """LK-02: a key that is let in there would be nobody's."""
+    store = MemoryStore()
+
+    async def leave(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        made.backend.edit_prefs({"WantRunningSet": True})
+
+    run(leave, store)
+    store.ephemeral = False
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.login_interactive()
+        made.control.report(auth_url="https://controlplane.tailscale.com/a", can_continue=False)
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert made.backend.auth_url == ""
+        made.backend.login_interactive()
+        assert made.control.calls[-1] == "login <LoginFlags.INTERACTIVE: 1>"
+
+    run(test, store)
