@@ -161,7 +161,7 @@ class Backend:
         self.health.set("policy-file", self.authority.policy_problem)
         try:
             if self.authority.config is not None:
-                self.profiles.set_prefs(self.authority.configured(self.prefs))
+                self.profiles.keep(self.authority.configured(self.prefs))
             self.start({})
         except MeshdError as error:
             self._cannot_start(error)
@@ -194,7 +194,8 @@ class Backend:
             auth_key = self.authority.auth_key(first_login=not self.profiles.list())
         control = self._new_control(prefs, auth_key)
         try:
-            self.profiles.set_prefs(prefs)
+            # Only what somebody asked for is not begun when it cannot be stored.
+            (self.profiles.keep if update is None else self.profiles.set_prefs)(prefs)
         except MeshdError:
             self._end(control)
             raise

@@ -6,8 +6,10 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -17,8 +19,10 @@ from meshd.core.mapchange import MapChange
 from meshd.core.node import Node
 from meshd.core.prefs import to_json
 from meshd.core.state import State
+from meshd.node.authority import Authority
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore
+from meshd.testing.clock import FakeClock
 from meshd.wire.control import ClientVersion, NetInfo, UserProfile
 from tests.unit.node.backendworld import KEY, PERSIST, ControlDouble, Fixture, log_in, netmap, run
 
@@ -89,6 +93,36 @@ def add_exit_node(made: Fixture) -> None:
 
 
 # -- a full disk --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", ["", '{"version": "alpha0", "hostname": "other"}'])
+def test_backend_starts_with_a_full_disk(config: str, tmp_path: Path) -> None:
+    """SM-10: what an earlier version stored has other fields, and the configuration file may say something new."""
+    disk = Disk()
+
+    async def join(made: Fixture) -> None:
+        running(made)
+
+    run(join, disk)
+    profile = Profiles(disk, bytes, FakeClock().wall).current
+    stored = msgspec.json.decode(disk.read(profile.key) or b"")
+    del stored["ShieldsUp"]
+    disk.write(profile.key, msgspec.json.encode(stored))
+    disk.full = True
+    path = tmp_path / "config"
+    path.write_text(config)
+    authority = Authority(str(path) if config else "")
+    authority.load()
+
+    async def test() -> None:
+        made = Fixture(disk, authority=authority)
+        made.backend.begin()
+        assert made.control.calls[-1].startswith("login")
+        assert made.backend.prefs.hostname == ("other" if config else "")
+        assert FULL in made.backend.health.texts()[0]
+        await made.backend.close()
+
+    asyncio.run(test())
 
 
 def test_backend_key_that_cannot_be_stored_is_used_all_the_same() -> None:
