@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import tempfile
 import time
 from pathlib import Path
+
+from meshd.base.log import get_logger, kv
+
+log = get_logger(__name__)
 
 LEFTOVER_AGE_S = 60.0  # no writer takes so long
 
@@ -16,9 +21,21 @@ def write_atomic(path: Path | str, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data`` durably: temporary file beside it, fsync, rename, fsync of the folder.
 
     Raises OSError (disk full, read-only, no permission); ``path`` is then unchanged and no temporary file
-    is left.
+    is left. Once the new content is in place nothing is raised: a folder that cannot be synchronised is logged.
     """
     target = Path(path)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _replace(target, data, mode)
+        try:
+            _sync(folder)
+        except OSError as error:
+            log.warning("folder_not_synchronised", extra=kv(path=target.parent, reason=error.strerror))
+    finally:
+        os.close(folder)
+
+
+def _replace(target: Path, data: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,7 +48,6 @@ def write_atomic(path: Path | str, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_directory(target.parent)
 
 
 def keep_aside(path: Path) -> Path:
@@ -56,6 +72,15 @@ def sync_directory(path: Path) -> None:
     """Make a rename or unlink inside ``path`` durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(folder: int) -> None:
+    """Some file systems (of virtual machines' shared folders, of other kinds of servers) know no such thing."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -164,6 +166,50 @@ def test_filestore_disk_error_is_told_and_changes_nothing(
     assert store.read("a") == b"1"
     assert FileStore(tmp_path / "state", sealed=True).read("a") == b"1"
     assert sorted(os.listdir(tmp_path)) == ["state", "state.key"]
+
+
+def only_folders_fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Folders can no longer be synchronised; files can."""
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO], ids=["not known there", "EIO"])
+def test_filestore_where_folders_cannot_be_synchronised_is_what_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """INV-2: the new file is in place by then; a change that was said to be none came back with a restart."""
+    only_folders_fail(monkeypatch, code)
+    store = FileStore(tmp_path / "state", sealed=True)
+    store.write("a", b"1")
+    assert store.problem is None
+    assert FileStore(tmp_path / "state", sealed=True).read("a") == store.read("a") == b"1"
+
+
+def test_filestore_without_a_descriptor_for_its_folder_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INV-2."""
+    store = FileStore(tmp_path / "state")
+    store.write("a", b"1")
+    opened = os.open
+
+    def fail(path: str, flags: int, *rest: int, **named: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(MeshdError, match="Nothing was changed"):
+        store.write("a", b"2")
+    monkeypatch.undo()
+    assert FileStore(tmp_path / "state").read("a") == store.read("a") == b"1"
 
 
 def test_open_store_mem_is_ephemeral() -> None:
