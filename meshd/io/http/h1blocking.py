@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from meshd.base.addr import parse_ip
 from meshd.io.http.h1client import Answer, Headers, fetch
+from meshd.io.mark import mark_socket
 
 T = TypeVar("T")
 
@@ -15,14 +18,16 @@ _CHUNK = 1 << 16
 
 
 class _BlockingStream:
-    """A `ByteStream` whose methods never wait for an event loop: they block."""
+    """A `ByteStream` whose methods never wait for an event loop: they block, until ``deadline`` at most."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock = sock
+        self._deadline = deadline
         self._queued = b""
 
     async def read(self) -> bytes:
         try:
+            self._sock.settimeout(_left(self._deadline))
             return self._sock.recv(_CHUNK)
         except OSError as error:
             raise ConnectionError(str(error)) from None
@@ -33,6 +38,7 @@ class _BlockingStream:
     async def drain(self) -> None:
         data, self._queued = self._queued, b""
         try:
+            self._sock.settimeout(_left(self._deadline))
             self._sock.sendall(data)
         except OSError as error:
             raise ConnectionError(str(error)) from None
@@ -52,15 +58,39 @@ def fetch_blocking(
     timeout_s: float,
     limit: int,
 ) -> Answer:
-    """Over TLS, the server named as in ``address``. ``timeout_s`` bounds every step.
+    """Over TLS, the server named as in ``address``, and past the tunnel, as all that we ask for ourselves.
 
-    Raises OSError when there is no connection, MeshdError ``http`` when there is no answer.
+    ``timeout_s`` bounds the whole. Raises OSError when there is no connection, MeshdError ``http`` when there is no
+    answer.
     """
-    with (
-        socket.create_connection(address, timeout_s) as plain,
-        context.wrap_socket(plain, server_hostname=address[0]) as sock,
-    ):
-        return _run(fetch(_BlockingStream(sock), method, target, headers, body, limit=limit))
+    deadline = time.monotonic() + timeout_s
+    with _connect(address, deadline) as plain:
+        plain.settimeout(_left(deadline))
+        with context.wrap_socket(plain, server_hostname=address[0]) as sock:
+            return _run(fetch(_BlockingStream(sock, deadline), method, target, headers, body, limit=limit))
+
+
+def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
+    failure = OSError(f"no address for {address[0]}")
+    for family, kind, protocol, _, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            mark_socket(sock, parse_ip(str(where[0]).partition("%")[0]))
+            sock.settimeout(_left(deadline))
+            sock.connect(where)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

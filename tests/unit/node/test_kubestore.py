@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import threading
 from base64 import b64decode, b64encode
@@ -11,11 +13,14 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError
+from meshd.io.http import h1blocking
 from meshd.node.kubestore import KubeApi, KubeStore, Unreachable
 from meshd.node.store import open_store
 
@@ -278,6 +283,39 @@ def test_kube_store_that_cannot_be_opened_explains_itself(
     assert text in str(made.problem)
     with pytest.raises(MeshdError):
         made.write("a", b"1")
+
+
+def test_kube_store_asks_past_the_tunnel(server: ApiServer, account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit node or a peer's subnet route must not come between a pod and its API server."""
+    marked: list[IPAddress | None] = []
+    monkeypatch.setattr(h1blocking, "mark_socket", lambda _, peer: marked.append(peer))
+    store(server, account)
+    assert marked == [parse_ip("127.0.0.1")] * 2
+
+
+def test_kube_store_answer_without_end_is_waited_for_once(certificate: Path, account: Path) -> None:
+    """Nothing else happens meanwhile: each piece of an answer is not granted the whole time anew."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    ticks = iter(range(1000))
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h1blocking, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+        thread = threading.Thread(target=pour, args=(context, listener))
+        thread.start()
+        port = listener.getsockname()[1]
+        api = KubeApi(account, {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)})
+        with pytest.raises(Unreachable, match="timed out"):
+            api.ask("GET", "/")
+        thread.join()
+
+
+def pour(context: ssl.SSLContext, listener: socket.socket) -> None:
+    """Answer one client for as long as it stays."""
+    plain, _ = listener.accept()
+    with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as sock:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sock.sendall(bytes(1 << 14))
 
 
 def test_kube_store_outside_a_pod_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
