@@ -32,11 +32,13 @@ START_PAUSE_S = 1.0
 _LIMIT_BYTES = 8 << 20
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UNFIT = re.compile(r"[^-._a-zA-Z0-9]")
+_BUSY = (429, 500, 502, 503, 504)
+_LATER = "meshd goes on with the state that it had. Try again when this is mended."
 _JSON, _PATCH = "application/json", "application/json-patch+json"
 
 
 class Unreachable(MeshdError):
-    """There was no answer; there may be one later."""
+    """There was no answer, or none that decides anything; there may be one later."""
 
 
 class KubeApi:
@@ -97,8 +99,10 @@ class KubeStore:
         self._sleep = sleep
         self.problem: MeshdError | None = None
         self._values: dict[str, bytes] = {}
-        self._version = ""
+        self._version = self._identity = ""
         self._patching = True
+        self._undecided: dict[str, bytes | None] = {}
+        """What holds for our caller where a change got no answer or came half way; the next change makes it so."""
         try:
             self._api = api()
             self._path = f"/api/v1/namespaces/{self._api.namespace}/secrets"
@@ -107,7 +111,7 @@ class KubeStore:
             self.problem = error
 
     def read(self, key: str) -> bytes | None:
-        return self._values.get(_field(key)) or None
+        return {**self._values, **self._undecided}.get(_field(key)) or None
 
     def write(self, key: str, value: bytes | None) -> None:
         self.update({key: value})
@@ -115,8 +119,25 @@ class KubeStore:
     def update(self, changes: Mapping[str, bytes | None]) -> None:
         if self.problem is not None:
             raise self.problem
-        wanted = {_field(key): value for key, value in changes.items()}
+        wanted = self._undecided | {_field(key): value for key, value in changes.items()}
+        before = {key: self._values.get(key) for key in wanted} | self._undecided
+        held, identity = self._values, self._identity
+        try:
+            if self._undecided:
+                self._load()
+            self._change(wanted, held, identity)
+        except MeshdError as error:
+            if self._identity != identity:
+                self._undecided = {**held, **before}
+            elif isinstance(error, Unreachable):
+                self._undecided = before
+            raise MeshdError(error.message, code="unavailable", hint=_LATER) from None
+        self._undecided = {}
+
+    def _change(self, wanted: dict[str, bytes | None], held: dict[str, bytes], identity: str) -> None:
         for attempt in range(ATTEMPTS):
+            if self._identity != identity:  # it was deleted: what we hold is all that is left of this node
+                wanted, identity = {**held, **wanted}, self._identity
             news = {key: value for key, value in wanted.items() if self._values.get(key) != value}
             if not news:
                 return
@@ -124,14 +145,14 @@ class KubeStore:
             if answer.status in (200, 201):
                 self._take(answer.body)
                 return
-            if answer.status == 403 and self._patching:
-                self._patching = False
-                continue
             if answer.status not in (404, 409, 422):  # gone, or changed by somebody else
                 raise self._refused("cannot be changed", answer)
             log.info("secret_changed_meanwhile", extra=kv(secret=self._name, status=answer.status))
             self._sleep(PAUSE_S * attempt)
+            version = self._version
             self._load()
+            if answer.status == 422 and (self._identity, self._version) == (identity, version):
+                raise self._refused("cannot be changed", answer)
         raise _unavailable(f"the secret {self._name} is changed by others all the time")
 
     def _load_patiently(self) -> None:
@@ -161,15 +182,26 @@ class KubeStore:
             secret: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
             self._values = {key: b64decode(text, validate=True) for key, text in (secret.get("data") or {}).items()}
             self._version = str(secret["metadata"]["resourceVersion"])
+            self._identity = str(secret["metadata"].get("uid", ""))
             self._secret = secret
         except (msgspec.MsgspecError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             raise _unavailable(f"the secret {self._name} cannot be understood") from None
 
     def _send(self, news: dict[str, bytes | None]) -> Answer:
-        if not self._patching:
-            values = self._values | {key: value for key, value in news.items() if value is not None}
-            data = {key: _text(value) for key, value in values.items() if news.get(key, value) is not None}
-            return self._api.ask("PUT", f"{self._path}/{self._name}", {**self._secret, "data": data})
+        if self._patching:
+            answer = self._patch(news)
+            if answer.status != 403:
+                return answer
+        answer = self._put(news)
+        self._patching = answer.status == 403  # of what is not allowed now, either may be later
+        return answer
+
+    def _put(self, news: dict[str, bytes | None]) -> Answer:
+        values = self._values | {key: value for key, value in news.items() if value is not None}
+        data = {key: _text(value) for key, value in values.items() if news.get(key, value) is not None}
+        return self._api.ask("PUT", f"{self._path}/{self._name}", {**self._secret, "data": data})
+
+    def _patch(self, news: dict[str, bytes | None]) -> Answer:
         steps: list[dict[str, Any]] = []
         if not self._secret.get("data"):
             steps.append({"op": "add", "path": "/data", "value": {}})
@@ -188,7 +220,8 @@ class KubeStore:
             403: "the pod's service account is not allowed to",
         }
         why = reasons.get(answer.status, f"the API server answered {answer.status}")
-        return _unavailable(f"the secret {self._name} in namespace {self._api.namespace} {what}: {why}")
+        text = f"the secret {self._name} in namespace {self._api.namespace} {what}: {why}"
+        return _unavailable(text, Unreachable if answer.status in _BUSY else MeshdError)
 
 
 def _field(key: str) -> str:

@@ -35,7 +35,12 @@ class ApiServer:
         self.token = "first"
         self.forbid: set[str] = set()
         self.meanwhile: list[Any] = []
+        self.answers: dict[str, int] = {}
+        """The status that a method is answered with, whatever is asked."""
+        self.silent = False
+        """Do what is asked, and do not say so."""
         self.requests: list[str] = []
+        self.made = 0
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,6 +51,9 @@ class ApiServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 status, value = owner.answer(self.command, self.path, self.headers, body)
                 data = json.dumps(value).encode()
+                if owner.silent:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -60,7 +68,10 @@ class ApiServer:
         self.thread.start()
 
     def put(self, name: str, data: dict[str, str] | None, old: int = 0) -> dict[str, Any]:
-        made = {"metadata": {"name": name, "resourceVersion": str(old + 1)}, "kind": "Secret"}
+        before = self.secrets.get(name)
+        self.made += before is None
+        identity = before["metadata"]["uid"] if before else f"number {self.made}"
+        made = {"metadata": {"name": name, "uid": identity, "resourceVersion": str(old + 1)}, "kind": "Secret"}
         self.secrets[name] = made if data is None else {**made, "data": data}
         return self.secrets[name]
 
@@ -73,6 +84,8 @@ class ApiServer:
             return 401, {}
         if method in self.forbid:
             return 403, {}
+        if method in self.answers:
+            return self.answers[method], {}
         if method == "POST":
             name = json.loads(body)["metadata"]["name"]
             if name in self.secrets:
@@ -204,12 +217,101 @@ def test_kube_store_change_by_others_meanwhile_is_kept(server: ApiServer, accoun
     assert server.data() == {"a": b"2", "other": b"x"}
 
 
-def test_kube_store_secret_that_vanishes_is_made_again(server: ApiServer, account: Path) -> None:
+@pytest.mark.parametrize("forbid", [set(), {"PATCH"}], ids=["patch", "update"])
+def test_kube_store_secret_that_vanishes_is_made_again_with_all_it_held(
+    server: ApiServer, account: Path, forbid: set[str]
+) -> None:
+    """Without its machine key and the list of its profiles the node would be another one."""
+    server.forbid |= forbid
+    made = store(server, account)
+    made.update({"a": b"1", "gone": b"x"})
+    del server.secrets["state"]
+    made.update({"b": b"2", "gone": None})
+    assert server.data() == {"a": b"1", "b": b"2"}
+    assert made.read("a") == b"1"
+
+
+def test_kube_store_secret_that_another_made_anew_gets_what_it_held(server: ApiServer, account: Path) -> None:
     made = store(server, account)
     made.write("a", b"1")
-    del server.secrets["state"]
+
+    def replace() -> None:
+        del server.secrets["state"]
+        server.put("state", {"other": b64encode(b"x").decode()}, old=50)
+
+    server.meanwhile.append(replace)
     made.write("b", b"2")
-    assert server.data() == {"b": b"2"}
+    assert server.data() == {"a": b"1", "b": b"2", "other": b"x"}
+
+
+def test_kube_store_secret_that_vanishes_during_a_failure_gets_what_it_held(server: ApiServer, account: Path) -> None:
+    """Between making the secret again and filling it, the API server is busy."""
+    made = store(server, account)
+    made.update({"a": b"1", "b": b"1"})
+    del server.secrets["state"]
+    answer = server.answer
+
+    def fill_later(method: str, *rest: Any) -> tuple[int, Any]:
+        return (503, {}) if method == "PATCH" and "state" in server.secrets else answer(method, *rest)
+
+    server.answer = fill_later  # type: ignore[method-assign]
+    with pytest.raises(MeshdError, match="answered 503"):
+        made.write("b", b"2")
+    assert server.data() == {}
+    assert (made.read("a"), made.read("b")) == (b"1", b"1")
+    server.answer = answer  # type: ignore[method-assign]
+    made.write("c", b"3")
+    assert server.data() == {"a": b"1", "b": b"1", "c": b"3"}
+
+
+def test_kube_store_is_refused_what_a_secret_cannot_be(server: ApiServer, account: Path) -> None:
+    """Such as one of more than a megabyte."""
+    made = store(server, account)
+    made.write("a", b"1")
+    server.requests.clear()
+    server.answers["PATCH"] = 422
+    with pytest.raises(MeshdError, match="the API server answered 422"):
+        made.write("a", b"2")
+    assert server.requests == ["PATCH", "GET"]
+
+
+def test_kube_store_that_was_allowed_nothing_for_a_while_patches_again(server: ApiServer, account: Path) -> None:
+    made = store(server, account)
+    server.forbid |= {"PATCH", "PUT"}
+    with pytest.raises(MeshdError, match="is not allowed to"):
+        made.write("a", b"1")
+    server.forbid = {"PUT"}
+    made.write("a", b"1")
+    assert server.data() == {"a": b"1"}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_kube_store_waits_for_an_api_server_that_is_busy(server: ApiServer, account: Path, status: int) -> None:
+    server.answers["GET"] = status
+    made = KubeStore("state", lambda: KubeApi(account, environment(server)), lambda _: server.answers.clear())
+    assert made.problem is None
+    made.write("a", b"1")
+    assert server.data() == {"a": b"1"}
+
+
+@pytest.mark.parametrize(
+    "lost", [{"a": b"2"}, {"a": None}, {"a": b"2", "new": b"3"}], ids=["set", "removed", "several"]
+)
+def test_kube_store_change_that_got_no_answer_is_undone_by_the_next(
+    server: ApiServer, account: Path, lost: dict[str, bytes | None]
+) -> None:
+    """INV-2: the caller was told that it failed, and goes on with what was before."""
+    made = store(server, account)
+    made.write("a", b"1")
+    server.silent = True
+    with pytest.raises(MeshdError, match="does not answer") as caught:
+        made.update(lost)
+    assert "restart" not in (caught.value.hint or "")
+    assert made.read("a") == b"1"
+    assert server.data().get("a") == lost["a"]
+    server.silent = False
+    made.write("a", b"1")
+    assert server.data() == {"a": b"1"}
 
 
 def test_kube_store_that_never_comes_to_its_turn_says_so(server: ApiServer, account: Path) -> None:
