@@ -1,8 +1,12 @@
-"""The user data of a cloud machine, from the metadata service of EC2 and those that are like it (IMDSv2)."""
+"""The user data of a cloud machine, from the metadata service of EC2 and those that are like it (IMDSv2).
+
+The service is asked past the tunnel: an exit node must not be the one that answers, since what it says configures us.
+"""
 
 from __future__ import annotations
 
 import http.client
+import time
 from contextlib import closing
 
 SOURCE = "vm:user-data"
@@ -30,7 +34,11 @@ def read_user_data(host: str = SERVICE, port: int = 80) -> bytes:
 
 
 def _ask(host: str, port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    from meshd.io.http.h1blocking import connect_blocking
+
     with closing(http.client.HTTPConnection(host, port, timeout=PATIENCE_S)) as connection:
+        connection.sock = connect_blocking((host, port), time.monotonic() + PATIENCE_S)
+        connection.sock.settimeout(PATIENCE_S)
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_BYTES + 1)

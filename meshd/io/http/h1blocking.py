@@ -64,13 +64,14 @@ def fetch_blocking(
     answer.
     """
     deadline = time.monotonic() + timeout_s
-    with _connect(address, deadline) as plain:
+    with connect_blocking(address, deadline) as plain:
         plain.settimeout(_left(deadline))
         with context.wrap_socket(plain, server_hostname=address[0]) as sock:
             return _run(fetch(_BlockingStream(sock, deadline), method, target, headers, body, limit=limit))
 
 
-def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
+def connect_blocking(address: tuple[str, int], deadline: float) -> socket.socket:
+    """A connection past the tunnel, by ``deadline`` of the monotonic clock. Raises OSError."""
     failure = OSError(f"no address for {address[0]}")
     for family, kind, protocol, _, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import pytest
 
+from meshd.base.addr import IPAddress, parse_ip
+from meshd.io.http import h1blocking
 from meshd.io.userdata import read_user_data
 
 
@@ -54,6 +56,14 @@ def test_user_data_is_read_with_a_token(port: int) -> None:
     """CF-03: --config=vm:user-data."""
     assert read_user_data("127.0.0.1", port) == b'{"version": "alpha0"}'
     assert Service.seen == ["the-token"]
+
+
+def test_user_data_is_asked_for_past_the_tunnel(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CF-03: read again while an exit node is used, it must not come from that one."""
+    marked: list[IPAddress | None] = []
+    monkeypatch.setattr(h1blocking, "mark_socket", lambda _, peer: marked.append(peer))
+    read_user_data("127.0.0.1", port)
+    assert marked == [parse_ip("127.0.0.1")] * 2
 
 
 def test_user_data_of_an_old_service_needs_no_token(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
