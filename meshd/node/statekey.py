@@ -84,6 +84,8 @@ class SystemdCreds:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise MeshdError(f"{self._command} {verb} did not work: {error}", code="unavailable") from None
+        if done.returncode < 0:  # killed, as when memory is short: that says nothing about the key
+            raise MeshdError(f"{self._command} {verb} was ended by signal {-done.returncode}", code="unavailable")
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise KeyLost(f"systemd-creds {verb}: {said[-1][:200] if said else 'failed'}", code="unavailable")

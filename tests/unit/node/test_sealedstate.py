@@ -230,6 +230,18 @@ def test_missing_systemd_creds_refuses_logins_and_keeps_everything(
     assert listed(tmp_path) == ["bin", "state", "state.key"]
 
 
+def test_killed_systemd_creds_refuses_logins_and_keeps_everything(tmp_path: Path, creds: Path) -> None:
+    """Out of memory at the start is no reason to become another node."""
+    path = tmp_path / "state"
+    creds_store(path, creds).write("_machinekey", SECRET)
+    (creds / "systemd-creds").write_text("#!/bin/sh\nkill -9 $$\n")
+    store = creds_store(path, creds)
+    assert "was ended by signal 9" in str(store.problem)
+    assert listed(tmp_path) == ["bin", "state", "state.key"]
+    (creds / "systemd-creds").write_text(CREDS)
+    assert creds_store(path, creds).read("_machinekey") == SECRET
+
+
 def test_key_file_that_others_could_read_is_made_private(tmp_path: Path) -> None:
     path, key = tmp_path / "state", tmp_path / "state.key"
     sealed_store(path)
