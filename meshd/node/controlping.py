@@ -112,7 +112,7 @@ class PingAnswerer:
             client = await self._link.connection()
             await client.request(method, target, (), body, limit=ANSWER_LIMIT)
             return
-        if parts.scheme not in ("http", "https") or not host:
+        if parts.scheme not in ("http", "https") or not host or not host.isprintable() or " " in host:
             raise MeshdError("the server gave an unusable URL for an answer", code="control-garbage")
         https = parts.scheme == "https"
         port = port or (443 if https else 80)

@@ -14,7 +14,7 @@ import msgspec
 
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.clock import Clock
-from meshd.base.errors import MeshdError
+from meshd.base.errors import MeshdError, WireError
 from meshd.base.gotime import format_time
 from meshd.base.keys import NodePublic
 from meshd.base.ranges import is_tailscale_ip
@@ -278,7 +278,8 @@ class NodeService(Inspection):
         """What `netmap` would be after this map message as the first. Raises WireError for one that is no good."""
         session = MapSession()
         session.apply(decode(MapResponse, message), self._clock.wall())
-        assert session.netmap is not None
+        if session.netmap is None:
+            raise WireError("a keep-alive brings no map")
         return netmap_json(session.netmap)
 
     def health(self) -> JSON:

@@ -58,6 +58,8 @@ async def answer_call(node: Node, payload: bytes) -> bytes:
         return write_response(await handler(node, request))
     except MeshdError as error:
         return write_response(_error(500, error.message))
+    except OSError as error:  # what the system refuses when it is at its limits
+        return write_response(_error(500, error.strerror or str(error)))
 
 
 def _error(status: int, text: str) -> MessageResponse:

@@ -168,6 +168,28 @@ def test_filestore_disk_error_is_told_and_changes_nothing(
     assert sorted(os.listdir(tmp_path)) == ["state", "state.key"]
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_filestore_that_cannot_begin_yet_works_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """SM-21: a disk that is full at the first start is freed, and nobody has to restart for it."""
+    path = tmp_path / "d" / "state"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        store = FileStore(path, sealed=sealed)
+        assert store.problem is None
+        with pytest.raises(MeshdError, match="No space left on device") as caught:
+            store.write("a", b"1")
+        assert "try again" in (caught.value.hint or "")
+        assert store.read("a") is None
+    store.write("a", b"1")
+    assert FileStore(path, sealed=sealed).read("a") == b"1"
+
+
 def only_folders_fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Folders can no longer be synchronised; files can."""
     sync = os.fsync
