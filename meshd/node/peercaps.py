@@ -7,7 +7,19 @@ from typing import Any
 
 from meshd.base.addr import IPAddress, IPPrefix, parse_ip, parse_prefix
 from meshd.core.filterprogram import has_bits
+from meshd.core.node import Node
 from meshd.wire.control import FilterRule
+
+INGRESS = "https://tailscale.com/cap/ingress"
+"""What nodes need that pass on connections from the Internet. They are outside of tailnet lock."""
+
+
+def node_capabilities(rules: Iterable[FilterRule], node: Node, own: Iterable[IPAddress]) -> dict[str, list[Any]]:
+    """What a node may do at one of ``own`` addresses: the same by whichever of its addresses it comes, that of the
+    first one. One that tailnet lock does not cover gets nothing that could harm from a server that cannot be trusted.
+    """
+    granted = peer_capabilities(rules, node.ips[0], own) if node.addresses else {}
+    return {name: granted[name] for name in granted if name == INGRESS} if node.unsigned_peer_api_only else granted
 
 
 def peer_capabilities(rules: Iterable[FilterRule], source: IPAddress, own: Iterable[IPAddress]) -> dict[str, list[Any]]:

@@ -44,7 +44,7 @@ from meshd.node.inspection import HostChecks, Inspection
 from meshd.node.keptthings import KeptThings
 from meshd.node.magicsock import MagicSock
 from meshd.node.nodejson import netmap_json, node_json, user_json
-from meshd.node.peercaps import peer_capabilities
+from meshd.node.peercaps import node_capabilities
 from meshd.node.probes import netcheck_json, peer_for, ping_json
 from meshd.node.profiledata import ProfileData
 from meshd.node.profiler import CpuProfile, heap_profile
@@ -147,23 +147,25 @@ class NodeService(Inspection):
     def check_prefs(self, prefs: Mapping[str, Any]) -> None:
         self._backend.check(prefs_module.from_json(prefs))
 
-    def whois(self, ip: IPAddress, port: int, proto: str) -> JSON | None:
+    def whois(self, ip: IPAddress, port: int, proto: str, at: IPAddress | None = None) -> JSON | None:
         netmap = self._backend.netmap
         node = netmap.node_by_ip(ip) if netmap else None
-        return self._whois(node, ip) if node else None
+        return self._whois(node, at) if node else None
 
-    def whois_node(self, key: NodePublic) -> JSON | None:
+    def whois_node(self, key: NodePublic, at: IPAddress | None = None) -> JSON | None:
         netmap = self._backend.netmap
         if netmap is None:
             return None
         node = netmap.self_node if netmap.node_key == key else netmap.peer_by_key(key)
-        return self._whois(node, node.ips[0] if node.ips else None) if node else None
+        return self._whois(node, at) if node else None
 
-    def _whois(self, node: Node, ip: IPAddress | None) -> JSON:
+    def _whois(self, node: Node, at: IPAddress | None) -> JSON:
         netmap = self._backend.netmap
         assert netmap is not None
         user = netmap.user_of(node)
-        caps = peer_capabilities(netmap.filter_rules, ip, netmap.self_node.ips) if ip else {}
+        own = netmap.self_node.ips if at is None else (at,)
+        # With the shields up nobody may do anything here.
+        caps = {} if self._backend.prefs.shields_up else node_capabilities(netmap.filter_rules, node, own)
         return {
             "Node": node_json(node),
             "UserProfile": user_json(user) if user else {"ID": node.user, "LoginName": "", "DisplayName": ""},

@@ -225,18 +225,19 @@ class FakeBackend:
         if prefs.get("Hostname") == "bad":
             raise MeshdError("hostname 'bad' is bad", code="invalid")
 
-    def whois(self, ip: Any, port: int, proto: str) -> dict[str, Any] | None:
+    def whois(self, ip: Any, port: int, proto: str, at: Any = None) -> dict[str, Any] | None:
         profile = {"ID": 1, "LoginName": "bench", "DisplayName": "bench"}
+        caps = {"at": [str(at)]} if at is not None else None
         if str(ip) in ("100.64.0.1", "fd7a:115c:a1e0::1"):
-            return {"Node": node(1), "UserProfile": profile, "CapMap": None}
+            return {"Node": node(1), "UserProfile": profile, "CapMap": caps}
         if str(ip) == "100.64.0.2":
-            return {"Node": node(2), "UserProfile": profile, "CapMap": None}
+            return {"Node": node(2), "UserProfile": profile, "CapMap": caps}
         return None
 
-    def whois_node(self, key: Any) -> dict[str, Any] | None:
+    def whois_node(self, key: Any, at: Any = None) -> dict[str, Any] | None:
         from meshd.base.addr import parse_ip
 
-        return self.whois(parse_ip("100.64.0.1"), 0, "") if key.text() == PEER_KEY else None
+        return self.whois(parse_ip("100.64.0.1"), 0, "", at) if key.text() == PEER_KEY else None
 
     def peer_by_id(self, node_id: int) -> dict[str, Any] | None:
         return node(node_id) if node_id in (1, 2) else None

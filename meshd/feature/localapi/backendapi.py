@@ -75,17 +75,18 @@ class LocalBackend(Protocol):
         """
         ...
 
-    def whois(self, ip: IPAddress, port: int, proto: str) -> JSON | None:
+    def whois(self, ip: IPAddress, port: int, proto: str, at: IPAddress | None = None) -> JSON | None:
         """Who is behind a mesh address (our own included), or behind a proxied local port.
 
-        `{Node, UserProfile, CapMap}`, CapMap being what the peer may do here, None for nothing special.
+        `{Node, UserProfile, CapMap}`, CapMap being what the peer may do here, None for nothing special. `at` asks what
+        it may do at this address instead of ours.
 
         `port` is 0 when the caller named an address alone; `proto` is "tcp", "udp" or "" for any.
         None: nobody.
         """
         ...
 
-    def whois_node(self, key: NodePublic) -> JSON | None:
+    def whois_node(self, key: NodePublic, at: IPAddress | None = None) -> JSON | None:
         """As `whois`, by node key."""
         ...
 

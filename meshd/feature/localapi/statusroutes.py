@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from meshd.base.addr import AddrPort, parse_ip
+import re
+
+from meshd.base.addr import AddrPort, IPAddress, parse_ip
 from meshd.base.keys import NodePublic
 from meshd.feature.localapi.backendapi import JSON
 from meshd.feature.localapi.jsontext import json_response, status_response
@@ -11,6 +13,7 @@ from meshd.io.http.h1server import HttpError, Response
 
 TRUE_TEXTS = {"1", "t", "T", "TRUE", "true", "True"}
 FALSE_TEXTS = {"0", "f", "F", "FALSE", "false", "False"}
+_SERVICE_NAME = re.compile(r"svc:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 
 
 def parse_bool(text: str, default: bool) -> bool:
@@ -28,21 +31,34 @@ async def _whois(call: Call) -> Response:
     text = await call.request.value("addr")
     if not text:
         raise HttpError(400, "missing 'addr' parameter")
-    found = _whois_key(call, text) if text.startswith("nodekey:") else await _whois_address(call, text)
+    service, at = await call.request.value("svc_name"), await _destination(call)
+    if service and not _SERVICE_NAME.fullmatch(service):
+        raise HttpError(400, "invalid svc_name")
+    found = _whois_key(call, text, at) if text.startswith("nodekey:") else await _whois_address(call, text, at)
     if found is None:
         raise HttpError(404, "no match for IP:port")
+    if service:
+        found["CapMap"] = None  # a service is reached at nodes that host it, and this one hosts none
     return json_response(found, tabs=True)
 
 
-def _whois_key(call: Call, text: str) -> JSON | None:
+async def _destination(call: Call) -> IPAddress | None:
+    text = await call.request.value("dst_ip")
+    try:
+        return parse_ip(text) if text else None
+    except ValueError:
+        raise HttpError(400, "invalid dst_ip") from None
+
+
+def _whois_key(call: Call, text: str, at: IPAddress | None) -> JSON | None:
     try:
         key = NodePublic.parse(text)
     except ValueError:
         raise HttpError(400, "invalid nodekey in 'addr' parameter") from None
-    return call.backend.whois_node(key)
+    return call.backend.whois_node(key, at)
 
 
-async def _whois_address(call: Call, text: str) -> JSON | None:
+async def _whois_address(call: Call, text: str, at: IPAddress | None) -> JSON | None:
     try:
         address = AddrPort(parse_ip(text), 0)
     except ValueError:
@@ -50,7 +66,7 @@ async def _whois_address(call: Call, text: str) -> JSON | None:
             address = AddrPort.parse(text)
         except ValueError:
             raise HttpError(400, "invalid 'addr' parameter") from None
-    return call.backend.whois(address.ip, address.port, await call.request.value("proto"))
+    return call.backend.whois(address.ip, address.port, await call.request.value("proto"), at)
 
 
 async def _positive_id(call: Call) -> int:

@@ -298,6 +298,18 @@ def test_localapi_lookups_by_id(api: LocalApiThread) -> None:
     assert json.loads(ask(api, "GET", "whois?addr=%5Bfd7a:115c:a1e0::1%5D:80&proto=udp").body)["Node"]["ID"] == 1
 
 
+def test_localapi_whois_tells_what_a_caller_may_do_at_another_address_or_service(api: LocalApiThread) -> None:
+    """NM-07."""
+    for who in ("100.64.0.2:443", PEER_KEY):
+        assert json.loads(ask(api, "GET", f"whois?addr={who}&dst_ip=100.64.0.77").body)["CapMap"] == {
+            "at": ["100.64.0.77"]
+        }
+        found = json.loads(ask(api, "GET", f"whois?addr={who}&dst_ip=100.64.0.77&svc_name=svc:db").body)
+        assert found["CapMap"] is None
+        for bad in ("dst_ip=x", "svc_name=db", "svc_name=svc:", "svc_name=svc:-a", "svc_name=svc:a%20b"):
+            assert ask(api, "GET", f"whois?addr={who}&{bad}").status == 400
+
+
 def test_localapi_outside_the_api(api: LocalApiThread) -> None:
     """LA-11: root page, CONNECT, unknown paths, server-status."""
     assert b"daemon" in ask(api, "GET", "/").body
