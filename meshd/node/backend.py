@@ -623,7 +623,7 @@ class Backend:
         if self.state in CARRIED_OUT:
             self.apply(change)
         if told is None or told.full or told.self_changed:
-            self.bus.send({"SelfChange": node_json(netmap.self_node)})
+            self.bus.send({"SelfChange": node_json(netmap.self_node, netmap.magic_dns_suffix)})
         tell_peers(self.bus, netmap, told)
 
     def _disown_netmap(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from typing import Any
 
 import msgspec
@@ -14,13 +16,15 @@ from meshd.wire.control import UserProfile, encode
 JSON = dict[str, Any]
 NO_LOCK_HEAD = "A" * 52  # base32 of the hash that is all zero
 
+_AT_THE_ENDS = re.compile(r"\A[^a-z0-9]+|[^a-z0-9]+\Z")
+_SEPARATORS = str.maketrans(" .@_", "----")
+_NOT_IN_A_LABEL = re.compile(r"[^a-z0-9-]")
 
-def node_json(node: Node) -> JSON:
-    """Zero values are left out, except those that every client expects."""
-    hostinfo: JSON | None = msgspec.json.decode(encode(node.hostinfo)) if node.hostinfo else None
-    label = node.first_label or node.name
-    hostname = node.hostinfo.hostname if node.hostinfo else ""
-    differs = bool(hostname) and hostname.lower() != label.lower()
+
+def node_json(node: Node, suffix: str) -> JSON:
+    """Zero values are left out, except those that every client expects. ``suffix`` is that of our network's names:
+    nodes of others go by their full names."""
+    name, name_with_host = _display_names(node, suffix)
     shown: JSON = {
         "ID": node.id,
         "StableID": node.stable_id,
@@ -33,11 +37,12 @@ def node_json(node: Node) -> JSON:
     optional: JSON = {
         "Sharer": node.sharer,
         "KeyExpiry": format_time(node.key_expiry) if node.key_expiry is not None else None,
+        "KeySignature": b64encode(node.key_signature).decode(),
         "Machine": node.machine.text() if node.machine else None,
         "DiscoKey": node.disco_key.text() if node.disco_key else None,
         "Endpoints": [str(e) for e in node.endpoints],
         "HomeDERP": node.home_derp,
-        "Hostinfo": hostinfo,
+        "Hostinfo": _wire_json(node.hostinfo),
         "Created": format_time(node.created) if node.created is not None else None,
         "Cap": node.cap,
         "Tags": list(node.tags),
@@ -46,18 +51,37 @@ def node_json(node: Node) -> JSON:
         "MachineAuthorized": node.machine_authorized,
         "CapMap": node.cap_map,
         "UnsignedPeerAPIOnly": node.unsigned_peer_api_only,
+        "DataPlaneAuditLogID": node.data_plane_audit_log_id,
         "Expired": node.expired,
         "SelfNodeV4MasqAddrForThisPeer": str(node.masquerade_v4) if node.masquerade_v4 else None,
         "SelfNodeV6MasqAddrForThisPeer": str(node.masquerade_v6) if node.masquerade_v6 else None,
         "IsWireGuardOnly": node.is_wireguard_only,
         "IsJailed": node.is_jailed,
+        "ExitNodeDNSResolvers": [_wire_json(resolver) for resolver in node.exit_node_dns_resolvers],
     }
     shown |= {name: value for name, value in optional.items() if value}
     if node.online is not None:
         shown["Online"] = node.online
-    shown["ComputedName"] = label
-    shown["ComputedNameWithHost"] = f"{label} ({hostname})" if differs else label
-    return shown
+    return shown | {"ComputedName": name, "ComputedNameWithHost": name_with_host}
+
+
+def _display_names(node: Node, suffix: str) -> tuple[str, str]:
+    """How people know a node, and that with what its machine calls itself where this is something else."""
+    name = node.name.rstrip(".")
+    if suffix and name.lower().endswith(f".{suffix.lower()}"):
+        name = name[: -len(suffix) - 1]
+    host = _host_label(node.hostinfo.hostname) if node.hostinfo else ""
+    if not name:
+        name = host or str(node.key)
+    return name, name if host in ("", name.lower()) else f"{name} ({host})"
+
+
+def _host_label(hostname: str) -> str:
+    """The name that a network would give a machine that calls itself so."""
+    for ending in (".local", ".localdomain", ".lan"):
+        hostname = hostname.removesuffix(ending)
+    plain = _AT_THE_ENDS.sub("", hostname[:63].lower())
+    return _NOT_IN_A_LABEL.sub("", plain.translate(_SEPARATORS))
 
 
 def user_json(profile: UserProfile) -> JSON:
@@ -65,6 +89,8 @@ def user_json(profile: UserProfile) -> JSON:
     shown: JSON = {"ID": profile.id, "LoginName": profile.login_name, "DisplayName": profile.display_name}
     if profile.profile_pic_url:
         shown["ProfilePicURL"] = profile.profile_pic_url
+    if profile.groups:
+        shown["Groups"] = list(profile.groups)
     return shown
 
 
@@ -77,7 +103,8 @@ def netmap_json(netmap: Netmap) -> JSON:
 
     Expiry, MachineStatus and Name are for clients of before 2025; newer ones read them from SelfNode.
     """
-    own = node_json(netmap.self_node)
+    suffix = netmap.magic_dns_suffix
+    own = node_json(netmap.self_node, suffix)
     messages = {name: _wire_json(message) for name, message in netmap.messages.items()}
     return {
         "SelfNode": own,
@@ -96,7 +123,7 @@ def netmap_json(netmap: Netmap) -> JSON:
         "Expiry": own.get("KeyExpiry", "0001-01-01T00:00:00Z"),
         "Name": netmap.self_node.name,
         "MachineStatus": 2 if netmap.machine_authorized else 1,
-        "Peers": [node_json(node) for node in netmap.sorted_peers()],
+        "Peers": [node_json(node, suffix) for node in netmap.sorted_peers()],
         "Domain": netmap.domain,
         "UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())},
     }

@@ -24,11 +24,12 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
     """
     if not bus.wants(PEER_CHANGES | PEER_PATCHES):
         return
+    suffix = netmap.magic_dns_suffix
     if change is None or change.full:
         peers = netmap.sorted_peers()
         news: JSON = {"UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())}}
         if peers:
-            news["PeersChanged"] = [node_json(node) for node in peers]
+            news["PeersChanged"] = [node_json(node, suffix) for node in peers]
         bus.send(news, PEER_CHANGES | PEER_PATCHES)
         return
     whole = [*change.added, *(new for _, new in change.changed)]
@@ -36,14 +37,14 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
     if change.profiles_changed:
         news["UserProfiles"] = {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())}
     if whole:
-        news["PeersChanged"] = [node_json(node) for node in whole]
+        news["PeersChanged"] = [node_json(node, suffix) for node in whole]
     if change.removed:
         news["PeersRemoved"] = [node.id for node in change.removed]
     patches = [(new, patch_json(old, new)) for old, new in change.patched]
     if bus.wants(PEER_PATCHES):
         narrow = dict(news)
         small = [patch for _, patch in patches if patch is not None]
-        wide = [node_json(new) for new, patch in patches if patch is None]
+        wide = [node_json(new, suffix) for new, patch in patches if patch is None]
         if small:
             narrow["PeerChangedPatch"] = small
         if wide:
@@ -52,7 +53,7 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
             bus.send(narrow, PEER_PATCHES)
     if bus.wants(PEER_CHANGES, without=PEER_PATCHES):
         if patches:
-            news["PeersChanged"] = [*news.get("PeersChanged", ()), *(node_json(new) for new, _ in patches)]
+            news["PeersChanged"] = [*news.get("PeersChanged", ()), *(node_json(new, suffix) for new, _ in patches)]
         if news:
             bus.send(news, PEER_CHANGES, without=PEER_PATCHES)
 

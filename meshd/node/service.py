@@ -167,7 +167,7 @@ class NodeService(Inspection):
         # With the shields up nobody may do anything here.
         caps = {} if self._backend.prefs.shields_up else node_capabilities(netmap.filter_rules, node, own)
         return {
-            "Node": node_json(node),
+            "Node": node_json(node, netmap.magic_dns_suffix),
             "UserProfile": user_json(user) if user else {"ID": node.user, "LoginName": "", "DisplayName": ""},
             "CapMap": caps or None,
         }
@@ -177,7 +177,7 @@ class NodeService(Inspection):
         if netmap is None:
             return None
         node = netmap.self_node if netmap.self_node.id == node_id else netmap.peers.get(node_id)
-        return node_json(node) if node else None
+        return node_json(node, netmap.magic_dns_suffix) if node else None
 
     def user_profile(self, user_id: int) -> JSON | None:
         netmap = self._backend.netmap
@@ -252,7 +252,7 @@ class NodeService(Inspection):
         if mask & _INITIAL_NETMAP:
             first["NetMap"] = self.netmap()
             if backend.netmap is not None:
-                first["SelfChange"] = node_json(backend.netmap.self_node)
+                first["SelfChange"] = node_json(backend.netmap.self_node, backend.netmap.magic_dns_suffix)
         if mask & _INITIAL_STATUS:
             first["InitialStatus"] = self.status()
         if mask & _POLICY:

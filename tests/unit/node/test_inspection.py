@@ -349,7 +349,7 @@ def test_attributes_without_effect_on_this_node_are_kept_and_shown() -> None:
     names = KEPT_ATTRIBUTES.split()
     made = world(node(2), Node=own(CapMap={name: ["value"] for name in names}))
     own_node = made.backend.netmap.self_node
-    shown = node_json(own_node)
+    shown = node_json(own_node, "")
     for name in names:
         assert made.inspection.has_capability(name)
         assert list(shown["CapMap"][name]) == ["value"]
