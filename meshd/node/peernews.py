@@ -30,6 +30,8 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
         news: JSON = {"UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())}}
         if peers:
             news["PeersChanged"] = [node_json(node, suffix) for node in peers]
+        if change is not None and change.removed:  # while there was no stream
+            news["PeersRemoved"] = [node.id for node in change.removed]
         bus.send(news, PEER_CHANGES | PEER_PATCHES)
         return
     whole = [*change.added, *(new for _, new in change.changed)]

@@ -30,6 +30,18 @@ def test_peernews_full_map_lists_everybody_for_those_who_asked() -> None:
     assert drained(plain) == []
 
 
+def test_peernews_full_map_after_a_break_names_those_who_went_meanwhile() -> None:
+    """watch:PeerChanges: a watcher keeps what it knows until it is told otherwise."""
+    bus = NotifyBus()
+    whole = bus.watch(PEER_CHANGES)
+    session = joined(node(2), node(3))
+    session.begin_stream()
+    tell_peers(bus, session.netmap, send(session, Node=node(1), Peers=[node(2), node(4)]))
+    (news,) = drained(whole)
+    assert [peer["ID"] for peer in news["PeersChanged"]] == [2, 4]
+    assert news["PeersRemoved"] == [3]
+
+
 def test_peernews_delta_names_added_changed_and_removed() -> None:
     """NM-13, watch:PeerChanges."""
     bus = NotifyBus()
