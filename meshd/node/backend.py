@@ -725,7 +725,7 @@ class Backend:
         self.state = state
         if state is State.RUNNING:
             self._page.forget()
-        self._tell_state()
+        self._send_state()
         if state is State.NEEDS_LOGIN:
             self._blocked = self.key_expired()
             self._stop_data_plane()
@@ -757,8 +757,11 @@ class Backend:
     def _tell_state(self) -> None:
         """To watchers, who also want to know of a node that began anew and has not got far."""
         if self.state is not self._told:
-            self._told = self.state
-            self.bus.send({"State": int(self.state)})
+            self._send_state()
+
+    def _send_state(self) -> None:
+        self._told = self.state
+        self.bus.send({"State": int(self.state)})
 
     def _send_prefs(self) -> None:
         self.bus.send({"Prefs": prefs_module.to_json(self.prefs.redacted())})

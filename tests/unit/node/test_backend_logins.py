@@ -31,6 +31,23 @@ def test_backend_login_url_that_is_old_is_asked_for_anew() -> None:
     run(test)
 
 
+def test_backend_start_without_a_node_key_waits_for_a_login() -> None:
+    """SM-02: a client that is told so asks for the login; one auth key is enough for it, and nothing happens before."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        before = len(made.told)
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": "https://c"}, "AuthKey": "k"})
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert [n["State"] for n in made.told[before:] if "State" in n] == [State.NEEDS_LOGIN]
+        assert not any(call.startswith("login") for call in made.control.calls)
+        made.live = True
+        log_in(made)
+        assert made.backend.state is State.RUNNING
+
+    run(test)
+
+
 def test_backend_page_of_the_server_is_shown_and_is_no_login() -> None:
     """LK-04: PopBrowserURL of a map message; the next login asks for a link of its own."""
 
