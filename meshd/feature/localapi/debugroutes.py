@@ -7,19 +7,11 @@ from collections.abc import AsyncIterator
 import orjson
 
 from meshd.base.errors import MeshdError
-from meshd.base.log import get_logger, kv
 from meshd.feature.localapi.jsontext import json_response, parse_object
 from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, error_response, plain, require
 from meshd.feature.localapi.statusroutes import parse_bool
 from meshd.io.http.h1server import HttpError, Response
 from meshd.node.stacks import stack_dump
-
-log = get_logger(__name__)
-
-MAX_LOG_LINES = 60
-"""Lines that one debug-log request may add to the log; the rest is dropped and counted."""
-MAX_LOG_LINE_CHARACTERS = 1000
-"""Length of one such line."""
 
 PROFILE_S, MAX_PROFILE_S = 30, 600
 """How long a CPU profile is recorded unless the client says so, and at most."""
@@ -106,10 +98,7 @@ async def _debug_log(call: Call) -> Response:
     prefix = entry.get("Prefix") or "debug-log"
     if not isinstance(prefix, str) or not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
         raise HttpError(400, "invalid JSON body")
-    for line in lines[:MAX_LOG_LINES]:
-        log.info("client_log", extra=kv(source=prefix[:64], line=line[:MAX_LOG_LINE_CHARACTERS]))
-    if len(lines) > MAX_LOG_LINES:
-        log.info("client_log_dropped", extra=kv(lines=len(lines) - MAX_LOG_LINES))
+    call.log.client_lines(prefix, lines, trusted=call.may.write)
     return Response(NO_CONTENT)
 
 

@@ -12,6 +12,7 @@ from meshd.base.errors import MeshdError
 from meshd.feature.localapi.backendapi import LocalBackend
 from meshd.feature.localapi.jsontext import json_response
 from meshd.feature.localapi.permission import Permissions
+from meshd.feature.localapi.requestlog import RequestLog
 from meshd.io.http.h1server import HttpError, Request, Response
 
 
@@ -30,6 +31,7 @@ class Call(msgspec.Struct):
     backend: LocalBackend
     may: Permissions
     rest: str
+    log: RequestLog
 
 
 class Route(msgspec.Struct, frozen=True):

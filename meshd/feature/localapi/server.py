@@ -147,7 +147,7 @@ class LocalApiServer:
             uid = request.peer.uid if request.peer is not None else None
             self._log.note(request.method, route.name, uid, _reason(request))
         may = permissions(request.peer, backend, daemon_uid=self._daemon_uid)
-        return await route.serve(Call(request, backend, may, rest))
+        return await route.serve(Call(request, backend, may, rest, self._log))
 
     async def _server_status(self, request: Request) -> Response:
         if not self._ready.is_set():

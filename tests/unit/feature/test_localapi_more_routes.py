@@ -370,6 +370,22 @@ def test_localapi_request_lines_are_limited_and_counted(caplog: pytest.LogCaptur
     assert "lines_left_out=9" in KeyValueFormatter().format(caplog.records[-1])
 
 
+def test_localapi_lines_of_users_without_rights_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """api:debug-log: a loop of requests gets no more written than one, whoever sends them; root is not held back."""
+    clock = FakeClock()
+    notes = RequestLog(clock.monotonic)
+    with caplog.at_level("INFO", logger="meshd"):
+        for number in range(1000):
+            notes.client_lines("p", [f"{number} {line}" for line in range(60)], trusted=False)
+        assert len(caplog.records) == 60
+        clock.advance(10)
+        notes.client_lines("p", ["later"] * 60, trusted=False)
+        assert len(caplog.records) == 60 + 20 + 1
+        assert "lines=59980" in KeyValueFormatter().format(caplog.records[-1])
+        notes.client_lines("p", ["root's"] * 60, trusted=True)
+        assert len(caplog.records) == 60 + 20 + 1 + 60
+
+
 def test_localapi_user_may_not_wait_for_too_many_answers(api: LocalApiThread) -> None:
     """LA-14: pings that nobody answers are bounded for each unprivileged user, not for root."""
     api.backend.ping_answer = None
