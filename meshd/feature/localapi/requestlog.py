@@ -43,6 +43,11 @@ class RequestLog:
             log.info("client_log_dropped", extra=kv(lines=self._dropped))
             self._dropped = 0
 
+    def refused(self, host: str) -> None:
+        """Say that a request was not for us, which a page in a browser may try as often as it likes."""
+        if self._strangers.take(1.0, self._monotonic()):
+            log.warning("localapi_request_refused", extra=kv(host=host[:100]))
+
     def note(self, method: str, route: str, uid: int | None, reason: str) -> None:
         """Write the line; ``reason`` is what the user gave as one ("" for none)."""
         if not self._bucket.take(1.0, self._monotonic()):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from meshd.base.log import get_logger, kv
 from meshd.base.version import CAPABILITY_VERSION, long_version
 from meshd.feature.localapi import (
     absentroutes,
@@ -38,8 +37,6 @@ from meshd.feature.localapi.route import Call, Route
 from meshd.feature.localapi.socketfile import SocketFile, open_socket
 from meshd.io.http.h1server import HttpError, HttpServer, Limits, Request, Response, text_response
 from meshd.io.peercred import PeerIdentity, peer_identity
-
-log = get_logger(__name__)
 
 PREFIX = "/localapi/v0/"
 
@@ -125,7 +122,7 @@ class LocalApiServer:
                 raise HttpError(404, "404 page not found")
             return Response(200, [("Content-Type", "text/html; charset=utf-8")], _ROOT_PAGE)
         if request.header("referer") or request.header("origin") or request.header("host") not in _HOSTS:
-            log.warning("localapi_request_refused", extra=kv(host=request.header("host")[:100]))
+            self._log.refused(request.header("host"))
             raise HttpError(403, "invalid localapi request")
         try:
             response = await self._route(request)

@@ -386,6 +386,18 @@ def test_localapi_lines_of_users_without_rights_do_not_fill_the_log(caplog: pyte
         assert len(caplog.records) == 60 + 20 + 1 + 60
 
 
+def test_localapi_refused_requests_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """LA-09: a thousand hosts that are none of ours, of which the first are told."""
+    notes = RequestLog(FakeClock().monotonic)
+    with caplog.at_level("INFO", logger="meshd"):
+        for number in range(1000):
+            notes.refused(f"rebound-{number}.example" + "x" * 200)
+    assert len(caplog.records) == 60
+    line = KeyValueFormatter().format(caplog.records[0])
+    assert "host=rebound-0.example" in line
+    assert len(line) < 200
+
+
 def test_localapi_user_may_not_wait_for_too_many_answers(api: LocalApiThread) -> None:
     """LA-14: pings that nobody answers are bounded for each unprivileged user, not for root."""
     api.backend.ping_answer = None
