@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 from urllib.parse import quote
 
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.commands.up_command import LOGIN_FLAGS, bring_up
+from meshd.cli.errors import AccessDenied, CliError
 from meshd.cli.flags import STRING, Flag, Parsed
+from meshd.cli.output import err
 from meshd.cli.state import no_arguments
 
 
 def _run(client: LocalClient, flags: Parsed) -> None:
     no_arguments(flags.args)
     before = client.json("GET", "profiles/current")
-    client.call("PUT", "profiles/")
+    with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+        try:
+            client.call("PUT", "profiles/")
+            bring_up(client, flags, _FLAGS, command="login")
+        except AccessDenied:
+            raise  # nothing was changed
+        except BaseException:
+            if isinstance(before, dict) and before.get("ID"):
+                _use_again(client, str(before["ID"]))
+            raise
+
+
+@contextmanager
+def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals that would end this process at once are interrupts: a time limit, or a terminal that is gone, must not
+    leave the node in a network that it never joined."""
+    mine = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     try:
-        bring_up(client, flags, _FLAGS, command="login")
-    except BaseException:
-        if isinstance(before, dict) and before.get("ID"):
-            client.call("POST", f"profiles/{quote(str(before['ID']), safe='')}")
-        raise
+        for number in mine:
+            signal.signal(number, _interrupt)
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _use_again(client: LocalClient, profile: str) -> None:
+    """Switch back. What ended the login is told by who called; here only that this failed, too."""
+    try:
+        client.call("POST", f"profiles/{quote(profile, safe='')}")
+    except (CliError, OSError) as error:
+        err(f"cannot switch back to the profile used before: {error}\n")
 
 
 _FLAGS = [*LOGIN_FLAGS, Flag("nickname", STRING, "", "name for the login profile")]

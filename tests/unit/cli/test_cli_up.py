@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from meshd.base.errors import MeshdError
 from meshd.testing.fakebackend import LOGIN_URL, PEER_KEY
 
 SERVER = "--login-server=http://control.test"
@@ -341,6 +344,39 @@ def test_login_goes_back_also_when_an_argument_is_no_text(mesh, localapi) -> Non
     got = mesh("login", SERVER, "--operator=\udcff")
     assert (got.code, got.err) == (1, "mesh: an argument is no text in UTF-8, with \\xff in it\n")
     assert localapi.backend.calls[-1] == ("switch_profile", "df87")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_login_that_is_ended_by_a_signal_goes_back(mesh, localapi, number) -> None:
+    """The disconnected node of `timeout 60 mesh login`: only an interrupt from the keyboard led back."""
+    localapi.backend.login_url_after_start = LOGIN_URL
+    when_waiting(localapi, lambda: os.kill(os.getpid(), number), after="new_profile")
+    got = mesh("login", SERVER, "--timeout=5s")
+    assert (got.code, got.err.endswith("interrupted\n")) == (1, True)
+    assert localapi.backend.calls[-1] == ("switch_profile", "df87")
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_login_whose_daemon_goes_away_tells_what_ended_it(mesh, localapi) -> None:
+    node = localapi.backend
+
+    def gone(*, peers: bool = True) -> None:
+        localapi.backend.profile_list.clear()  # of a daemon that was replaced meanwhile
+        raise MeshdError("first")
+
+    node.status = gone
+    got = mesh("login", SERVER)
+    assert got.code == 1
+    first, second = got.err.splitlines()
+    assert first.startswith("cannot switch back to the profile used before: ")
+    assert "first" in second
+
+
+def test_login_that_is_refused_says_so_once(mesh_to_stub, stub) -> None:
+    stub.says("GET profiles/current", {"ID": "df87"})
+    stub.says("PUT profiles/", b"no\n", 403)
+    assert mesh_to_stub("login", SERVER).err.startswith("Access denied: no\n")
+    assert stub.asked() == ["GET profiles/current", "PUT profiles/"]
 
 
 def test_login_by_key(mesh, localapi) -> None:
