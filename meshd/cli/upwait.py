@@ -134,7 +134,9 @@ class UpWait:
         self._said_something = True
         if self._as_json:
             picture = {"QR": png(url)} if self._qr_format else {}
-            out_json({"AuthURL": url, **picture, "BackendState": self._state})
+            # A daemon that has just begun anew tells the page before the state.
+            state = "NeedsLogin" if self._state == "NoState" else self._state
+            out_json({"AuthURL": url, **picture, "BackendState": state})
             return
         err(f"\nTo authenticate, visit:\n\n\t{printable(url)}\n\n")
         if self._qr_format:

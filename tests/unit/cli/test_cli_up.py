@@ -213,6 +213,23 @@ def test_up_json_prints_objects(mesh, localapi) -> None:
     assert json.loads(second) == {"BackendState": "Running"}
 
 
+def test_up_json_page_that_is_told_before_the_state_means_a_login(mesh, localapi) -> None:
+    """U-6: programs look for NeedsLogin beside the page."""
+    fresh(localapi)
+    node = localapi.backend
+    node.login_url_after_start = LOGIN_URL
+
+    def page() -> None:
+        node.enter("NoState")
+        node.notify(BrowseToURL=LOGIN_URL + "/2")
+        node.enter("Running")
+
+    when_waiting(localapi, page)
+    got = mesh("up", SERVER, "--json", "--timeout=5s")
+    shown = [json.loads(text + "}") for text in got.out.split("}\n")[:-1]]
+    assert {"AuthURL": LOGIN_URL + "/2", "BackendState": "NeedsLogin"} in shown
+
+
 def test_up_waits_for_approval(mesh, localapi) -> None:
     """U-6: NeedsMachineAuth."""
     fresh(localapi)
