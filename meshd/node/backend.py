@@ -617,7 +617,7 @@ class Backend:
             change = None
         if told is None or told.full or told.self_changed:
             self._on_attributes(netmap.self_node.cap_map)
-        self.health.set_messages(netmap.messages)
+        self.health.set_messages(netmap.messages, self.prefs.effective_control_url())
         refusals = netmap.refusals()
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
         if self.state in CARRIED_OUT:

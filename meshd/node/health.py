@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from meshd.base.clock import Clock
 from meshd.core.health import Health, HealthEffect
 from meshd.core.healthcheck import HealthView
+from meshd.core.loginurl import may_be_shown
 from meshd.core.warnables import warnable
 from meshd.io.driver import Driver
 from meshd.wire.control import DisplayMessage
@@ -29,6 +32,7 @@ class NodeHealth:
         self._wanted_since: float | None = None
         self._poll_ended_at: float | None = None
         self._in_poll = False
+        self._heard: Mapping[str, DisplayMessage] = {}
         self._fake_error = os.environ.get("TS_DEBUG_FAKE_HEALTH_ERROR", "")
 
     def set(self, code: str, text: str | None) -> None:
@@ -40,9 +44,13 @@ class NodeHealth:
             self._health.clear(code)
         self._driver.turn()
 
-    def set_messages(self, messages: Mapping[str, DisplayMessage]) -> None:
-        """What the coordination server has to say, by id."""
-        self._health.set_messages(messages)
+    def set_messages(self, messages: Mapping[str, DisplayMessage], control_url: str = "") -> None:
+        """What the coordination server at ``control_url`` has to say, by id. Of pages, only those it may have shown
+        are offered (LK-04)."""
+        if messages == self._heard:
+            return
+        self._heard = messages
+        self._health.set_messages({name: _permitted(message, control_url) for name, message in messages.items()})
         self._driver.turn()
 
     def look(self) -> None:
@@ -80,3 +88,10 @@ class NodeHealth:
             self._changed()
         else:
             self.look()
+
+
+def _permitted(message: DisplayMessage, control_url: str) -> DisplayMessage:
+    action = message.primary_action
+    if action is None or may_be_shown(action.url, control_url):
+        return message
+    return msgspec.structs.replace(message, primary_action=None)

@@ -16,7 +16,7 @@ from meshd.core.mapchange import MapChange
 from meshd.core.prefs import to_json
 from meshd.core.state import State
 from meshd.node.store import FileStore, MemoryStore
-from meshd.wire.control import ClientVersion
+from meshd.wire.control import ClientVersion, DisplayMessage, DisplayMessageAction
 from tests.unit.node.backendworld import KEY, PERSIST, CacheDouble, Fixture, log_in, netmap, run
 
 
@@ -144,6 +144,36 @@ def test_backend_login_url_is_checked(url: str, control: str, shown: bool) -> No
         made.control.report(auth_url=url)
         assert bool([n for n in made.told if n.get("BrowseToURL") == url]) is shown
         assert (made.backend.auth_url == url) is shown
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("url", "control", "offered"),
+    [
+        ("https://login.example.com/a", "https://c", True),
+        ("http://c/a", "http://c", True),
+        ("http://c/a", "https://c", False),
+        ("https://login.tailscale.com/a", "", True),
+        ("https://login.example.com/a", "", False),
+        ("https://evil.example\\@login.tailscale.com/", "", False),
+    ],
+)
+def test_backend_page_of_a_health_message_is_checked(url: str, control: str, offered: bool) -> None:
+    """LK-04, HE-01: what no browser should open is not offered beside a message either."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": control}})
+        made.control.report(logged_in=True, login_finished=True, persist=PERSIST)
+        known = netmap(KEY)
+        action = DisplayMessageAction(url=url, label="Look")
+        known.messages = {"m": DisplayMessage(title="T", text="x", primary_action=action)}
+        made.control.report(logged_in=True, in_map_poll=True, netmap=known, change=MapChange(full=True))
+        told = made.backend.health.warnings()["control-health.m"]
+        assert told["Text"] == "x"
+        assert ("PrimaryAction" in told) is offered
+        assert any(url in text for text in made.backend.health.texts()) is offered
 
     run(test)
 
