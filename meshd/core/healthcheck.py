@@ -125,8 +125,13 @@ def _first(view: HealthView, now: float) -> Judgement:
         "security-update-available": None,
         "network-status": {} if relays.network_up is False else None,
         "no-udp4-bind": None if relays.udp4_bound else {},
+        "invalid-packet-filter": {} if view.invalid_filter else None,
         "control": {ERROR: view.control_error} if view.control_error else None,
     }
+    if not relays.problems:
+        found["derp-region-error"] = None
+    if not relays.tls_errors:
+        found["tls-connection-failed"] = None
     news = view.client_version
     if view.check_updates and news is not None and not news.running_latest and news.latest_version:
         args = {CURRENT_VERSION: VERSION, AVAILABLE_VERSION: news.latest_version}
@@ -162,7 +167,6 @@ def _rest(view: HealthView, so_far: Judgement) -> Judgement:
     """What is only worth a look when login and map are in order."""
     relays = view.relays
     found: Judgement = {
-        "invalid-packet-filter": {} if view.invalid_filter else None,
         "derp-region-error": None,
         "tls-connection-failed": None,
         "test-warnable": None,

@@ -407,7 +407,6 @@ class Backend:
         self._dial_plan.forget()
         self._blocked = False
         self._set_netmap(None, None)
-        self.health.set_messages({})
         self.health.set("local-log-config-error", None)
         self.client_version = None
         self.reconciler.stop()
@@ -610,6 +609,8 @@ class Backend:
         self.netmap, told = netmap, change
         if netmap is None:
             self._on_attributes({})
+            self.health.set_messages({})
+            self.health.set("refused-peers", None)
             return
         resolved = self.preferences.settle(self.prefs)
         if resolved != self.prefs:

@@ -91,6 +91,13 @@ def test_judge_sockets_network_and_tls() -> None:
     assert found == {"tls-connection-failed": {"server-name": "derp.example", "error": "expired"}}
 
 
+def test_judge_relays_of_a_node_that_is_off_are_no_trouble() -> None:
+    """HE-01: trouble with relays that a node left does not stay until it is on again."""
+    for off in (running(want_running=False), running(logged_out=True), running(in_map_poll=False)):
+        found = judge(off, 1000.0)
+        assert {found["derp-region-error"], found["tls-connection-failed"], found["invalid-packet-filter"]} == {None}
+
+
 def test_judge_warming_up_for_five_seconds_or_until_running() -> None:
     """HE-01: `warming-up`."""
     starting = running(running=False, wanted_since=998.0)

@@ -13,6 +13,7 @@ from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.controlstatus import LoginFlags
 from meshd.core.mapchange import MapChange
+from meshd.core.netmap import Refusal
 from meshd.core.prefs import to_json
 from meshd.core.state import State
 from meshd.node.store import FileStore, MemoryStore
@@ -174,6 +175,26 @@ def test_backend_page_of_a_health_message_is_checked(url: str, control: str, off
         assert told["Text"] == "x"
         assert ("PrimaryAction" in told) is offered
         assert any(url in text for text in made.backend.health.texts()) is offered
+
+    run(test)
+
+
+def test_backend_without_a_network_says_nothing_of_the_former_one() -> None:
+    """HE-01, NM-01: messages of its server, refused peers and a refused filter are of no network any more."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.live = True
+        made.control.report(logged_in=True, login_finished=True, persist=PERSIST)
+        known = netmap(KEY)
+        known.invalid_filter = True
+        known.messages = {"m": DisplayMessage(title="T", text="x")}
+        known.refused = {7: Refusal(7, "seven", "no key")}
+        made.control.report(logged_in=True, in_map_poll=True, netmap=known, change=MapChange(full=True))
+        of_network = {"control-health.m", "refused-peers", "invalid-packet-filter"}
+        assert of_network <= made.backend.health.warnings().keys()
+        made.backend.new_profile()
+        assert not of_network & made.backend.health.warnings().keys()
 
     run(test)
 
