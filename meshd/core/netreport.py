@@ -11,6 +11,7 @@ from meshd.core.relaymap import RelayMap
 
 FULL_INTERVAL_S = 5 * 60.0
 HISTORY_S = FULL_INTERVAL_S + 5.0  # of reports; the last full one stays while the next one runs
+SPAN_S = 2.0  # checks in a row, as a program may ask for, are remembered as one
 HOME_FRAME_S = 8.0  # a frame this recent proves that the home region is alive
 HOME_FRAME_UNMEASURED_S = 120.0  # the same when nothing at all could be measured
 HOME_ABSOLUTE_S = 0.010
@@ -58,20 +59,16 @@ class ReportHistory:
     """Recent reports and the home region they lead to."""
 
     def __init__(self) -> None:
-        self._reports: list[tuple[float, Report]] = []
+        self._latencies: list[tuple[float, dict[int, float]]] = []  # from when on, and the lowest of each region
+        self.last: Report | None = None
         self.last_full: float | None = None
         self.home = 0
-
-    @property
-    def last(self) -> Report | None:
-        return self._reports[-1][1] if self._reports else None
 
     def recent(self) -> dict[int, float]:
         """The lowest latency of every region in the reports of the last minutes, of which most measure few regions."""
         best: dict[int, float] = {}
-        for _, report in self._reports:
-            for region, latency in report.region_latency.items():
-                best[region] = min(latency, best.get(region, latency))
+        for _, latencies in self._latencies:
+            _keep_lowest(best, latencies)
         return best
 
     def want_full(self, now: float) -> bool:
@@ -83,16 +80,19 @@ class ReportHistory:
 
     def forget(self) -> None:
         """After a change of network or relays: measure everything again."""
-        self._reports.clear()
-        self.last_full = None
+        self._latencies.clear()
+        self.last = self.last_full = None
 
     def conclude(
         self, report: Report, now: float, *, started: float, full: bool, relays: RelayMap, home_frame_at: float
     ) -> Report:
         """Set ``report.preferred_derp`` and remember the report. ``home_frame_at`` is when the last frame
         came from the home relay (monotonic, 0 = never)."""
-        self._reports = [(at, r) for at, r in self._reports if now - at <= HISTORY_S]
-        self._reports.append((now, report))
+        self._latencies = [(since, best) for since, best in self._latencies if now - since <= HISTORY_S]
+        if not self._latencies or now - self._latencies[-1][0] >= SPAN_S:
+            self._latencies.append((now, {}))
+        _keep_lowest(self._latencies[-1][1], report.region_latency)
+        self.last = report
         if full:
             self.last_full = now
         allowed = set(relays.home_candidates())
@@ -127,3 +127,8 @@ class ReportHistory:
         if old - measured[best] < HOME_ABSOLUTE_S or measured[best] > HOME_RATIO * old:
             return home
         return best
+
+
+def _keep_lowest(best: dict[int, float], found: Mapping[int, float]) -> None:
+    for region, latency in found.items():
+        best[region] = min(latency, best.get(region, latency))

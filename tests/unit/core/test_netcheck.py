@@ -313,6 +313,18 @@ def test_history_keeps_the_full_report_until_the_next_one_ends():
     assert history.recent() == {}
 
 
+def test_history_of_checks_one_after_the_other_stays_small():
+    """A program may ask for thousands of checks within the five minutes that their results are of interest."""
+    history = ReportHistory()
+    conclude(history, {1: 0.020, 9: 0.200})
+    for number in range(1, 3001):
+        conclude(history, {1: 0.030, 2: 0.001 * number}, T0 + number / 100, full=False)
+    assert history.recent() == {1: 0.020, 2: 0.001, 9: 0.200}
+    assert len(history._latencies) <= 16
+    conclude(history, {1: 0.030}, T0 + 307, full=False)
+    assert history.recent() == {1: 0.030, 2: pytest.approx(0.200)}, "what was found in the first two seconds is old"
+
+
 def test_preferred_leaves_an_unmeasured_home_unless_it_was_heard():
     silent, heard = ReportHistory(), ReportHistory()
     for history in (silent, heard):
