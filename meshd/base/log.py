@@ -16,6 +16,8 @@ REPEATS = 20
 REPEAT_WINDOW_S = 600.0
 """...within this time; after that one in this time."""
 _SOURCES = 256
+MAX_VALUE = 8000
+"""Characters of a value that are written: texts of other hosts may be of any length, and a disk is not."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -68,7 +70,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         fields: dict[str, object] = getattr(record, _FIELDS, None) or {}
-        key = (record.name, record.msg, *map(str, fields.values()))
+        key = (record.name, record.msg, *map(_text, fields.values()))
         run = self._seen.get(key)
         if run is None or not 0 <= record.created - run.since < REPEAT_WINDOW_S:
             dropped = run.dropped if run is not None else 0
@@ -95,8 +97,13 @@ class _Run:
         self.since, self.left, self.dropped = since, left, 0
 
 
-def _value(value: object) -> str:
+def _text(value: object) -> str:
     text = str(value)
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}... ({len(text)} characters)"
+
+
+def _value(value: object) -> str:
+    text = _text(value)
     if text and text.isprintable() and not any(c in ' "=' for c in text):
         return text
     return '"' + "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text) + '"'

@@ -10,6 +10,7 @@ import pytest
 
 from meshd.base.keys import NodePrivate
 from meshd.base.log import (
+    MAX_VALUE,
     REPEAT_WINDOW_S,
     REPEATS,
     KeyValueFormatter,
@@ -49,6 +50,17 @@ def test_log_value_with_control_characters_stays_on_its_line(text: str) -> None:
     assert shown.isprintable()
     assert shown.isascii()
     assert shown.startswith('event field="')
+
+
+def test_log_value_of_any_length_is_cut_and_not_kept() -> None:
+    """What a server sends must neither fill the disk nor stay in memory for the comparison with later lines."""
+    huge = "x" * 10_000_000
+    assert len(line(reason=huge)) < MAX_VALUE + 100
+    assert line(reason=huge).endswith('... (10000000 characters)"')
+    assert line(reason="x" * MAX_VALUE) == "event reason=" + "x" * MAX_VALUE
+    filtered = RepeatFilter()
+    passed(filtered, 0.0, reason=huge)
+    assert sum(len(str(part)) for key in filtered._seen for part in key) < MAX_VALUE + 200
 
 
 def test_log_private_key_shows_nothing() -> None:
