@@ -18,7 +18,9 @@ assert near.recv(1) == b"" and far.recv(1) == b""
 left.send(b"x")
 assert right.recv(1) == b"x", "others are left alone"
 again = socket.create_connection(listener.getsockname())
+held = len(os.listdir("/proc/self/fd"))
 assert break_connections() >= 1
+assert len(os.listdir("/proc/self/fd")) == held, "nor does a copy of a descriptor stay"
 """
 
 
