@@ -98,6 +98,8 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._announced = False
         self.paused = False
+        self.lost = False
+        """There is no connection any more."""
         self.direct: socket.socket | None = None
 
     def write(self, plaintext: bytes) -> None:
@@ -169,6 +171,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self.direct = None
+        self.lost = True
         self._on_lost(self._error or exc)
 
     def _give_up(self, error: Exception) -> None:

@@ -244,7 +244,12 @@ class RelayLink:
             dialled.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._protocol = protocol
         await self._loop.create_connection(lambda: protocol, sock=dialled.sock)
-        protocol.direct = dialled.sock
+        if protocol.lost:
+            # The transport closed the descriptor before the socket was its own to close. The socket would close it
+            # once more when it goes, and by then it may be that of any other connection.
+            dialled.sock.detach()
+        else:
+            protocol.direct = dialled.sock
         await asyncio.wait({lost, up}, return_when=asyncio.FIRST_COMPLETED)
         return lost
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import struct
 from collections import deque
 from typing import Any
 
 import pytest
+import uvloop
 
 from meshd.base.clock import Clock
 from meshd.base.keys import NodePrivate
 from meshd.core.derpclient import DerpClient
-from meshd.core.relaymap import RelayRegion
+from meshd.core.relaymap import RelayNode, RelayRegion
+from meshd.io.relaydial import Dialled
 from meshd.io.systemclock import SystemClock
 from meshd.node import derplink
 from meshd.node.derplink import QUEUE_PACKETS, WRITE_BYTES, WRITES_PER_TURN, RelayLink
@@ -68,6 +73,41 @@ def start(client: DerpClient, clock: Clock) -> None:
     client.start(clock.monotonic())
     client.drain()
     client.data_to_send()
+
+
+def test_relay_link_reset_at_once_leaves_the_descriptor_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay, or what stands before it, may reset a connection as soon as it is made. The number of the descriptor is
+    then given to the next connection, which must not be closed with the memory of this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        wait_for_reset(near)
+
+    async def dialled(*_: object, **__: object) -> Dialled:
+        return Dialled(near, RelayNode("1a", 1, "relay.example"))
+
+    monkeypatch.setattr(derplink, "dial_region", dialled)
+
+    async def main() -> None:
+        stand_in: Any = Owner(0)
+        node = RelayNode("1a", 1, "relay.example")
+        region = RelayRegion(id=1, code="x", name="X", nodes=(node,))
+        loop = asyncio.get_running_loop()
+        link = RelayLink(loop, SystemClock(), region, NodePrivate.generate(), stand_in, random=bytes, mark=False)
+        assert await link._attempt()
+        assert near.fileno() == -1
+        link.close()
+
+    uvloop.run(main())
+
+
+def wait_for_reset(connected: socket.socket) -> None:
+    """Until the kernel knows; looking at the error itself would take it away."""
+    poll = select.poll()
+    poll.register(connected, 0)
+    assert poll.poll(10_000)
 
 
 def test_relay_link_takes_pieces_in_turns_until_there_are_none() -> None:
