@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,8 @@ class NodeDouble:
         return {"SerialNumbers": ["S"]} | ({"IfaceHardwareAddrs": ["00:11:22:33:44:55"]} if addresses else {})
 
     def wake(self, macs: list[bytes]) -> dict[str, Any]:
+        if self.known.get("broken"):
+            raise OSError(errno.EMFILE, "Too many open files")
         return {"SentTo": ["eth0"] * len(macs), "Errors": None}
 
     async def log_component(self, component: str, seconds: int) -> None:
@@ -161,6 +164,12 @@ def test_c2n_posture_only_for_those_who_said_yes() -> None:
     assert json.loads(ask("GET", "/posture/identity", node=willing)[1]) == {"SerialNumbers": ["S"]}
     assert "IfaceHardwareAddrs" in json.loads(ask("GET", "/posture/identity?hwaddrs=true", node=willing)[1])
     assert ask("GET", "/posture/identity", node=NodeDouble(PostureChecking=True, broken=True))[0] == 500
+
+
+def test_c2n_host_at_its_limits_is_told() -> None:
+    """C2N `/wol`: the server waits for an answer."""
+    broken = NodeDouble(broken=True)
+    assert ask("POST", "/wol?mac=00:11:22:33:44:55", node=broken) == (500, b"Too many open files\n")
 
 
 def test_c2n_hosts_are_woken_by_every_address_that_is_named() -> None:

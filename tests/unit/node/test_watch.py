@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meshd.base.errors import WireError
 from meshd.core.state import State
 from meshd.node.service import NodeService
 from meshd.wire.control import ClientVersion
@@ -212,5 +213,16 @@ def test_watch_bit_of_tunnel_states_is_accepted() -> None:
         log_in(made)
         assert waiting(node.watch(1 << 18)) == []
         assert set(waiting(node.watch(1 << 18 | STATE))[0]) == {"SessionID", "State"}
+
+    run(test)
+
+
+@pytest.mark.parametrize("message", [b'{"KeepAlive":true}', b"{}", b'{"Node":{}}', b"[]"])
+def test_candidate_netmap_of_a_message_that_brings_none_is_refused(message: bytes) -> None:
+    """C2N `/debug/netmap`: a keep-alive may come first on a stream, but there is nothing to show of it."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        with pytest.raises(WireError):
+            node.candidate_netmap(message)
 
     run(test)
