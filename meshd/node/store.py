@@ -145,7 +145,7 @@ class FileStore:
             if initial is not None and initial.data:
                 self._values = self._parse(*initial)
                 log.info("state_taken_over", extra=kv(source=initial.name))
-            self._save(self._values)
+            self._begin()
             return
         try:
             plain = self._seal.open(data)
@@ -160,13 +160,19 @@ class FileStore:
 
     def _read(self) -> bytes:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             remove_leftovers(self._path)
             return _read_limited(self._path)
         except FileNotFoundError:
             return b""
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
+
+    def _begin(self) -> None:
+        """Nothing is lost when that cannot be written yet: whoever wants something kept is told, and may try again."""
+        try:
+            self._save(self._values)
+        except MeshdError as error:
+            log.warning("state_not_begun", extra=kv(reason=error.message))
 
     def _change_form(self) -> None:
         """From plain to sealed or back. What cannot be written stays as it is, and is said."""
@@ -192,7 +198,7 @@ class FileStore:
             f"in again. With its key back in place, stop meshd, move it to {self._path} and start meshd."
         )
         log.error("state_set_aside", extra=kv(kept=kept, reason=reason.message))
-        self._save({})
+        self._begin()
 
     def _parse(self, data: bytes, name: str = "") -> dict[str, bytes]:
         try:
@@ -224,6 +230,7 @@ class FileStore:
         entries = {key: b64encode(value).decode() for key, value in values.items()}
         data = msgspec.json.format(msgspec.json.encode(entries), indent=2)
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._path, self._seal.seal(data) if self._sealed else data)
         except OSError as error:
             raise MeshdError(

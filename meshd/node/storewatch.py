@@ -29,6 +29,8 @@ class StoreWatch:
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
         profiles.on_unstored = self._changed
+        if store.problem is not None:
+            log.error("state_unusable", extra=kv(reason=store.problem.message, action="no login"))
         tell(_standing(store))
 
     def close(self) -> None:
