@@ -79,7 +79,11 @@ class WentIdle(NamedTuple):
     """No packet for 45 s: heartbeats have stopped until ``traffic_sent`` is called again."""
 
 
-Effect = SendPing | NeedCallMeMaybe | SetPath | PingAnswered | WentIdle
+class TrustLapsed(NamedTuple):
+    """A path that worked fell silent while it is used: our router, for one, may have given us another place."""
+
+
+Effect = SendPing | NeedCallMeMaybe | SetPath | PingAnswered | WentIdle | TrustLapsed
 
 
 class PathChange(NamedTuple):
@@ -458,6 +462,7 @@ class PathSet:
         if not self.active(now) or (self.best is not None and now < self.trusted_until):
             return
         if self._eager_step == 0 and self.best is not None:  # trust has just lapsed
+            self._outbox.append(TrustLapsed())
             self._discover_eagerly(now)
             return
         self._discover(now, EAGER_MINIMUM_S)

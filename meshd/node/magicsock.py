@@ -22,7 +22,7 @@ from meshd.core.endpoints import Endpoint, local_candidates, thin_out
 from meshd.core.healthcheck import RelayView
 from meshd.core.homerelay import HomeRelay
 from meshd.core.netreport import Report
-from meshd.core.path import PathChange
+from meshd.core.path import HEARTBEAT_INTERVAL_S, PathChange
 from meshd.core.relayadapter import relay_map
 from meshd.core.relaymap import RelayMap, RelayRegion
 from meshd.core.wireguardpath import WireGuardOnlyPath
@@ -594,6 +594,14 @@ class MagicSock:
     def path_idle(self) -> None:
         if not self._paths.active and not self._background_stun:
             self._restun.cancel()
+
+    def path_lapsed(self) -> None:
+        """A router that started again gives us another port, and peers ping the old one until they hear of it.
+
+        Whatever it was happened before a heartbeat stayed without an answer: a later check knows of it already.
+        """
+        if self._clock.monotonic() - self._prober.started_at >= HEARTBEAT_INTERVAL_S:
+            self._prober.start()
 
     def path_relay(self, home: int, heard: int) -> int:
         """A peer's home region, or the one it was heard on when only that is connected. Of a peer that is so

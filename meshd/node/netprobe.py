@@ -73,6 +73,8 @@ class NetProber:
         measure: Callable[[RelayRegion], Awaitable[float]],
     ) -> None:
         self.history = ReportHistory()
+        self.started_at = 0.0
+        """When the last check began (monotonic), 0 for never."""
         self._loop = loop
         self._clock = clock
         self._underlay = underlay
@@ -122,7 +124,7 @@ class NetProber:
         if self._check is not None:
             self._again = full or bool(self._again)
             return
-        now = self._clock.monotonic()
+        now = self.started_at = self._clock.monotonic()
         underlay = self._underlay()
         self._check = NetworkCheck(
             self._relays,

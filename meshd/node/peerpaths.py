@@ -11,7 +11,16 @@ from meshd.base.addr import AddrPort
 from meshd.base.clock import Clock
 from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePublic
 from meshd.base.log import get_logger, kv
-from meshd.core.path import Effect, NeedCallMeMaybe, PathSet, PingAnswered, SendPing, SetPath, WentIdle
+from meshd.core.path import (
+    Effect,
+    NeedCallMeMaybe,
+    PathSet,
+    PingAnswered,
+    SendPing,
+    SetPath,
+    TrustLapsed,
+    WentIdle,
+)
 from meshd.core.wireguardpath import WireGuardOnlyPath
 from meshd.node.bundles import Bundles
 from meshd.node.discochannel import DiscoChannel
@@ -40,6 +49,8 @@ class PathOwner(Protocol):
     def path_direct(self, peer: PeerPath, address: AddrPort) -> None: ...
 
     def path_idle(self) -> None: ...
+
+    def path_lapsed(self) -> None: ...
 
     def path_relay(self, home: int, heard: int) -> int: ...
 
@@ -292,6 +303,8 @@ class PeerPaths:
                 self._owner.path_answered(effect.token, effect.latency_s, effect.address, effect.relay)
             case WentIdle():
                 self._went_idle(peer)
+            case TrustLapsed():
+                self._owner.path_lapsed()
             case _:
                 assert_never(effect)
 

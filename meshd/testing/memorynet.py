@@ -62,6 +62,11 @@ class Nat(msgspec.Struct):
         mapping.allowed.add(to)
         return AddrPort(self.public, port)
 
+    def reboot(self) -> None:
+        """Forget every mapping; the new ones get other ports."""
+        self._by_inner.clear()
+        self._by_port.clear()
+
     def inbound(self, port: int, source: AddrPort, now: float) -> AddrPort | None:
         """Where a datagram to a public port goes inside; None when it is refused."""
         mapping = self._by_port.get(port)

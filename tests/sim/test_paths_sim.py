@@ -7,7 +7,7 @@ import pytest
 from meshd.node.pathtypes import PathPeer
 from meshd.testing.memorynet import Link, NatKind
 from meshd.wire.disco import TakesBundles
-from tests.sim.pathsim import REGION, PathSimulation
+from tests.sim.pathsim import REGION, STUN, PathSimulation
 
 EASY = (None, NatKind.FULL_CONE, NatKind.RESTRICTED, NatKind.PORT_RESTRICTED)
 
@@ -126,6 +126,48 @@ def test_paths_silent_udp_falls_back_to_relay_and_returns(internet):
     assert not a.direct(b)
     a.udp = b.udp = True
     assert sim.until(lambda: a.direct(b) and b.direct(a), 6.0) is not None
+
+
+def talking_pair(sim):
+    """Two nodes behind routers that let in only whom they sent to, with traffic both ways on a direct path."""
+    a, b = sim.pair(behind(NatKind.PORT_RESTRICTED), behind(NatKind.PORT_RESTRICTED))
+    a.send(b, b"hello")
+    assert sim.until(lambda: a.direct(b) and b.direct(a), 3.0) is not None
+    return a, b
+
+
+def talk(sim, a, b, seconds):
+    for _ in range(round(seconds / 0.05)):
+        a.send(b, b"ping")
+        b.send(a, b"pong")
+        sim.run(0.05)
+
+
+@pytest.mark.parametrize("age_s", [8.0, 15.0, 16.5, 18.5])
+def test_paths_router_that_gives_another_port_costs_the_trust_and_no_more(internet, age_s):
+    """The other side's router is closed to the new port until somebody asks a STUN server which one it is."""
+    sim = internet()
+    a, b = talking_pair(sim)
+    talk(sim, a, b, age_s)
+    a.magic.restun()  # so the next check of the usual rhythm is far
+    talk(sim, a, b, 0.2)
+    a.nat.reboot()
+    talk(sim, a, b, 7.5)  # trust lasts for 6.5 s
+    assert a.direct(b)
+    assert b.direct(a)
+    assert b.direct(a).port == a.nat.next_port - 1
+
+
+def test_paths_many_silent_peers_cause_few_network_checks(internet):
+    sim = internet()
+    a, b = talking_pair(sim)
+    checks = []
+    sim.net.tap = lambda source, to, data: to != STUN or checks.append(sim.clock.monotonic()) or True
+    for _ in range(100):
+        a.magic.path_lapsed()
+        talk(sim, a, b, 0.1)
+    begun = [at for at, before in zip(checks, [0.0, *checks], strict=False) if at - before > 1.0]
+    assert 3 <= len(begun) <= 4, "one in 3 s"
 
 
 def test_paths_idle_session_goes_quiet_after_45_s(internet):
