@@ -93,7 +93,7 @@ class NetworkCheck:
         self._random = random
         self._last = last
         self._home = home
-        if self.full or last is None:
+        if self.full or last is None or not last.region_latency:  # after a check that no relay answered, too
             plan = full_plan(relays, v4=v4, v6=v6)
         else:
             plan = incremental_plan(relays, last, home, v4=v4, v6=v6)

@@ -251,6 +251,14 @@ def test_check_address_that_cannot_be_ours_ignored(address):
     assert machine.stun_received(probe.txid, ME, T0 + 0.02)
 
 
+def test_check_after_one_that_nobody_answered_asks_all_by_udp_again():
+    """The network was away for a while: how we are seen must not stay unknown until the next full check."""
+    run = Run(check(relays(1, 2), full=False, last=Report(udp=False), home=1), {1: 0.02, 2: 0.03}).go()
+    assert run.report.udp
+    assert run.report.global_v4 == ME
+    assert sorted(run.report.region_latency) == [1, 2]
+
+
 def test_check_incremental_without_udp_measures_few_regions_by_https():
     last = Report(region_latency={n: n / 100 for n in range(1, 9)})
     machine = check(relays(*range(1, 9)), full=False, last=last, home=5)
