@@ -35,6 +35,12 @@ HOST_FIREWALLS = {
         "iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
         "iptables -P FORWARD DROP",
     ],
+    "iptables-services, whose policy is to accept": [
+        "iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+        "iptables -A INPUT -i lo -j ACCEPT",
+        "iptables -A INPUT -j REJECT --reject-with icmp-host-prohibited",
+        "iptables -A FORWARD -j REJECT --reject-with icmp-host-prohibited",
+    ],
     "nftables that lets the mesh pass": [
         "nft add table inet fw",
         "nft add chain inet fw forward { type filter hook forward priority 0; policy drop; }",
@@ -127,6 +133,12 @@ def test_firewall_that_drops_what_is_forwarded_is_named(nodes: tuple[Node, Node]
         lab.run("b", "nft", *chain.split())
         wait_until(lambda: "table inet strict, chain through" in str(b.status()["Health"]), 10, "the warning")
         lab.run("b", "nft", "delete", "table", "inet", "strict")
+        firewalld = (
+            "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; "
+        )
+        lab.run("b", "nft", f"{firewalld} ct state established accept; reject with icmpx admin-prohibited; }}; }}")
+        wait_until(lambda: "chain filter_FORWARD" in str(b.status()["Health"]), 10, "the warning about a final reject")
+        lab.run("b", "nft", "delete", "table", "inet", "firewalld")
         lab.run("b", "ip", "link", "set", "lan0", "down")
         lab.run("b", "ip", "link", "set", "lan0", "up")
         wait_until(lambda: "inet strict" not in str(b.status()["Health"]), 10, "the warning to go")

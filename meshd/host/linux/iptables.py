@@ -6,6 +6,7 @@ missing, or where iptables rules drop what is not accepted by iptables.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from meshd.base.addr import IPPrefix
@@ -22,6 +23,10 @@ _PLACES = {
     "pre": ("mangle", "PREROUTING"),
     "out": ("mangle", "OUTPUT"),
 }
+_DROPS = re.compile(
+    r':(INPUT|FORWARD) DROP\b|-A (INPUT|FORWARD)( -m comment --comment ("([^"\\]|\\.)*"|\S+))?'
+    r" -j (DROP|REJECT)( --reject-with \S+)?$"
+)
 HOOKS = frozenset(hook for _, hook in _PLACES.values())
 Chains = dict[str, list[str]]
 
@@ -68,6 +73,12 @@ def chains(
         found["pre"] = [f"-m connmark --mark {BYPASS} -j CONNMARK --restore-mark --nfmask {MASK} --ctmask {MASK}"]
         found["out"] = [f"-m mark --mark {BYPASS} -j CONNMARK --save-mark --nfmask {MASK} --ctmask {MASK}"]
     return {chain_name(role, interface): rules for role, rules in found.items()}
+
+
+def drops_the_rest(saved: str) -> bool:
+    """Whether the filter table in a text of ``iptables-save`` drops or rejects what it does not accept, by a policy or
+    by a rule for all that is left over."""
+    return any(_DROPS.match(line.rstrip()) for line in saved.splitlines())
 
 
 def listing(saved: str, interface: str) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from meshd.base.ranges import CGNAT
 from meshd.core.firewall import OFF, ON, FirewallConfig
 from meshd.host.linux import nft
 from meshd.host.linux.forwarding import strict_interfaces
-from meshd.host.linux.iptables import HOOKS
+from meshd.host.linux.iptables import HOOKS, drops_the_rest
 from meshd.host.linux.iptablesruleset import IptablesRuleset
 from meshd.host.linux.journal import FirewallEntry, Journal
 from meshd.host.linux.nftruleset import NftRuleset
@@ -34,6 +34,7 @@ NFT, IPTABLES, LEGACY = "nft", "iptables", "iptables-legacy"
 _LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 _SRC_VALID_MARK = "/proc/sys/net/ipv4/conf/all/src_valid_mark"
 _FORWARDING = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
+_FIREWALLD = "firewalld"
 _WITHOUT = "or do without such rules: mesh set --netfilter-mode=off"
 
 
@@ -181,13 +182,13 @@ class Netfilter:
             return iptables, "ipt", instead
         return "", "", _refused(f"{reason}; there is no iptables")
 
-    def _chains_of_others(self) -> tuple[list[nft.Dropping] | None, str]:
-        """Foreign chains that drop, or None and the reason where nft does not work. Raises MeshdError where it may work
-        in a minute: that is no reason to have the rules by another program, or none."""
+    def _chains_of_others(self) -> tuple[list[nft.ForeignChain] | None, str]:
+        """Foreign chains, or None and the reason where nft does not work. Raises MeshdError where it may work in a
+        minute: that is no reason to have the rules by another program, or none."""
         if not self._have("nft"):
             return None, "there is no program nft"
         try:
-            return nft.dropping_chains(json.loads(self._run(["nft", "-j", "list", "chains"], ""))), ""
+            return nft.foreign_chains(json.loads(self._run(["nft", "-j", "list", "chains"], ""))), ""
         except MeshdError as error:
             if may_pass(error.message):
                 raise
@@ -205,26 +206,41 @@ class Netfilter:
                 self._variant = IPTABLES if self._have("iptables-restore") else ""
         return self._variant
 
-    def _iptables_drops(self, listed: list[nft.Dropping], iptables: str) -> bool:
+    def _iptables_drops(self, listed: list[nft.ForeignChain], iptables: str) -> bool:
         """Whether rules made by iptables drop what iptables does not accept, as Docker's and ufw's do."""
-        if iptables == LEGACY:
-            saved = self._run([f"{LEGACY}-save", "-t", "filter"], "")
-            return any(line.startswith((":INPUT DROP", ":FORWARD DROP")) for line in saved.splitlines())
-        # Many write a table "ip filter" for nft by hand. Its chains are not those that iptables reaches.
-        return any((c.family, c.table) == ("ip", "filter") and c.chain in HOOKS for c in listed)
+        tools = {"ip": iptables, "ip6": iptables.replace("ip", "ip6", 1)}
+        if iptables != LEGACY:
+            # Many write a table "ip filter" for nft by hand. Its chains are not those that iptables reaches.
+            families = {c.family for c in listed if c.table == "filter" and c.chain in HOOKS}
+            tools = {family: tool for family, tool in tools.items() if family in families}
+        return any(
+            drops_the_rest(self._run([f"{tool}-save", "-t", "filter"], ""))
+            for tool in tools.values()
+            if self._have(f"{tool}-restore")
+        )
 
     def _dropped_by_others(self) -> str:
-        if self._backend != NFT:
-            return ""
         for found in self._chains_of_others()[0] or []:
-            if found.hook != "forward":
+            place = [found.family, found.table]
+            if self._backend == IPTABLES and found.table == "filter" and found.chain in HOOKS:
+                continue  # our rules stand before theirs
+            if found.hook != "forward" or not (found.drops or self._ends_in_drop(*place, found.chain)):
                 continue
-            if f'"{self._interface}"' not in self._run(["nft", "list", "table", found.family, found.table], ""):
+            if f'"{self._interface}"' not in self._run(["nft", "list", "table", *place], ""):
+                command = f" (firewall-cmd --permanent --zone=trusted --add-interface={self._interface})"
                 return (
                     f"another firewall (table {found.family} {found.table}, chain {found.chain}) drops forwarded "
                     f"packets; let it accept those from and to the interface {self._interface}"
+                    f"{command if found.table == _FIREWALLD else ''}"
                 )
         return ""
+
+    def _ends_in_drop(self, *chain: str) -> bool:
+        try:
+            return nft.ends_in_drop(json.loads(self._run(["nft", "-j", "list", "chain", *chain], "")))
+        except (MeshdError, ValueError) as error:  # the chain may be gone by now
+            log.info("foreign_chain_unknown", extra=kv(chain=" ".join(chain), reason=error))
+            return False
 
     def _set_src_valid_mark(self, *, wanted: bool) -> bool:
         """Let the reverse path check look at the mark; whether it does."""

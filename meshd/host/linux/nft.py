@@ -27,6 +27,7 @@ Expression = dict[str, Any]
 _MARK: Expression = {"meta": {"key": "mark"}}
 _FLOW_MARK: Expression = {"ct": {"key": "mark"}}
 _SOURCE = {4: {"payload": {"protocol": "ip", "field": "saddr"}}, 6: {"payload": {"protocol": "ip6", "field": "saddr"}}}
+_DROPS, _ASIDE = frozenset(("drop", "reject")), frozenset(("counter", "log"))
 _ACCEPT, _DROP, _RETURN = {"accept": None}, {"drop": None}, {"return": None}
 
 
@@ -143,26 +144,40 @@ def removal(table: str) -> dict[str, Any]:
     return {"nftables": [{"add": _table(table)}, {"delete": _table(table)}]}
 
 
-class Dropping(NamedTuple):
-    """A foreign chain that drops whatever no rule of its own lets pass."""
+class ForeignChain(NamedTuple):
+    """A chain of somebody else that sees what comes in or is forwarded; ``drops`` by its policy what no rule of its own
+    lets pass."""
 
     family: str
     table: str
     chain: str
     hook: str
+    drops: bool
 
 
-def dropping_chains(listed: dict[str, Any]) -> list[Dropping]:
+def foreign_chains(listed: dict[str, Any]) -> list[ForeignChain]:
     """Those among the chains that ``nft -j list chains`` shows."""
     entries = [entry["chain"] for entry in listed.get("nftables", []) if "chain" in entry]
     return [
-        Dropping(c["family"], c["table"], c["name"], c["hook"])
+        ForeignChain(c["family"], c["table"], c["name"], c["hook"], c.get("policy") == "drop")
         for c in entries
         if c.get("hook") in ("forward", "input")
-        and c.get("policy") == "drop"
         and c["family"] in ("ip", "ip6", "inet")
         and not c["table"].startswith("meshd-")
     ]
+
+
+def ends_in_drop(listed: dict[str, Any]) -> bool:
+    """Whether a chain, as ``nft -j list chain`` shows it, drops or rejects by a rule of its own whatever the rules
+    before it left over: firewalld's accept by their policy and end so."""
+    return any(_drops_all(entry["rule"].get("expr", [])) for entry in listed.get("nftables", []) if "rule" in entry)
+
+
+def _drops_all(rule: list[Expression]) -> bool:
+    if not rule or any(not _ASIDE.issuperset(expression) for expression in rule[:-1]):
+        return False
+    target = rule[-1].get("xt") or {}
+    return not _DROPS.isdisjoint(rule[-1]) or (target.get("type"), target.get("name")) == ("target", "REJECT")
 
 
 def _table(name: str) -> dict[str, Any]:

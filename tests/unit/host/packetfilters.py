@@ -22,6 +22,9 @@ class PacketFilters:
         self.programs = set(programs or ("nft", "iptables-restore", "ip6tables-restore"))
         self.tables: dict[str, Any] = {}
         self.foreign: list[dict[str, Any]] = []
+        self.foreign_rules: dict[str, list[Any]] = {}
+        self.policy: dict[str, str] = {}
+        """Of iptables' built-in chains, those that drop."""
         self.refuse: dict[str, str] = {}
         """A word in an nft batch or a table's name, and the complaint that it earns."""
         self.kept: dict[str, dict[str, dict[str, list[str]]]] = {}
@@ -44,6 +47,9 @@ class PacketFilters:
             raise MeshdError(f"nft failed: {self.refuse['nft']}")
         if rest[-2:] == ["list", "chains"]:
             return json.dumps({"nftables": [{"chain": chain} for chain in self.foreign]})
+        if "chain" in rest:
+            rules = [{"rule": {"expr": rule}} for rule in self.foreign_rules.get(rest[-1], [])]
+            return json.dumps({"nftables": [{"metainfo": {}}, {"chain": {}}, *rules]})
         if "list" in rest:
             if rest[-1] not in self.tables:
                 raise MeshdError("nft failed: No such file or directory")
@@ -82,7 +88,10 @@ class PacketFilters:
         lines = []
         for table, chains in self.of(tool).items():
             lines.append(f"*{table}")
-            lines += [f":{name} {'ACCEPT' if name in BUILT_IN[table] else '-'} [7:9]" for name in chains]
+            lines += [
+                f":{name} {self.policy.get(name, 'ACCEPT') if name in BUILT_IN[table] else '-'} [7:9]"
+                for name in chains
+            ]
             lines += [f"-A {name} {rule}" for name, rules in chains.items() for rule in rules]
             lines.append("COMMIT")
         return "\n".join(lines)

@@ -285,6 +285,7 @@ DOCKER = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward
         ("", "", "nft", [], "nft-noipt"),
         ("", "", "iptables-restore", [], "ipt"),
         ("", "", "nft iptables-restore", [DOCKER], "ipt-inuse"),
+        ("", "", "nft iptables-restore ip6tables-restore", [{**DOCKER, "family": "ip6"}], "ipt-inuse"),
         ("", "", "nft iptables-restore", [{**DOCKER, "name": "forward"}], "nft"),  # written for nft by hand
         ("", "nftables", "nft iptables-restore", [DOCKER], "nft-forced"),
         ("", "iptables", "nft iptables-restore", [], "ipt-forced"),
@@ -307,10 +308,29 @@ def test_netfilter_kind_follows_wishes_and_what_is_in_use(
     monkeypatch.setenv(ENVIRONMENT, environment)
     world = World(tmp_path, *programs.split())
     world.programs.foreign = foreign
+    world.programs.policy = {"FORWARD": "DROP"} if DOCKER["name"] in str(foreign) else {}
     outcome = world.apply(replace(PLAIN, kind=kind))
     assert outcome.mode == mode
     assert bool(world.programs.tables) == mode.startswith("nft")
     assert bool(outcome.problem) == (kind == "nftables" and mode == "ipt")
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode"),
+    [
+        (["-p icmp -j ACCEPT", "-j REJECT --reject-with icmp-host-prohibited"], "ipt-inuse"),
+        (['-m comment --comment "the rest -j ACCEPT" -j DROP'], "ipt-inuse"),
+        (["-m comment --comment rest -j REJECT --reject-with icmp-port-unreachable"], "ipt-inuse"),
+        (["-p tcp -j REJECT --reject-with tcp-reset", "-s 203.0.113.0/24 -j DROP", "-j LOG"], "nft"),
+        (['-m comment --comment "no -j DROP" -j ACCEPT', "-j DOCKER-USER"], "nft"),
+    ],
+)
+def test_netfilter_kind_is_that_of_a_firewall_that_ends_in_a_reject(world: World, rules: list[str], mode: str) -> None:
+    """RT-13: the policy of such chains is to accept, and only iptables can put a rule before the last one."""
+    world.programs.foreign = [{**DOCKER, "policy": "accept"}]
+    world.programs.of("iptables")["filter"]["FORWARD"] += rules
+    assert world.apply(ROUTER).mode == mode
+    assert world.apply(ROUTER).mode == mode
 
 
 def test_netfilter_another_kind_leaves_nothing_of_the_first(world: World) -> None:
@@ -342,8 +362,49 @@ def test_netfilter_foreign_firewall_that_drops_forwarded_packets_is_named(world:
     problem = world.apply(ROUTER).problem
     assert "inet fw" in problem
     assert "mesh0" in problem
-    world.programs.tables["fw"] = {'iifname "mesh0" accept': ""}
-    assert world.apply(PLAIN).problem == ""
+    world.programs.tables["fw"] = ["mesh0"]
+    assert world.apply(ROUTER).problem == ""
+
+
+_REJECT: list[Any] = [
+    {"counter": {"packets": 1, "bytes": 2}},
+    {"reject": {"type": "icmpx", "expr": "admin-prohibited"}},
+]
+_ESTABLISHED: Any = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ([[_ESTABLISHED, {"accept": None}], _REJECT], True),
+        ([[{"log": None}, {"drop": None}]], True),
+        ([[{"counter": None}, {"xt": {"type": "target", "name": "REJECT"}}]], True),
+        ([[_ESTABLISHED, {"drop": None}], [{"jump": {"target": "x"}}], [{"xt": None}], [{"accept": None}]], False),
+        ([[]], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_netfilter_foreign_chain_that_ends_in_a_reject_is_named(
+    world: World, rules: list[Any], backend: str, told: bool
+) -> None:
+    """RT-12: firewalld's chains accept by their policy, and reject by their last rule."""
+    chain = {**DOCKER, "family": "inet", "table": "firewalld", "name": "filter_FORWARD", "policy": "accept"}
+    world.programs.foreign = [chain, {**chain, "name": "filter_INPUT", "hook": "input", "policy": "drop"}]
+    world.programs.foreign_rules = {"filter_FORWARD": rules}
+    world.programs.tables["firewalld"] = ["no rule for us"]
+    problem = world.apply(replace(ROUTER, kind=backend)).problem
+    assert ("chain filter_FORWARD) drops" in problem) == told
+    assert ("--zone=trusted --add-interface=mesh0" in problem) == told
+    world.programs.tables["firewalld"] = ["mesh0"]
+    assert world.apply(replace(ROUTER, kind=backend)).problem == ""
+
+
+def test_netfilter_foreign_chain_that_goes_while_it_is_looked_at_drops_nothing(world: World) -> None:
+    world.programs.foreign = [{**DOCKER, "family": "inet", "table": "fw", "policy": "accept"}]
+    run = world.programs.run
+    world.filter._run = lambda command, text: "gone" if "chain" in command else run(command, text)
+    assert world.apply(ROUTER).problem == ""
 
 
 def test_netfilter_kernel_without_ipv6_translation_is_told_of_for_ipv6_routes(world: World) -> None:
