@@ -362,6 +362,10 @@ class RunningNode:
         )
         self._stop()
 
+    def interface_renamed(self) -> None:
+        """The packet filter's rules are to name it as it is called now."""
+        self._host_filter.changed()
+
     def settings_changed(self) -> None:
         """Somebody switched forwarding or the reverse path check."""
         self._host_filter.changed()

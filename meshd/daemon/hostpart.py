@@ -21,11 +21,13 @@ from meshd.node.capture import Tap, no_tap
 
 if TYPE_CHECKING:
     from meshd.core.dnscompile import ResolverConfig
+    from meshd.core.dnsway import Way
+    from meshd.host.linux.dnsfacts import HostDNS
     from meshd.host.linux.dnskeeper import DnsKeeper
     from meshd.host.linux.dnskeeper import Outcome as DnsOutcome
     from meshd.host.linux.firewallkeeper import FirewallKeeper
     from meshd.host.linux.journal import Journal
-    from meshd.host.linux.netfilter import Outcome
+    from meshd.host.linux.netfilter import Netfilter, Outcome
     from meshd.host.linux.router import LinuxRouter
     from meshd.host.linux.rtnetlink import RtNetlink
     from meshd.io.tun import TunDevice
@@ -46,6 +48,7 @@ class HostPart:
         self.problems: list[str] = []
         self._netlink: RtNetlink | None = None
         self._journal: Journal | None = None
+        self._netfilter: Netfilter | None = None
         self._own_index = 0
 
     @property
@@ -105,8 +108,8 @@ class HostPart:
         from meshd.host.linux.firewallkeeper import FirewallKeeper
         from meshd.host.linux.netfilter import Netfilter
 
-        netfilter = Netfilter(self.tun.name, self._journal)
-        keeper = FirewallKeeper(asyncio.get_running_loop(), netfilter, ports, self.attached, done)
+        self._netfilter = Netfilter(self.tun.name, self._journal)
+        keeper = FirewallKeeper(asyncio.get_running_loop(), self._netfilter, ports, self.attached, done)
         self._exits.callback(keeper.close)
         return keeper
 
@@ -120,8 +123,23 @@ class HostPart:
         from meshd.host.linux.dnsfacts import open_way
         from meshd.host.linux.dnskeeper import DnsKeeper
 
-        journal, name, index = self._journal, self.tun.name, self._own_index
-        return DnsKeeper(asyncio.get_running_loop(), lambda way: open_way(way, journal, name, index), resolver, done)
+        journal, tun, index = self._journal, self.tun, self._own_index
+
+        def opened(way: Way) -> HostDNS:
+            return open_way(way, journal, tun.name, index)
+
+        return DnsKeeper(asyncio.get_running_loop(), opened, resolver, done)
+
+    def rename(self, name: str) -> None:
+        """Somebody gave our interface another name: go on with that one."""
+        if self.tun is None:
+            return
+        log.warning("interface_renamed", extra=kv(was=self.tun.name, now=name))
+        self.tun.name = name
+        if self.router is not None:
+            self.router.rename(name)
+        if self._netfilter is not None:
+            self._netfilter.rename(name)
 
     def udp_gro_problem(self) -> str:
         """What keeps UDP from being forwarded in batches; "" for nothing, or without a tunnel interface."""
@@ -166,6 +184,8 @@ class HostEvents(Protocol):
     def routing_lost(self) -> None: ...
 
     def interface_lost(self) -> None: ...
+
+    def interface_renamed(self) -> None: ...
 
     def settings_changed(self) -> None: ...
 
@@ -245,14 +265,21 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
     router = LinuxRouter(netlink, tun.name, part._journal)
     part._exits.callback(router.close)
     part._own_index = netlink.interface_index(tun.name)
+
+    def renamed(name: str) -> None:
+        part.rename(name)
+        events.interface_renamed()
+
     monitor = NetworkMonitor(
         asyncio.get_running_loop(),
         part._own_index,
+        tun.name,
         TABLE,
         events.network_changed,
         router.holds,
         events.routing_lost,
         events.interface_lost,
+        renamed,
         events.settings_changed,
         netlink.addresses,
     )

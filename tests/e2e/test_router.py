@@ -204,8 +204,8 @@ MONITORED = IPV6_SWITCHED + (
     "async def seen(act):\n"
     "    calls = []\n"
     "    says = lambda what: lambda: calls.append(what)\n"
-    "    monitor = NetworkMonitor(asyncio.get_running_loop(), netlink.interface_index('mesh0'), 52, says('changed'),"
-    " router.holds, says('lost'), says('gone'), says('settings'), netlink.addresses)\n"
+    "    monitor = NetworkMonitor(asyncio.get_running_loop(), router._index, 'mesh0', 52, says('changed'),"
+    " router.holds, says('lost'), says('gone'), calls.append, says('settings'), netlink.addresses)\n"
     "    act(monitor)\n    await asyncio.sleep(0.5)\n    monitor.close()\n    return calls\n"
     "routes = ''.join(f'route add 10.50.{n}.0/24 dev lo\\n' for n in range(40))\n"
     "def overflow(monitor, last):\n"
@@ -222,6 +222,10 @@ def test_monitor_that_lost_events_looks_at_everything_again(namespace: str, tmp_
         + "assert asyncio.run(seen(lambda m: sh('ip rule del priority 5270'))) == ['lost']\nrouter.restore()\n"
         "found = asyncio.run(seen(lambda m: overflow(m, 'rule del priority 5270')))\n"
         "assert sorted(found) == ['changed', 'lost', 'settings'], found\nassert router.restore() == 1\n"
+        "found = asyncio.run(seen(lambda m: sh('ip link set mesh0 name mesh9')))\n"
+        "assert found == ['mesh9'], found\nassert asyncio.run(seen(lambda m: None)) == ['mesh9']\n"
+        "found = asyncio.run(seen(lambda m: overflow(m, 'link set mesh9 name mesh8')))\n"
+        "assert found.count('mesh8') == 1, found\nsh('ip link set mesh8 name mesh0')\n"
         "found = asyncio.run(seen(lambda m: overflow(m, 'link del mesh0')))\nassert 'gone' in found, found",
         str(tmp_path / "journal"),
     )

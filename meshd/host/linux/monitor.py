@@ -43,19 +43,21 @@ def networks_of(addresses: Iterable[nl.InterfaceAddress], own_interface: int) ->
 class NetworkMonitor:
     """Calls ``changed()`` after addresses, ways out, or links that have addresses, other than our own changed,
     ``routing_lost()`` after somebody deleted policy rules, addresses or routes of ours (``holds`` tells which routes
-    should be there) or our interface was down for a while, ``interface_lost()`` after our
-    interface itself went away, and ``settings_changed()`` after somebody set forwarding or path checks of the
-    kernel."""
+    should be there) or our interface was down for a while, ``interface_lost()`` after our interface itself went away,
+    ``renamed(name)`` after somebody gave it another name, and ``settings_changed()`` after somebody set forwarding or
+    path checks of the kernel."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         own_interface: int,
+        own_name: str,
         own_table: int,
         changed: Callable[[], None],
         holds: Callable[[nl.Route], bool],
         routing_lost: Callable[[], None],
         interface_lost: Callable[[], None],
+        renamed: Callable[[str], None],
         settings_changed: Callable[[], None],
         addresses: Callable[[], Iterable[nl.InterfaceAddress]],
     ) -> None:
@@ -66,12 +68,14 @@ class NetworkMonitor:
         self._moved: set[int] = set()  # links that went up, down or away
         self._certain = False  # something else changed, which counts in any case
         self._own_interface = own_interface
+        self._own_name = own_name
         self._own_table = own_table
         self._changed = changed
         self._holds = holds
         self._routing_lost = routing_lost
         self._down = False
         self._interface_lost = interface_lost
+        self._renamed = renamed
         self._settings_changed = settings_changed
         self._timer: asyncio.TimerHandle | None = None
         self._loss_timer: asyncio.TimerHandle | None = None
@@ -86,6 +90,7 @@ class NetworkMonitor:
         for group in _MORE_GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         loop.add_reader(self._socket.fileno(), self._readable)
+        loop.call_soon(self._look_at_own)  # udev may have renamed it before we listened
 
     def close(self) -> None:
         if self._closed:
@@ -118,10 +123,20 @@ class NetworkMonitor:
         self._note_loss()
         self._note_settings()
         self._down = True  # if it was not, the next news of it only make us look once more
+        self._look_at_own()
+
+    def _look_at_own(self) -> None:
+        if self._closed:
+            return
         try:
-            socket.if_indextoname(self._own_interface)
+            self._note_name(socket.if_indextoname(self._own_interface))
         except OSError:
             self._interface_lost()
+
+    def _note_name(self, name: str) -> None:
+        if name and name != self._own_name:
+            self._own_name = name
+            self._renamed(name)
 
     def _look(self, data: bytes) -> None:
         for message in nl.messages(data):
@@ -179,6 +194,7 @@ class NetworkMonitor:
     def _note_link(self, link: nl.Link, *, gone: bool) -> None:
         """Most news of links are none: containers come and go with theirs, and radios tell of every beacon."""
         if link.interface == self._own_interface:
+            self._note_name(link.name)
             return
         state = 0 if gone else link.flags & _LINK_STATE
         if self._link_states.get(link.interface) != state:

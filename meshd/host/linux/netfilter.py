@@ -73,7 +73,7 @@ class Netfilter:
         have: Callable[[str], bool] = lambda program: shutil.which(program) is not None,
         root: Path = Path("/"),
     ) -> None:
-        self._interface = interface
+        self._interface = self._renamed = interface
         self._journal = journal
         self._run = run
         self._have = have
@@ -89,10 +89,18 @@ class Netfilter:
         """The program in use, "" for none."""
         return self._backend
 
+    def rename(self, interface: str) -> None:
+        """The tunnel interface has another name; the next ``apply`` makes the rules for that one. May be called while
+        ``apply`` runs in another thread."""
+        self._renamed = interface
+
     def apply(self, config: FirewallConfig, ports: Sequence[int], attached: Iterable[IPPrefix] = ()) -> Outcome:
         """Bring the rules to ``config``, also where somebody else changed them. Our UDP ``ports`` stay open;
         ``attached`` are the host's own networks."""
         try:
+            if self._interface != self._renamed:
+                self.close()
+                self._interface = self._renamed
             if config.mode == OFF:
                 self.close()
                 return Outcome()

@@ -34,6 +34,12 @@ _MAIN, _DEFAULT = 254, 253
 _DONE = (0, errno.EEXIST)
 _GONE = (0, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 _UNSUPPORTED = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+_NO_RIGHT = "meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking"
+_HINTS = {
+    errno.EPERM: _NO_RIGHT,
+    errno.EACCES: _NO_RIGHT,
+    errno.ENETDOWN: "somebody set the interface down, so nothing passes through the mesh: ip link set {} up",
+}
 _IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -194,6 +200,12 @@ class LinuxRouter:
         self._do(("restore the route to", p, nl.replace_route(p, TABLE, i)) for p, i in routes)
         return count + len(addresses) + len(routes)
 
+    def rename(self, interface: str) -> None:
+        """Somebody gave our interface another name."""
+        self._interface = interface
+        if self._rules:
+            self._journal.record(self._rules, TABLE, interface)
+
     def _remove_rules(self) -> None:
         remove_rules(self._netlink, self._rules)
         self._rules, self._rules_stand = [], False
@@ -210,7 +222,7 @@ class LinuxRouter:
             raise MeshdError(
                 f"cannot {what} {which} on {self._interface}: {os.strerror(number)}",
                 code="host",
-                hint="meshd needs CAP_NET_ADMIN; run it as root or with --tun=userspace-networking",
+                hint=_HINTS.get(number, "").format(self._interface) or None,
             )
 
     def close(self) -> None:

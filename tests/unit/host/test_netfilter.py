@@ -356,6 +356,20 @@ def test_netfilter_goes_on_with_the_older_iptables_where_it_is_in_use(tmp_path: 
     assert "meshd" not in str(world.programs.kept)
 
 
+@pytest.mark.parametrize("kind", ["nftables", "iptables"])
+def test_netfilter_interface_with_another_name_gets_rules_for_that_one(world: World, kind: str) -> None:
+    """RT-12: rules for a name that is gone let nothing in and translate nothing."""
+    world.apply(replace(ROUTER, kind=kind))
+    world.filter.rename("mesh9")
+    world.apply(replace(ROUTER, kind=kind))
+    held = f"{world.programs.tables} {world.programs.kept}"
+    assert "mesh9" in held
+    assert "mesh0" not in held
+    assert {entry.interface for entry in Journal(world.path).firewall} == {"mesh9"}
+    world.clean_up()
+    assert "meshd-" not in f"{world.programs.tables} {world.programs.kept}"
+
+
 def test_netfilter_foreign_firewall_that_drops_forwarded_packets_is_named(world: World) -> None:
     world.programs.foreign = [{**DOCKER, "family": "inet", "table": "fw", "name": "through"}]
     world.programs.tables["fw"] = ["no rule for us"]

@@ -141,3 +141,25 @@ def test_router_new_routes_are_there_before_others_go(world: World) -> None:
     world.kernel.routing.clear()
     world.router.change(RouteChange(tuple(PEERS), (), (wide,)))
     assert world.kernel.routing == [nl.RTM_NEWROUTE, nl.RTM_NEWROUTE, nl.RTM_DELROUTE]
+
+
+def test_router_says_of_an_interface_that_is_down_what_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RT-14: somebody set it down; no right of ours is missing."""
+    world.router.apply(CONFIG)
+    refused = {errno.ENETDOWN: "ip link set mesh0 up", errno.EPERM: "CAP_NET_ADMIN", errno.ENOMEM: None}
+    for number, hint in refused.items():
+        monkeypatch.setattr(world.kernel, "_one", lambda _, n=number: n)
+        with pytest.raises(MeshdError) as caught:
+            world.router.restore()
+        assert (hint or "") in (caught.value.hint or "")
+        assert bool(caught.value.hint) == bool(hint)
+
+
+def test_router_interface_with_another_name_is_the_one_to_clean_up(world: World) -> None:
+    """RT-12: what stays on an interface that an administrator made is found by its name."""
+    world.router.rename("mesh8")
+    assert not world.path.exists()
+    world.router.apply(CONFIG)
+    world.router.rename("mesh9")
+    assert Journal(world.path).interface == "mesh9"
+    assert len(Journal(world.path).rules) == 8
