@@ -25,6 +25,10 @@ class Access(Protocol):
         """What may come in at the node."""
         ...
 
+    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
+        """Those of the routes a peer carries that the node may send to, or has to answer through."""
+        ...
+
 
 class AllowAll:
     """The access of a network without a policy."""
@@ -39,3 +43,6 @@ class AllowAll:
 
     def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
         return self._rules
+
+    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
+        return tuple(carried)

@@ -69,6 +69,7 @@ class MapBuilder:
         self._network = network
         self._base_domain = base_domain
         self._peers: dict[int, bytes] = {}
+        self._cut: dict[int, dict[tuple[str, ...], bytes]] = {}
         self.dns = encode(dns_config(base_domain))
         self.derp_map = encode(derp_map)
         self.domain = _encode(base_domain)
@@ -76,10 +77,16 @@ class MapBuilder:
     def forget(self, node_id: int) -> None:
         """The node changed or is gone."""
         self._peers.pop(node_id, None)
+        self._cut.pop(node_id, None)
 
-    def node(self, node: NodeRecord, wall: float) -> Node:
-        """A node as its peers see it."""
-        routes = self._network.routes
+    def node(self, node: NodeRecord, wall: float, routes: tuple[str, ...]) -> Node:
+        """A node as peers see it who are shown these of the routes it carries."""
+        hidden = set(self._network.routes.carried(node.id)).difference(routes)
+        info = shown_hostinfo(node.hostinfo)
+        if hidden:
+            info = msgspec.structs.replace(
+                info, routable_ips=tuple(route for route in info.routable_ips or () if route not in hidden)
+            )
         region = node.home_region
         return Node(
             id=node.id,
@@ -91,15 +98,15 @@ class MapBuilder:
             machine=node.machine_key,
             disco_key=node.disco_key,
             addresses=node.addresses,
-            allowed_ips=(*node.addresses, *routes.carried(node.id)),
+            allowed_ips=(*node.addresses, *routes),
             endpoints=node.endpoints,
             derp=f"127.3.3.40:{region}" if region else "",
             home_derp=region,
-            hostinfo=shown_hostinfo(node.hostinfo),
+            hostinfo=info,
             created=format_time(node.created),
             cap=node.version,
             tags=node.tags,
-            primary_routes=routes.primary(node.id),
+            primary_routes=tuple(r for r in self._network.routes.primary(node.id) if r in routes),
             last_seen=None if node.online or node.last_seen is None else format_time(node.last_seen),
             online=node.online,
             machine_authorized=True,
@@ -109,7 +116,11 @@ class MapBuilder:
     def self_node(self, node: NodeRecord, wall: float) -> bytes:
         """A node as it sees itself."""
         own = msgspec.structs.replace(
-            self.node(node, wall), hostinfo=node.hostinfo, cap_map=dict(SELF_CAPABILITIES), online=True, last_seen=None
+            self.node(node, wall, self._network.routes.carried(node.id)),
+            hostinfo=node.hostinfo,
+            cap_map=dict(SELF_CAPABILITIES),
+            online=True,
+            last_seen=None,
         )
         return encode(own)
 
@@ -117,7 +128,15 @@ class MapBuilder:
         """The encoding of a node for its peers."""
         found = self._peers.get(node.id)
         if found is None:
-            found = self._peers[node.id] = encode(self.node(node, wall))
+            found = self._peers[node.id] = encode(self.node(node, wall, self._network.routes.carried(node.id)))
+        return found
+
+    def cut_peer(self, node: NodeRecord, wall: float, routes: tuple[str, ...]) -> bytes:
+        """The encoding of a node for peers who are shown only these of the routes that it carries."""
+        forms = self._cut.setdefault(node.id, {})
+        found = forms.get(routes)
+        if found is None:
+            found = forms[routes] = encode(self.node(node, wall, routes))
         return found
 
     def patch(self, node: NodeRecord, flags: int) -> bytes:

@@ -67,6 +67,8 @@ class MapStream:
         self._pending: Changes = {}
         self._access_changed = False
         self._rules_sent = b""
+        self._cut: dict[int, tuple[str, ...]] = {}
+        """Of peers whose routes are not all for this node: those that it was shown."""
         self._expired = False
 
     # --- messages ----------------------------------------------------------------------------------------
@@ -88,6 +90,7 @@ class MapStream:
         self._known = None if peers is None else set(peers)
         ids = sorted(self._others() if peers is None else peers)
         nodes = [shared.network.nodes[node_id] for node_id in ids]
+        self._cut = {}
         self._rules_sent = builder.rules(shared.access.rules(node))
         parts = [
             b'"Node":' + builder.self_node(node, wall),
@@ -100,7 +103,7 @@ class MapStream:
             b'"ControlTime":"' + format_time(wall).encode() + b'"',
         ]
         if nodes:
-            parts.append(b'"Peers":[' + b",".join([builder.peer(peer, wall) for peer in nodes]) + b"]")
+            parts.append(b'"Peers":[' + b",".join([self._peer(peer, wall) for peer in nodes]) + b"]")
         return b"{" + b",".join(parts) + b"}"
 
     def offer(self, changes: Changes, cache: dict[object, bytes]) -> None:
@@ -162,22 +165,30 @@ class MapStream:
         removed: set[int] = set()
         if self._access_changed or self._known is None or self._expired != node.expired(wall):
             added, removed = self._visibility(changes)
+        resent = self._rerouted() if self._access_changed else set()
         whole: list[NodeRecord] = []
         patches: list[bytes] = []
-        for node_id in sorted(changes.keys() | added):
+        for node_id in sorted(changes.keys() | added | resent):
             flags = changes.get(node_id, 0)
             peer = nodes.get(node_id)
             if node_id == node.id or peer is None or not self._tells(node_id):
                 continue
-            if node_id in added or flags & change.WHOLE or (flags & change.HOME_REGION and not peer.home_region):
+            if (
+                node_id in added
+                or node_id in resent
+                or flags & change.WHOLE
+                or (flags & change.HOME_REGION and not peer.home_region)
+            ):
                 whole.append(peer)
             elif flags & _TELLS_PEERS:
                 patches.append(builder.patch(peer, flags))
         removed.update(node_id for node_id in changes if node_id not in nodes and self._known is None)
 
         if whole:
-            parts.append(b'"PeersChanged":[' + b",".join([builder.peer(peer, wall) for peer in whole]) + b"]")
+            parts.append(b'"PeersChanged":[' + b",".join([self._peer(peer, wall) for peer in whole]) + b"]")
             parts.append(b'"UserProfiles":' + builder.profiles(peer.owner_id for peer in whole))
+        for node_id in removed:
+            self._cut.pop(node_id, None)
         if removed:
             parts.append(b'"PeersRemoved":[' + b",".join(b"%d" % node_id for node_id in sorted(removed)) + b"]")
         if patches:
@@ -189,6 +200,30 @@ class MapStream:
                 self._rules_sent = rules
                 parts.append(b'"PacketFilters":' + rules)
         return b"{" + b",".join(parts) + b"}" if parts else b""
+
+    # --- which routes of peers ---------------------------------------------------------------------------
+
+    def _peer(self, peer: NodeRecord, wall: float) -> bytes:
+        """A peer with the routes that are for this node."""
+        shared = self._shared
+        if peer.id in shared.network.routes.routers:
+            carried = shared.network.routes.carried(peer.id)
+            shown = shared.access.routes(self.node, carried)
+            if shown != carried:
+                self._cut[peer.id] = shown
+                return shared.builder.cut_peer(peer, wall, shown)
+        self._cut.pop(peer.id, None)
+        return shared.builder.peer(peer, wall)
+
+    def _rerouted(self) -> set[int]:
+        """Ids of known peers of whose routes others than it was told are for this node now."""
+        routes = self._shared.network.routes
+        found = set()
+        for node_id in routes.routers:
+            carried = routes.carried(node_id)
+            if self._cut.get(node_id, carried) != self._shared.access.routes(self.node, carried):
+                found.add(node_id)
+        return found
 
     # --- which peers -------------------------------------------------------------------------------------
 

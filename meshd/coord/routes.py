@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from meshd.coord.records import EXIT_ROUTES
 
@@ -39,6 +39,11 @@ class RouteTable:
         else:
             self._of_node.pop(node_id, None)
         return changed
+
+    @property
+    def routers(self) -> Collection[int]:
+        """Ids of the nodes that offer routes."""
+        return self._of_node.keys()
 
     def primary(self, node_id: int) -> tuple[str, ...]:
         """Subnet routes that the node carries."""

@@ -18,11 +18,20 @@ from meshd.wire.control import CapGrant, FilterRule, NetPortRange, PortRange
 class Endpoint:
     """What an alias stands for: addresses as a filter writes them, and the nodes that own or carry them."""
 
-    __slots__ = ("addresses", "node_ids", "of_nodes")
+    __slots__ = ("addresses", "beyond", "node_ids", "of_nodes")
 
-    def __init__(self, addresses: tuple[str, ...], node_ids: frozenset[int], *, of_nodes: bool = False) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        node_ids: frozenset[int],
+        *,
+        beyond: tuple[IPPrefix, ...] = (),
+        of_nodes: bool = False,
+    ) -> None:
         self.addresses = addresses
         self.node_ids = node_ids
+        self.beyond = beyond
+        """What it names of networks that nodes may lead to."""
         self.of_nodes = of_nodes
         """The addresses are those of the nodes, and nothing else."""
 
@@ -42,6 +51,8 @@ class CompiledPolicy:
         self._nodes = list(network.nodes.values())
         self._aliases: dict[str, Endpoint] = {}
         self._links: list[tuple[frozenset[int], frozenset[int]]] = []
+        self._ways: list[tuple[Endpoint, Endpoint]] = []
+        self._users: dict[str, frozenset[int]] = {}
         self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
         self._self_rules: list[tuple[Rule, Target]] = []
@@ -84,6 +95,28 @@ class CompiledPolicy:
         made.extend(self._grants_among_own(node))
         return made
 
+    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
+        own = node.usable_routes  # who could take a route over must know who has it
+        return tuple(route for route in carried if node.id in self._users_of(route) or route in own)
+
+    def _users_of(self, route: str) -> frozenset[int]:
+        """Ids of the nodes that may send to something behind a route, or are sent to from there."""
+        found = self._users.get(route)
+        if found is None:
+            prefix = prefix_of(route)
+            ids: set[int] = set()
+            for source, target in self._ways:
+                if route in EXIT_ROUTES:
+                    if any(_is_public(named) for named in target.beyond):
+                        ids |= source.node_ids
+                    continue
+                if any(_overlap(prefix, named) for named in target.beyond):
+                    ids |= source.node_ids
+                if any(_overlap(prefix, named) for named in source.beyond):
+                    ids |= target.node_ids
+            found = self._users[route] = frozenset(ids)
+        return found
+
     @cached_property
     def _devices(self) -> dict[int, list[NodeRecord]]:
         """The nodes of each user, without those that belong to tags."""
@@ -105,6 +138,8 @@ class CompiledPolicy:
             endpoint = self._resolve(target.alias)
             targets.append((endpoint, target))
             self._links.append((source.node_ids, endpoint.node_ids))
+            if source.beyond or endpoint.beyond:
+                self._ways.append((source, endpoint))
         self._compiled.append((source.addresses, tuple(targets), rule))
 
     def _add_grant(self, grant: AppGrant) -> None:
@@ -164,7 +199,8 @@ class CompiledPolicy:
         addresses = dict.fromkeys(address for part in parts for address in part.addresses)
         if "*" in addresses:
             addresses = {"*": None}
-        return Endpoint(tuple(addresses), frozenset().union(*(part.node_ids for part in parts)))
+        ids: frozenset[int] = frozenset().union(*(part.node_ids for part in parts))
+        return Endpoint(tuple(addresses), ids, beyond=tuple(prefix for part in parts for prefix in part.beyond))
 
     def _resolve(self, alias: str) -> Endpoint:
         found = self._aliases.get(alias)
@@ -174,10 +210,10 @@ class CompiledPolicy:
 
     def _look_up(self, alias: str) -> Endpoint:
         if alias == "*":
-            return Endpoint(("*",), frozenset(node.id for node in self._nodes))
+            return Endpoint(("*",), frozenset(node.id for node in self._nodes), beyond=_ANYWHERE)
         if alias == "autogroup:internet":
             exits = frozenset(node.id for node in self._nodes if set(node.usable_routes) & set(EXIT_ROUTES))
-            return Endpoint(internet(), exits)
+            return Endpoint(internet(), exits, beyond=_INTERNET)
         if alias == "autogroup:member":
             return _of_nodes(node for node in self._nodes if not node.tags)
         if alias == "autogroup:tagged":
@@ -193,7 +229,7 @@ class CompiledPolicy:
 
     def _of_prefix(self, prefix: IPPrefix) -> Endpoint:
         ids = frozenset(node_id for node_id, owned in self._prefixes if any(_overlap(own, prefix) for own in owned))
-        return Endpoint((str(prefix),), ids)
+        return Endpoint((str(prefix),), ids, beyond=(prefix,))
 
     @cached_property
     def _prefixes(self) -> list[tuple[int, list[IPPrefix | None]]]:
@@ -254,3 +290,12 @@ def internet() -> tuple[str, ...]:
         ]
     v6 = [part for part in (IPv6Network("2000::/3"),) if not part.overlaps(ULA)]
     return (*(str(ip_network(part)) for part in collapse_addresses(left)), *(str(part) for part in v6))
+
+
+_ANYWHERE: tuple[IPPrefix, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+_INTERNET: tuple[IPPrefix, ...] = tuple(ip_network(text) for text in internet())
+
+
+def _is_public(prefix: IPPrefix) -> bool:
+    """Whether something of a prefix is reached through an exit node."""
+    return any(_overlap(part, prefix) for part in _INTERNET)

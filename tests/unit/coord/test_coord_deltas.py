@@ -20,6 +20,8 @@ POLICY = """{
   "tagOwners": {"tag:web": ["alice"]},
   "acls": [
     {"action": "accept", "src": ["group:a"], "dst": ["tag:web:80", "10.1.0.0/16:*"]},
+    {"action": "accept", "src": ["10.0.0.0/16"], "dst": ["bob:22"]},
+    {"action": "accept", "src": ["bob"], "dst": ["100.64.0.2:*"]},
     {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]},
     {"action": "accept", "proto": "tcp", "src": ["100.64.0.3"], "dst": ["bob:22"]},
   ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -21,6 +22,8 @@ from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
 from meshd.wire.control import Hostinfo
 from meshd.wire.hujson import HujsonError, parse
+
+NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,68 @@ def test_policy_subnet_goes_to_the_router_that_carries_it():
     assert rule.dst_ports[0].ip == "10.1.2.0/24"
     assert _seen(access, nodes, "phone") == {"router"}
     assert not access.rules(nodes["bobs"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        ({"src": ["alice"], "dst": ["10.1.2.0/24:443"]}, {"laptop": {NET}}),
+        ({"src": ["alice"], "dst": ["bob:*"]}, {"laptop": set(), "bobs": set()}),
+        ({"src": ["*"], "dst": ["*:*"]}, {"laptop": {NET, *EXIT}, "bobs": {NET, *EXIT}, "web": {NET, *EXIT}}),
+        ({"src": ["bob"], "dst": ["autogroup:internet:*"]}, {"laptop": set(), "bobs": set(EXIT)}),
+        ({"src": ["bob"], "dst": ["8.8.8.8:53"]}, {"laptop": set(), "bobs": set(EXIT)}),
+        ({"src": ["bob"], "dst": ["0.0.0.0/0:*"]}, {"laptop": set(), "bobs": {NET, *EXIT}}),
+        ({"src": ["10.1.0.0/16"], "dst": ["tag:web:80"]}, {"web": {NET}, "laptop": set()}),
+        ({"src": ["*"], "dst": ["tag:web:80"]}, {"web": {NET}, "laptop": set()}),
+        ({"src": ["alice"], "dst": ["lan:80"]}, {"laptop": {NET}, "bobs": set()}),
+        ({"src": ["alice"], "dst": ["10.9.0.0/16:*", "2000::/3:*"]}, {"laptop": set(EXIT)}),
+        ({"src": ["alice"], "dst": ["autogroup:self:*"]}, {"laptop": set()}),
+    ],
+)
+def test_policy_route_is_shown_to_who_may_use_it(rule, shown):
+    """The routes of every router that a node knew were its routes, whether it could reach anything there or not."""
+    text = json.dumps(
+        {"hosts": {"lan": "10.1.7.0/24"}, "tagOwners": {"tag:web": []}, "acls": [{"action": "accept", **rule}]}
+    )
+    access, nodes = _access(text)
+    for name, routes in shown.items():
+        assert set(access.routes(nodes[name], (NET, *EXIT))) == routes, name
+
+
+def test_policy_route_is_known_to_who_could_take_it_over():
+    access, nodes = _access('{"acls": []}')
+    assert access.routes(nodes["router"], (NET, "10.2.0.0/16")) == (NET,)
+
+
+def test_map_routes_of_peers_follow_the_policy(run_coord):
+    """A tag that lets a node reach a network brings it the route, and a policy without it takes it away."""
+
+    async def scenario(coord):
+        one, two = await coord.joined("one"), await coord.joined("two")
+        routes = ("192.168.7.0/24", "192.168.8.0/24")
+        two.hostinfo = Hostinfo(hostname="two", routable_ips=routes)
+        await two.update()
+        reader = await one.stream()
+        await reader.next()
+        await coord.admin("nodes.approve-routes", node="two", all=True)
+
+        async def told(wanted):
+            async with asyncio.timeout(5):
+                while True:
+                    for peer in (await reader.next()).peers_changed:
+                        if peer.allowed_ips[2:] == peer.primary_routes == wanted:
+                            return peer
+
+        await told(routes)
+        rule = '{"acls": [{"action": "accept", "src": ["default"], "dst": ["default:*"%s]}]}'
+        await coord.admin("policy.set", text=rule % "")
+        assert (await told(())).hostinfo.routable_ips == ()
+        await coord.admin("policy.set", text=rule % ', "192.168.8.4:22"')
+        assert (await told(routes[1:])).hostinfo.routable_ips == routes[1:]
+        await coord.admin("policy.set", text=rule % ', "192.168.0.0/16:22"')
+        assert (await told(routes)).hostinfo.routable_ips == routes
+
+    run_coord(scenario)
 
 
 def test_policy_self_means_devices_of_the_same_user():
