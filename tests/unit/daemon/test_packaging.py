@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from meshd.cli.commands.wait_command import COMMAND as WAIT
+from meshd.coord.cli.serve import serve
 from meshd.daemon.flags import parse_flags
+from meshd.relay.main import cli as relay
 
 ROOT = Path(__file__).parents[3]
 PACKAGING = ROOT / "scripts" / "packaging"
-UNITS = ("meshd.service", "meshd-wait-online.service", "meshd-online.target")
+SERVERS = {"mesh-coord": serve, "mesh-relay": relay}
+UNITS = ("meshd.service", "meshd-wait-online.service", "meshd-online.target", *(f"{name}.service" for name in SERVERS))
 
 
 class _Unit(configparser.RawConfigParser):
@@ -91,6 +94,31 @@ def test_wait_online_unit_waits_with_the_command_line() -> None:
         assert (PACKAGING / name).exists()
 
 
+@pytest.mark.parametrize("name", SERVERS)
+def test_server_unit_starts_with_the_flags_of_its_settings_as_nobody_in_particular(name: str) -> None:
+    """A server of the Internet writes to its own directory only, opens low ports, and gives up on wrong flags."""
+    service = unit(f"{name}.service")["Service"]
+    settings = subprocess.run(
+        ["sh", "-c", f'. {PACKAGING}/{name}.default; echo "$FLAGS"'], capture_output=True, text=True, check=True
+    )
+    assert settings.stdout.count("--") >= 1
+    program, *arguments = service["ExecStart"].replace("$FLAGS", settings.stdout).split()
+    assert program == f"/usr/sbin/{name}"
+    if name == "mesh-coord":
+        assert arguments.pop(0) == "serve"
+    given = SERVERS[name].make_context(name, arguments).params
+    assert str(given["state_dir"]) == f"/var/lib/{service['StateDirectory']}"
+    assert (service["EnvironmentFile"], service["Environment"]) == (f"-/etc/default/{name}", "FLAGS=")
+    assert (service["DynamicUser"], service["ProtectSystem"], service["StateDirectoryMode"]) == (
+        "yes",
+        "strict",
+        "0700",
+    )
+    assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
 def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
     """SD-02, SD-04: where systemd's own checker is installed, it finds nothing."""
     checker = shutil.which("systemd-analyze")
@@ -98,7 +126,7 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         return
     for name in UNITS:
         text = (PACKAGING / name).read_text()
-        (tmp_path / name).write_text(re.sub(r"/usr/s?bin/meshd?", "/bin/true", text))
+        (tmp_path / name).write_text(re.sub(r"/usr/s?bin/mesh[-a-z]*", "/bin/true", text))
     done = subprocess.run(
         [checker, "verify", *(str(tmp_path / name) for name in UNITS)],
         capture_output=True,
