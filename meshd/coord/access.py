@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from meshd.coord.records import NodeRecord
 from meshd.wire.control import FilterRule, NetPortRange, PortRange
@@ -29,6 +29,10 @@ class Access(Protocol):
         """Those of the routes a peer carries that the node may send to, or has to answer through."""
         ...
 
+    def attributes(self, node: NodeRecord) -> Mapping[str, tuple[Any, ...] | None]:
+        """What the node is told to do, or may do, besides what all are."""
+        ...
+
 
 class AllowAll:
     """The access of a network without a policy."""
@@ -46,3 +50,6 @@ class AllowAll:
 
     def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
         return tuple(carried)
+
+    def attributes(self, node: NodeRecord) -> Mapping[str, tuple[Any, ...] | None]:
+        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 
 import msgspec
@@ -113,12 +113,12 @@ class MapBuilder:
             expired=node.expired(wall),
         )
 
-    def self_node(self, node: NodeRecord, wall: float) -> bytes:
-        """A node as it sees itself."""
+    def self_node(self, node: NodeRecord, wall: float, attributes: Mapping[str, tuple[object, ...] | None]) -> bytes:
+        """A node as it sees itself, with what a policy says of it."""
         own = msgspec.structs.replace(
             self.node(node, wall, self._network.routes.carried(node.id)),
             hostinfo=node.hostinfo,
-            cap_map=dict(SELF_CAPABILITIES),
+            cap_map={**SELF_CAPABILITIES, **attributes},
             online=True,
             last_seen=None,
         )

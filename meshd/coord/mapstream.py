@@ -8,7 +8,8 @@ sent last.
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from meshd.base.gotime import format_time
 from meshd.coord import network as change
@@ -67,6 +68,8 @@ class MapStream:
         self._pending: Changes = {}
         self._access_changed = False
         self._rules_sent = b""
+        self._attributes: Mapping[str, tuple[Any, ...] | None] = {}
+        """Those that it was told of itself."""
         self._cut: dict[int, tuple[str, ...]] = {}
         """Of peers whose routes are not all for this node: those that it was shown."""
         self._expired = False
@@ -93,7 +96,7 @@ class MapStream:
         self._cut = {}
         self._rules_sent = builder.rules(shared.access.rules(node))
         parts = [
-            b'"Node":' + builder.self_node(node, wall),
+            b'"Node":' + self._self_node(wall),
             b'"DERPMap":' + builder.derp_map,
             b'"DNSConfig":' + builder.dns,
             b'"Domain":' + builder.domain,
@@ -158,8 +161,9 @@ class MapStream:
         builder, wall = shared.builder, shared.wall()
         nodes = shared.network.nodes
         parts: list[bytes] = []
-        if changes.get(node.id, 0) & change.SELF:
-            parts.append(b'"Node":' + builder.self_node(node, wall))
+        other = self._access_changed and shared.access.attributes(node) != self._attributes
+        if other or changes.get(node.id, 0) & change.SELF:
+            parts.append(b'"Node":' + self._self_node(wall))
 
         added: set[int] = set()
         removed: set[int] = set()
@@ -200,6 +204,10 @@ class MapStream:
                 self._rules_sent = rules
                 parts.append(b'"PacketFilters":' + rules)
         return b"{" + b",".join(parts) + b"}" if parts else b""
+
+    def _self_node(self, wall: float) -> bytes:
+        self._attributes = self._shared.access.attributes(self.node)
+        return self._shared.builder.self_node(self.node, wall, self._attributes)
 
     # --- which routes of peers ---------------------------------------------------------------------------
 

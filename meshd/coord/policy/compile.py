@@ -10,7 +10,7 @@ from typing import Any
 from meshd.base.addr import IPPrefix
 from meshd.base.ranges import CGNAT, ULA
 from meshd.coord.network import Network
-from meshd.coord.policy.document import AppGrant, PolicyDocument, Rule, Target, prefix_of
+from meshd.coord.policy.document import AppGrant, Attributes, PolicyDocument, Rule, Target, prefix_of
 from meshd.coord.records import EXIT_ROUTES, NodeRecord
 from meshd.wire.control import CapGrant, FilterRule, NetPortRange, PortRange
 
@@ -53,6 +53,7 @@ class CompiledPolicy:
         self._links: list[tuple[frozenset[int], frozenset[int]]] = []
         self._ways: list[tuple[Endpoint, Endpoint]] = []
         self._users: dict[str, frozenset[int]] = {}
+        self._merged: dict[tuple[int, ...], Attributes] = {}
         self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
         self._self_rules: list[tuple[Rule, Target]] = []
@@ -116,6 +117,34 @@ class CompiledPolicy:
                     ids |= target.node_ids
             found = self._users[route] = frozenset(ids)
         return found
+
+    def attributes(self, node: NodeRecord) -> Attributes:
+        parts = tuple(n for n, (ids, _) in enumerate(self._attributes) if node.id in ids)
+        found = self._merged.get(parts)
+        if found is None:
+            found = self._merged[parts] = {}
+            for part in parts:
+                for name, values in self._attributes[part][1].items():
+                    found[name] = (*(found.get(name) or ()), *values) if values else found.get(name)
+        return found
+
+    @cached_property
+    def _attributes(self) -> list[tuple[frozenset[int], Attributes]]:
+        return [
+            (frozenset().union(*map(self._named, part.targets)), part.attributes)
+            for part in self._document.node_attributes
+        ]
+
+    def _named(self, alias: str) -> frozenset[int]:
+        """Ids of the nodes that an alias stands for: of an address or prefix, those that have it, not those that carry
+        a route to it."""
+        prefix = self._prefix(alias)
+        if prefix is None:
+            return self._resolve(alias).node_ids
+        return frozenset(node.id for node in self._nodes if any(_overlap(prefix_of(a), prefix) for a in node.addresses))
+
+    def _prefix(self, alias: str) -> IPPrefix | None:
+        return self._document.hosts.get(alias) or prefix_of(alias)
 
     @cached_property
     def _devices(self) -> dict[int, list[NodeRecord]]:
@@ -220,7 +249,7 @@ class CompiledPolicy:
             return _of_nodes(node for node in self._nodes if node.tags)
         if alias.startswith("tag:"):
             return _of_nodes(node for node in self._nodes if alias in node.tags)
-        prefix = self._document.hosts.get(alias) or prefix_of(alias)
+        prefix = self._prefix(alias)
         if prefix is not None:
             return self._of_prefix(prefix)
         members = self._document.groups[alias] if alias.startswith("group:") else (alias,)

@@ -1,6 +1,6 @@
 """The policy file: what may stand in it, checked with line and column.
 
-    groups, hosts, tagOwners, acls, grants, autoApprovers
+    groups, hosts, tagOwners, acls, grants, autoApprovers, nodeAttrs, randomizeClientPort
 
 Without a file everybody may reach everybody. With one, only what a rule allows is possible.
 """
@@ -25,7 +25,11 @@ T = TypeVar("T")
 MAX_POLICY_BYTES = 1024 * 1024
 AUTOGROUPS_SOURCE = ("autogroup:member", "autogroup:tagged")
 AUTOGROUPS_TARGET = (*AUTOGROUPS_SOURCE, "autogroup:self", "autogroup:internet")
-_FIELDS = ("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers")
+_FIELDS = (
+    *("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers"),
+    *("nodeAttrs", "randomizeClientPort"),
+)
+Attributes = dict[str, tuple[Any, ...] | None]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -51,6 +55,13 @@ class AppGrant(msgspec.Struct, frozen=True):
     capabilities: dict[str, tuple[Any, ...] | None]
 
 
+class NodeAttributes(msgspec.Struct, frozen=True):
+    """What the nodes that targets stand for are told to do, or may do."""
+
+    targets: tuple[str, ...]
+    attributes: Attributes
+
+
 class PolicyDocument(msgspec.Struct, frozen=True):
     """A checked policy; every alias in it resolves."""
 
@@ -61,6 +72,7 @@ class PolicyDocument(msgspec.Struct, frozen=True):
     grants: tuple[AppGrant, ...]
     route_approvers: tuple[tuple[IPPrefix, tuple[str, ...]], ...]
     exit_approvers: tuple[str, ...]
+    node_attributes: tuple[NodeAttributes, ...] = ()
 
     def user_names(self) -> set[str]:
         """Every name in it that can only be that of a user."""
@@ -70,6 +82,7 @@ class PolicyDocument(msgspec.Struct, frozen=True):
             named.update(rule.sources, (target.alias for target in rule.targets))
         for grant in self.grants:
             named.update(grant.sources, grant.targets)
+        named.update(*(part.targets for part in self.node_attributes))
         return {
             name for name in named if ":" not in name and name != "*" and name not in self.hosts and not prefix_of(name)
         }
@@ -140,6 +153,9 @@ class _Parser:
         granted = self.each(top.get("grants"), self._grant)
         approvers = self.fields(top["autoApprovers"], ("routes", "exitNode")) if "autoApprovers" in top else {}
         routes = self.table(approvers.get("routes"))
+        attributes = self.each(top.get("nodeAttrs"), self._node_attributes)
+        if "randomizeClientPort" in top and self._switch(top["randomizeClientPort"]):
+            attributes = (*attributes, NodeAttributes(("*",), {"randomize-client-port": None}))
         return PolicyDocument(
             self._groups,
             self._hosts,
@@ -148,6 +164,7 @@ class _Parser:
             tuple(grant for _, grant in granted if grant is not None),
             tuple((self._route(name, item), self.each(item, self._owner)) for name, item in routes.items()),
             self.each(approvers.get("exitNode"), self._owner),
+            attributes,
         )
 
     # --- shapes ------------------------------------------------------------------------------------------
@@ -298,6 +315,26 @@ class _Parser:
         name, separator, ports = self.text(item).rpartition(":")
         protocols = self._protocol(Item(name, item.line, item.column)) if separator else ()
         return protocols, self._ports(item, ports, protocols)
+
+    def _node_attributes(self, item: Item) -> NodeAttributes:
+        found = self.fields(item, ("target", "attr", "app"))
+        if "target" not in found:
+            self.fail(item, "'target' is missing")
+        attributes: Attributes = dict.fromkeys(self.each(found.get("attr"), self._attribute))
+        for name, values in self.table(found.get("app")).items():
+            attributes[name] = self.each(values, self._plain)
+        return NodeAttributes(self.each(found["target"], self._source), attributes)
+
+    def _attribute(self, item: Item) -> str:
+        name = self.text(item)
+        if name == "funnel":
+            self.fail(item, "'funnel' is not supported here: there are no servers on the Internet to come in by")
+        return name
+
+    def _switch(self, item: Item) -> bool:
+        if not isinstance(item.value, bool):
+            self.fail(item, "true or false is expected here")
+        return item.value
 
     def _plain(self, item: Item) -> Any:
         """A value without places, as a map can carry it."""

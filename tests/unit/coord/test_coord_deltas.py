@@ -25,8 +25,10 @@ POLICY = """{
     {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]},
     {"action": "accept", "proto": "tcp", "src": ["100.64.0.3"], "dst": ["bob:22"]},
   ],
+  "nodeAttrs": [{"target": ["tag:web", "100.64.0.2"], "attr": ["magicdns-aaaa"]}],
 }"""
-OTHER_POLICY = '{"acls": [{"action": "accept", "src": ["bob"], "dst": ["*:443"]}]}'
+OTHER_POLICY = """{"acls": [{"action": "accept", "src": ["bob"], "dst": ["*:443"]}],
+  "nodeAttrs": [{"target": ["bob"], "attr": ["magicdns-aaaa"]}, {"target": ["10.0.0.0/8"], "attr": ["x"]}]}"""
 
 
 # What a node has told the server itself is not told back to it.

@@ -56,6 +56,13 @@ NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
         ('{"grants": [{"src": ["*"], "dst": ["*"], "app": {"a": [1e999]}}]}', "1:56", "number"),
         ('{"acls": [{"action": "accept", "proto": "icmp", "src": ["*"], "dst": ["*:22"]}]}', "1:71", "ports"),
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["gre:22"]}]}', "1:49", "ports"),
+        ('{"nodeAttrs": [{"attr": ["a"]}]}', "1:16", "'target' is missing"),
+        ('{"nodeAttrs": [{"target": ["tag:x"], "attr": ["a"]}]}', "1:28", "'tag:x' is not defined"),
+        ('{"nodeAttrs": [{"target": ["autogroup:self"], "attr": ["a"]}]}', "1:28", "not supported"),
+        ('{"nodeAttrs": [{"target": ["*"], "attr": ["funnel"]}]}', "1:43", "funnel"),
+        ('{"nodeAttrs": [{"target": ["*"], "attr": [""]}]}', "1:43", "text"),
+        ('{"nodeAttrs": [{"target": ["*"], "ipPool": []}]}', "1:44", "'ipPool' is not supported"),
+        ('{"randomizeClientPort": 1}', "1:25", "true or false"),
     ],
 )
 def test_policy_bad_text_is_refused_with_line_and_column(text, place, words):
@@ -282,6 +289,59 @@ def test_policy_grant_with_app_capability_towards_own_devices():
     assert access.rules(nodes["web"]) == []
     assert _seen(access, nodes, "laptop") == {"phone"}
     assert _seen(access, nodes, "web") == set()
+
+
+def test_policy_attributes_go_to_the_nodes_that_are_named():
+    """An address or prefix names who has it, not who carries a route to it."""
+    access, nodes = _access(
+        """{"groups": {"group:b": ["bob"]}, "hosts": {"lap": "100.64.0.1", "net": "10.1.0.0/16"},
+        "tagOwners": {"tag:web": []}, "randomizeClientPort": true,
+        "nodeAttrs": [
+            {"target": ["group:b"], "attr": ["b", "twice"]},
+            {"target": ["lap", "net", "tag:web"], "attr": ["named"]},
+            {"target": ["autogroup:member"], "app": {"cap": [{"a": 1}]}},
+            {"target": ["bob"], "app": {"cap": [2]}, "attr": ["twice"]},
+            {"target": ["100.64.0.0/30"], "attr": ["low"]},
+            {"target": [], "attr": ["nobody"]},
+            {"target": ["*"]},
+        ]}"""
+    )
+    everywhere = {"randomize-client-port": None}
+    one = {**everywhere, "cap": ({"a": 1},)}
+    both = {**everywhere, "b": None, "twice": None, "cap": ({"a": 1}, 2)}
+    assert access.attributes(nodes["laptop"]) == {**one, "named": None, "low": None}
+    assert access.attributes(nodes["web"]) == {**everywhere, "named": None, "low": None}
+    assert access.attributes(nodes["bobs"]) == {**both, "low": None}
+    assert access.attributes(nodes["router"]) == both
+    assert access.attributes(nodes["phone"]) == one
+    assert AllowAll().attributes(nodes["phone"]) == {}
+
+
+def test_policy_attributes_name_users():
+    assert parse_policy('{"nodeAttrs": [{"target": ["nobody", "*", "10.0.0.1"]}]}').user_names() == {"nobody"}
+
+
+def test_map_tells_a_node_what_a_policy_says_of_it(run_coord):
+    async def scenario(coord):
+        one = await coord.joined("one")
+        reader = await one.stream()
+        assert "magicdns-aaaa" not in (await reader.next()).node.cap_map
+        rule = '{"nodeAttrs": [{"target": ["default"], "attr": [%s]}]}'
+
+        async def told():
+            async with asyncio.timeout(5):
+                while (node := (await reader.next()).node) is None:
+                    pass
+            return node.cap_map
+
+        await coord.admin("policy.set", text=rule % '"magicdns-aaaa"')
+        found = await told()
+        assert found["magicdns-aaaa"] is None
+        assert "https://tailscale.com/cap/file-sharing" in found
+        await coord.admin("policy.set", text=rule % "")
+        assert "magicdns-aaaa" not in await told()
+
+    run_coord(scenario)
 
 
 def test_policy_tag_owners_and_auto_approvers():
