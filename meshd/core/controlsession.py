@@ -270,17 +270,18 @@ class ControlSession:
         self._outbox.append(SendRegister(self._number("auth"), request))
 
     def _visit(self, url: str, now: float) -> None:
-        same = url == self.auth_url
+        following, news = bool(self.auth_url), url != self.auth_url
         if not self._flags & LoginFlags.INTERACTIVE:
             self._contradicted()  # else a person is wanted for the new key, and the old one may be as good as ever
         self.auth_url = url
-        if same:  # a server that answers follow-ups at once must not be asked in a busy loop
+        if news:
+            self._report(auth_url=url)
+        if following:  # a server that answers follow-ups at once must not be asked in a busy loop
             self.auth = Auth.WAITING
             self._told_to_wait = True
             self._timers["auth"] = now + self._backoff["auth"].failed()
             return
         self._backoff["auth"].reset()
-        self._report(auth_url=url)
         self._ask(now)
 
     def _contradicted(self) -> None:

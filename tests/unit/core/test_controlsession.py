@@ -183,7 +183,23 @@ def test_session_follow_up_same_url_backs_off_and_new_url_replaces() -> None:
     [follow] = bench.take(SendRegister)
     bench.session.register_answered(follow.number, RegisterResponse(auth_url="https://a/2"), bench.now)
     assert bench.statuses()[-1].auth_url == "https://a/2"
+    bench.wait()
     assert bench.take(SendRegister)[-1].request.followup == "https://a/2"
+
+
+def test_session_server_with_ever_new_pages_is_asked_less_and_less_often() -> None:
+    """LK-02: two servers behind one name that do not know each other's pages, and programs that open each of them."""
+    bench = Bench()
+    bench.session.register_answered(bench.login().number, RegisterResponse(auth_url="https://a/0"), bench.now)
+    waits = []
+    for page in range(1, 60):
+        [follow] = bench.take(SendRegister)
+        bench.session.register_answered(follow.number, RegisterResponse(auth_url=f"https://a/{page}"), bench.now)
+        assert bench.statuses()[-1].auth_url == f"https://a/{page}"
+        assert bench.take(SendRegister) == []
+        waits.append(bench.wait())
+    assert waits == sorted(waits)
+    assert waits[-1] == 30.0
 
 
 def test_session_follow_up_survives_a_broken_connection() -> None:
