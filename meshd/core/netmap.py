@@ -99,6 +99,13 @@ class Netmap:
         return self.self_node.machine_authorized
 
     @property
+    def wants_no_updates(self) -> bool:
+        """UP-04: the network's default, which holds until the user says otherwise. Switching updates on is not for us:
+        this program comes with a package manager."""
+        values = self.self_node.cap_map.get("default-auto-update")
+        return self.default_auto_update is False or bool(values and values[0] is False)
+
+    @property
     def magic_dns_suffix(self) -> str:
         """Our name without its first label and the trailing dot; ``""`` when it has one label only."""
         return self.self_node.name.partition(".")[2].rstrip(".")

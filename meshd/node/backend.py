@@ -322,14 +322,19 @@ class Backend:
             return
         if control is not None:
             self._report.host_changed(after)
-            begins = after.want_running and not before.want_running and not after.logged_out
-            if begins and self.node_private is not None:
+            if after.want_running and not before.want_running and self._may_log_in():
                 self._recall(control)
                 self._log_in(control)
         if self._needs_apply(before, after):
             self.apply()
         self._send_prefs()
         self.decide()
+
+    def _may_log_in(self) -> bool:
+        """Whether a node that is to run asks the server by itself: with its key, or with a new one if none is tried."""
+        if self.node_private is not None:
+            return not self.prefs.logged_out
+        return not (self._control_status.can_continue or self.auth_url)
 
     def _needs_apply(self, before: Prefs, after: Prefs) -> bool:
         return self.state in CARRIED_OUT and before.want_running == after.want_running
@@ -556,7 +561,7 @@ class Backend:
             prefs = msgspec.structs.replace(
                 prefs, want_running=wanted, logged_out=False, control_url=prefs.effective_control_url()
             )
-        if status.netmap is not None and prefs.auto_update.apply is None and _wants_no_updates(status.netmap):
+        if status.netmap is not None and prefs.auto_update.apply is None and status.netmap.wants_no_updates:
             updates = msgspec.structs.replace(prefs.auto_update, apply=False)
             prefs = msgspec.structs.replace(prefs, auto_update=updates)
         prefs = self.authority.overlay(prefs)
@@ -787,13 +792,6 @@ class Backend:
         self.bus.close()
         if self._closing:
             await asyncio.wait(self._closing, timeout=LOGOUT_PATIENCE_S)
-
-
-def _wants_no_updates(netmap: Netmap) -> bool:
-    """UP-04: the network's default, which holds until the user says otherwise. Switching updates on is not for us:
-    this program comes with a package manager."""
-    values = netmap.self_node.cap_map.get("default-auto-update")
-    return netmap.default_auto_update is False or bool(values and values[0] is False)
 
 
 def _without_store(what: str, problem: MeshdError) -> MeshdError:

@@ -395,3 +395,35 @@ def test_backend_login_that_replaces_one_with_a_page_shows_that_page_no_more() -
         assert made.control.calls[-1] == "login <LoginFlags.INTERACTIVE: 1>"
 
     run(test, store)
+
+
+def test_backend_without_a_key_that_is_to_run_asks_for_a_page() -> None:
+    """PP-04: a program with a switch and no login of its own shows the page that comes."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert made.control.calls.count("login <LoginFlags.EPHEMERAL: 2>") == 1
+        assert made.backend.state is State.NEEDS_LOGIN
+        page = "https://controlplane.tailscale.com/a"
+        made.control.report(auth_url=page, can_continue=False)
+        assert {"BrowseToURL": page} in made.told
+        log_in(made)
+        assert made.backend.state is State.STARTING
+
+    run(test)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_backend_without_a_key_that_is_to_run_waits_for_the_login_under_way(*, answered: bool) -> None:
+    """PP-04: the page, or the auth key that serves once, is for the key that is tried."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.start({"AuthKey": "k", "UpdatePrefs": {"ControlURL": "https://c"}})
+        made.backend.login_interactive()
+        if answered:
+            made.control.report(auth_url="https://c/a", can_continue=False)
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert len([call for call in made.control.calls if call.startswith("login")]) == 1
+
+    run(test)
