@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +81,30 @@ def test_config_logs_in_at_start_with_its_key() -> None:
         assert any(call.startswith("login") for call in made.control.calls)
 
     run(test, ruled(disk, "c"))
+
+
+def test_config_from_a_pipe_is_not_waited_for_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CF-02: `--config=<(…)` has nobody behind it at a SIGHUP, and the whole node waited for somebody."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    authority = Authority(str(path))
+
+    def fill(hostname: str, act: Callable[[], object]) -> None:
+        writer = threading.Thread(target=lambda: path.write_text(json.dumps(config(Hostname=hostname))))
+        writer.start()
+        act()
+        writer.join()
+        assert authority.config is not None
+        assert authority.config.masked["Hostname"] == hostname
+
+    fill("first", authority.load)
+    monkeypatch.setattr("meshd.node.authority.PIPE_PATIENCE_S", 0.0)
+    with pytest.raises(MeshdError, match="nobody writes to"):
+        authority.reload_config()
+    monkeypatch.setattr("meshd.node.authority.PIPE_PATIENCE_S", 60.0)
+    fill("second", authority.reload_config)
 
 
 def test_config_without_key_waits_for_a_login() -> None:
