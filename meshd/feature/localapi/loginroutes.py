@@ -8,10 +8,15 @@ from meshd.feature.localapi.jsontext import json_response, parse_object
 from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, reason_of
 from meshd.io.http.h1server import HttpError, Response
 
+_OPTIONS = {"authkey": "AuthKey", "updateprefs": "UpdatePrefs"}
+
 
 async def _start(call: Call) -> Response:
-    options = parse_object(await call.request.body())
-    wanted = options.get("UpdatePrefs")
+    given = parse_object(await call.request.body())
+    options = {_OPTIONS.get(name.lower(), name): value for name, value in given.items()}
+    key, wanted = options.get("AuthKey"), options.get("UpdatePrefs")
+    if key is not None and not isinstance(key, str):
+        raise HttpError(400, "invalid JSON request body: AuthKey: expected a text")
     if wanted is not None:
         if not isinstance(wanted, dict):
             raise HttpError(400, "invalid JSON request body: UpdatePrefs: expected an object")

@@ -196,6 +196,16 @@ def test_localapi_bodies_that_are_no_object_get_400(api: LocalApiThread, path: s
     assert api.backend.calls == []
 
 
+def test_localapi_start_takes_names_in_any_case_and_keys_that_are_texts(api: LocalApiThread) -> None:
+    """INV-7."""
+    assert ask(api, "POST", "start", b'{"authkey":"k","updateprefs":{"Hostname":"x"}}').status == 204
+    assert api.backend.calls == [("start", {"AuthKey": "k", "UpdatePrefs": {"Hostname": "x"}})]
+    for key in (b"1", b"true", b'["k"]'):
+        got = ask(api, "POST", "start", b'{"AuthKey":' + key + b"}")
+        assert (got.status, b"AuthKey" in got.body) == (400, True)
+    assert len(api.backend.calls) == 1
+
+
 def test_localapi_megabyte_of_prefs_is_refused(api: LocalApiThread) -> None:
     got = ask(api, "PATCH", "prefs", b'{"Hostname":"' + b"x" * (1 << 20) + b'"}')
     assert got.status == 413
