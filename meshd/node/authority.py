@@ -266,8 +266,7 @@ class Authority:
             self._exit_node_overridden = False
         if exit_node:
             held = overlay(after, policy, always_on=False)
-            differs = (held.exit_node_id, held.exit_node_ip) != (after.exit_node_id, after.exit_node_ip)
-            self._exit_node_overridden = differs and policy.flag("ExitNode.AllowOverride")
+            self._exit_node_overridden = _exit_node(held) != _exit_node(after) and policy.flag("ExitNode.AllowOverride")
         return reconnect
 
     @property
@@ -302,3 +301,8 @@ class Authority:
     def allowed_exit_nodes(self) -> list[str] | None:
         """Stable ids of nodes that may be suggested as exit node; None allows all."""
         return self.policy.strings("AllowedSuggestedExitNodes") if self.policy is not None else None
+
+
+def _exit_node(prefs: Prefs) -> tuple[str, str, str]:
+    """All that says which one is used: a policy's choice by the node itself leaves an id as it is, for a moment."""
+    return prefs.auto_exit_node, prefs.exit_node_id, prefs.exit_node_ip

@@ -362,6 +362,24 @@ def test_policy_exit_node_override_lasts_until_reconnecting() -> None:
     run(test, ruled(disk))
 
 
+def test_policy_exit_node_that_the_node_chooses_can_be_overridden() -> None:
+    """PP-17: the user's node stays, whatever is suggested later."""
+    disk = Disk(policy={"ExitNodeID": "auto:any", "ExitNode.AllowOverride": True})
+
+    async def test(made: Fixture) -> None:
+        backend = made.backend
+        backend.begin()
+        log_in(made)
+        chosen = backend.edit_prefs({"ExitNodeID": "n2", "ExitNodeIDSet": True})
+        assert (chosen.exit_node_id, chosen.auto_exit_node) == ("n2", "")
+        backend.preferences.suggest_exit_node = lambda: "n3"
+        backend.reload_policy()
+        assert (backend.prefs.exit_node_id, backend.prefs.auto_exit_node) == ("n2", "")
+        assert backend.edit_prefs({"WantRunning": False, "WantRunningSet": True}).auto_exit_node == "any"
+
+    run(test, ruled(disk))
+
+
 def test_policy_always_on_refuses_to_disconnect() -> None:
     """SM-18."""
 
