@@ -78,7 +78,8 @@ class Policy:
 
     @property
     def holds_exit_node(self) -> bool:
-        return bool(self.text("ExitNodeID") or self.text("ExitNodeIP"))
+        """Whether users have no say, be it that no node is named: then the one that is used, or none, stays."""
+        return self.text("ExitNodeID") is not None or self.text("ExitNodeIP") is not None
 
     def changed(self, other: Policy, names: Iterable[str]) -> bool:
         """Whether any of the named settings differs."""

@@ -345,6 +345,20 @@ def test_policy_exit_node_is_not_the_users_to_choose() -> None:
     run(test, ruled(Disk(policy={"ExitNodeID": "n1"})))
 
 
+@pytest.mark.parametrize("setting", ["ExitNodeID", "ExitNodeIP"])
+def test_policy_that_names_no_exit_node_leaves_users_none_to_choose(setting: str) -> None:
+    """PP-17."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        with pytest.raises(MeshdError, match="managed by policy"):
+            made.backend.edit_prefs({"ExitNodeID": "n2", "ExitNodeIDSet": True})
+        assert not made.backend.prefs.wants_exit_node
+
+    run(test, ruled(Disk(policy={setting: ""})))
+
+
 def test_policy_exit_node_override_lasts_until_reconnecting() -> None:
     """PP-17: ExitNode.AllowOverride lets a user take another node, not none."""
     disk = Disk(policy={"ExitNodeID": "n1", "ExitNode.AllowOverride": True})
