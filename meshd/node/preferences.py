@@ -61,7 +61,12 @@ class Preferences:
 
     def use_exit_node(self, enabled: bool) -> Prefs:
         """Switch the exit node off, or the last one on again (PP-07)."""
-        return self._edit(exitnode.toggle(self._profiles.prefs, enabled), exit_node=True)
+        before = self._profiles.prefs
+        wanted = exitnode.toggle(before, enabled)
+        if wanted == before:
+            self._authority.check_unlocked()
+            return before.redacted()
+        return self._edit(wanted, exit_node=True)
 
     def check_leave(self, reason: str) -> None:
         """MeshdError "invalid" when the user may not log out."""

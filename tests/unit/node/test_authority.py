@@ -341,6 +341,7 @@ def test_policy_exit_node_is_not_the_users_to_choose() -> None:
                 made.backend.edit_prefs(masked)
         with pytest.raises(MeshdError, match="managed by policy"):
             made.backend.use_exit_node(False)
+        assert made.backend.use_exit_node(True).exit_node_id == "n1"
 
     run(test, ruled(Disk(policy={"ExitNodeID": "n1"})))
 
