@@ -28,6 +28,7 @@ cdef class Registry:
     cdef object via                 # the Via in use, or the one before for its flows, or None
     cdef object free_peers          # (index, mark), oldest first
     cdef dict routes                # peer -> tuple of prefixes (address and one byte of length)
+    cdef dict contested             # prefix -> those who carry it besides its owner, former owners, the last one last
     cdef uint32_t next_peer
     cdef uint32_t generation
     cdef epoch_mark_t route_mark
@@ -39,6 +40,7 @@ cdef class Registry:
     cdef bint _passed(self, bytes mark)
     cdef _insert_route(self, int peer, bytes key)
     cdef _drop_route(self, int peer, bytes prefix)
+    cdef _give_up_claim(self, int peer, bytes prefix)
     cdef _routes_done(self)
     cdef _retire_masquerade(self, old)
     cdef _reclaim(self)

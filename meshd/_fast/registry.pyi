@@ -24,7 +24,8 @@ class Registry:
     def set_routes(self, peer: int, prefixes: Iterable[IPv4Network | IPv6Network]) -> None:
         """Packets from and to these prefixes, and no others, belong to the peer; they are taken from whoever had them.
 
-        A prefix that another peer took meanwhile stays with that one. ValueError: not a prefix.
+        A prefix that another peer took meanwhile stays with that one, and comes back when that one gives it up or is
+        removed. ValueError: not a prefix.
         """
 
     def add_route(self, peer: int, address: bytes, bits: int) -> None:

@@ -148,6 +148,7 @@ cdef class Registry:
         self.masquerades = {}
         self.free_peers = deque()
         self.routes = {}
+        self.contested = {}
         self.set_filter(_Filter((), ()))
 
     def __dealloc__(self):
@@ -295,9 +296,14 @@ cdef class Registry:
     cdef _insert_route(self, int peer, bytes key):
         cdef const uint8_t* raw = <const uint8_t*> <char*> key
         cdef int size = <int> len(key) - 1
-        cdef int status = lpm_insert_c(self.c.routes, raw, 4 if size == 4 else 6 if size == 16 else 0, raw[size], peer)
+        cdef int family = 4 if size == 4 else 6 if size == 16 else 0
+        cdef int owner = lpm_get_c(self.c.routes, raw, family, raw[size])
+        cdef int status = lpm_insert_c(self.c.routes, raw, family, raw[size], peer)
         if status < 0:
             raise MemoryError if status == LPM_NO_MEMORY else ValueError("not a prefix")
+        if owner >= 0 and owner != peer:
+            self._give_up_claim(peer, key)
+            self.contested.setdefault(key, []).append(owner)
 
     def remove_route(self, bytes address not None, int bits) -> None:
         cdef int owner = lpm_get_c(self.c.routes, <const uint8_t*> <char*> address, _family(address), bits)
@@ -309,12 +315,28 @@ cdef class Registry:
         self._routes_done()
 
     cdef _drop_route(self, int peer, bytes prefix):
-        """Unless the prefix has moved to another peer."""
+        """Unless the prefix has moved to another peer. One that is carried by others as well goes to one of them."""
         cdef const uint8_t* raw = <const uint8_t*> <char*> prefix
         cdef int size = <int> len(prefix) - 1
         cdef int family = 4 if size == 4 else 6
-        if lpm_get_c(self.c.routes, raw, family, raw[size]) == peer:
+        cdef list others = self.contested.get(prefix)
+        cdef int heir
+        if lpm_get_c(self.c.routes, raw, family, raw[size]) != peer:
+            self._give_up_claim(peer, prefix)
+        elif others is not None:
+            heir = others[len(others) - 1]
+            self._give_up_claim(heir, prefix)
+            lpm_insert_c(self.c.routes, raw, family, raw[size], heir)
+        else:
             lpm_remove_c(self.c.routes, raw, family, raw[size])
+
+    cdef _give_up_claim(self, int peer, bytes prefix):
+        """A peer does not wait for the prefix any more, if it did."""
+        cdef list others = self.contested.get(prefix)
+        if others is not None and peer in others:
+            others.remove(peer)
+            if not others:
+                del self.contested[prefix]
 
     cdef _routes_done(self):
         epoch_mark_c(&self.c.epoch, &self.route_mark)

@@ -167,13 +167,13 @@ class FakePlane:
         self.clear_sessions(peer)
         del self._peers[peer]
         for prefix in [prefix for prefix, owner in self._routes.items() if owner == peer]:
-            self._drop_route(prefix)
+            self._leave_route(prefix, peer)
 
     def set_routes(self, peer: int, prefixes: Iterable[IPPrefix]) -> None:
         wanted = list(prefixes)
         for prefix in self._peers[peer].routes.difference(wanted):
             if self._routes.get(prefix) == peer:
-                self._drop_route(prefix)
+                self._leave_route(prefix, peer)
         for prefix in wanted:
             if prefix in self._peers[peer].routes:
                 continue
@@ -183,7 +183,11 @@ class FakePlane:
             self._routes[prefix] = peer
         self._peers[peer].routes = set(wanted)
 
-    def _drop_route(self, prefix: IPPrefix) -> None:
+    def _leave_route(self, prefix: IPPrefix, peer: int) -> None:
+        heir = next((n for n, other in self._peers.items() if n != peer and prefix in other.routes), None)
+        if heir is not None:
+            self._routes[prefix] = heir
+            return
         del self._routes[prefix]
         self._by_bits.remove(prefix)
 

@@ -277,6 +277,9 @@ def test_plane_routes_move_and_go() -> None:
         nodes.a.plane.remove_peer(other)
         nodes.a.write(offload.udp(b"q"))
         assert nodes.a.event(EV_STAGED)[1] == 0
+        nodes.a.plane.remove_route(B4, 32)  # which was its own again
+        nodes.a.write(offload.udp(b"q"))
+        assert nodes.a.event(EV_STAGED)[1] == 0
         nodes.a.plane.remove_route(bytes([100, 64, 0, 0]), 10)
         nodes.a.write(offload.udp(b"q"))
         nodes.a.counted("out_no_route")

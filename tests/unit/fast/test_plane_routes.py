@@ -43,7 +43,37 @@ def test_plane_set_routes_takes_and_gives_up_what_differs() -> None:
         assert [owner_of(nodes, text) for text in ("100.64.0.9", "2001:db8::1")] == [0, None]
         plane.set_routes(other, networks)
         plane.remove_peer(other)
-        assert {owner_of(nodes, text) for text in ("10.1.2.3", "100.64.0.9", "2001:db8::1", "9.9.9.9")} == {None}
+        assert {owner_of(nodes, text) for text in ("10.1.2.3", "2001:db8::1", "9.9.9.9")} == {None}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_plane_route_of_several_peers_stays_while_one_of_them_carries_it(removed: bool) -> None:
+    """RT-02: whoever got it last, and when that one loses it or goes, one of the others."""
+    with pair(session=False) as nodes:
+        plane, route = nodes.a.plane, [ip_network("10.1.0.0/16"), ip_network("2001:db8::/32")]
+        others = [plane.add_peer(key * 32) for key in (b"C", b"D")]
+
+        def owners() -> set[int | None]:
+            return {owner_of(nodes, "10.1.2.3"), owner_of(nodes, "2001:db8::1")}
+
+        def end(peer: int) -> None:
+            plane.remove_peer(peer) if removed else plane.set_routes(peer, [])
+
+        for peer in (0, *others):
+            plane.set_routes(peer, route)
+            assert owners() == {peer}
+        plane.set_routes(0, route[:0])  # not the owner
+        plane.set_routes(0, route)
+        assert owners() == {0}
+        end(others[0])
+        assert owners() == {0}
+        plane.set_routes(0, [])
+        assert owners() == {others[1]}
+        end(others[1])
+        assert owners() == {None}
+        plane.set_routes(0, route)
+        plane.set_routes(0, [])
+        assert owners() == {None}  # nobody inherits it of those who are gone
 
 
 def test_plane_set_routes_of_many() -> None:
