@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -174,6 +175,7 @@ def _self(snapshot: Snapshot) -> JSON:
     shown = _base(node, PeerTraffic(relay=snapshot.own_relay if node else ""), exit_node=False, rare=rare)
     shown["Addrs"] = snapshot.own_endpoints or None
     shown["Online"] = snapshot.in_map_poll
+    shown["OS"] = sys.platform  # servers need not repeat what we told them
     if node is None:
         return shown | {"HostName": snapshot.host_name}
     shown["InNetworkMap"] = True

@@ -208,6 +208,11 @@ def test_status_before_a_netmap_names_the_host() -> None:
     assert (told["CurrentTailnet"], told["MagicDNSSuffix"], told["Peer"]) == (None, "", None)
 
 
+def test_status_self_names_the_operating_system_whatever_the_map_repeats() -> None:
+    """NM-09."""
+    assert status()["Self"]["OS"] == status(known=False)["Self"]["OS"] == "linux"
+
+
 def test_status_capabilities_begin_with_a_note_for_programs() -> None:
     """NM-09: the list is there for old programs, CapMap for all others."""
     own = status()["Self"]
