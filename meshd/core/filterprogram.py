@@ -6,7 +6,7 @@ dropped item by item with a reason, which never lets more in than the rest of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -159,11 +159,35 @@ class _Planned(NamedTuple):
     refused: tuple[str, ...]
 
 
+class _Holders:
+    """The addresses that capabilities stand for. Each is asked for once, since all peers must be looked at, and what
+    is as ``before`` is the same object, which makes it quick to compare."""
+
+    def __init__(
+        self,
+        cap_sources: Callable[[str], Iterable[IPPrefix]],
+        before: Mapping[str, tuple[AddressRange, ...]] | None = None,
+    ) -> None:
+        self.known: dict[str, tuple[AddressRange, ...]] = {}
+        self._cap_sources = cap_sources
+        self._before = before or {}
+
+    def __call__(self, capability: str) -> tuple[AddressRange, ...]:
+        found = self.known.get(capability)
+        if found is None:
+            prefixes = self._cap_sources(capability)
+            found = tuple((p.network_address.packed, p.broadcast_address.packed) for p in prefixes)
+            before = self._before.get(capability)
+            found = self.known[capability] = before if before == found else found
+        return found
+
+
 class FilterPlanner:
     """`plan_filter` for rules that come again and again: its cost is that of what changed.
 
-    A rule that is the same object as at the last call is taken as it was. Where a rule differs from the one that was
-    in its place by some sources, only these are read. Equal lists of sources become the same object.
+    A rule that is the same object as at the last call is taken as it was, one with capabilities where these stand for
+    the same addresses. Where a rule differs from the one that was in its place by some sources, only these are read.
+    Equal lists of sources become the same object.
     """
 
     def __init__(self) -> None:
@@ -171,6 +195,7 @@ class FilterPlanner:
         """Those that are sources of some rule."""
         self._planned: dict[int, _Planned] = {}  # by id of the rule
         self._order: list[_Planned] = []
+        self._held: dict[str, tuple[AddressRange, ...]] = {}  # the holders of capabilities
         self._lists: dict[tuple[str, ...], _Sources] = {}
 
     def plan(
@@ -189,6 +214,7 @@ class FilterPlanner:
         order: list[_Planned] = []
         refused: list[str] = []
         self.capabilities = frozenset()
+        holders = _Holders(cap_sources, self._held)
         for number, rule in enumerate(rules):
             one = self._planned.get(id(rule))
             if one is None or one.rule is not rule:
@@ -196,14 +222,17 @@ class FilterPlanner:
                     return FilterProgram(
                         local=networks, refused=(f"rule {number}: SrcBits or Bits, whole filter refused",)
                     )
-                one = self._work_out(rule, self._similar(rule, number, len(rules)), cap_sources)
+                one = self._work_out(rule, self._similar(rule, number, len(rules)), holders)
+            elif not one.sources.fixed:
+                again = self._work_out(rule, None, holders)
+                one = one if one == again else again
             order.append(one)
             refused += (f"rule {number}: {text}" for text in one.refused)
         self.capabilities = frozenset(
             name[4:] for one in order if not one.sources.fixed for name in one.sources.names if name.startswith("cap:")
         )
-        self._order = order
-        self._planned = {id(one.rule): one for one in order if one.sources.fixed}
+        self._order, self._held = order, holders.known
+        self._planned = {id(one.rule): one for one in order}
         if len(self._lists) > 2 * len(order) + 16:
             self._lists = {}
             for one in order:
@@ -218,14 +247,14 @@ class FilterPlanner:
         return None
 
     def _work_out(
-        self, rule: Rule, similar: _Sources | None, cap_sources: Callable[[str], Iterable[IPPrefix]]
+        self, rule: Rule, similar: _Sources | None, holders: Callable[[str], tuple[AddressRange, ...]]
     ) -> _Planned:
         names = tuple(rule.src_ips)
         sources = self._lists.get(names)
         if sources is None:
             sources = _changed_sources(names, similar) if similar is not None and similar.paired else None
             if sources is None:
-                sources = _read_sources(names, cap_sources)
+                sources = _read_sources(names, holders)
             self._remember(sources)
         refused: list[str] = []
         destinations = tuple(_destinations(rule, refused))
@@ -268,7 +297,7 @@ def _guest_network(default: Prefix, attached: Iterable[IPPrefix], host_addresses
     return ((IPSet(prefixes=[default]) - networks) | own) - _NEVER_ROUTED
 
 
-def _read_sources(names: tuple[str, ...], cap_sources: Callable[[str], Iterable[IPPrefix]]) -> _Sources:
+def _read_sources(names: tuple[str, ...], holders: Callable[[str], tuple[AddressRange, ...]]) -> _Sources:
     found: list[AddressRange] = []
     refused: list[str] = []
     paired = fixed = True
@@ -278,7 +307,7 @@ def _read_sources(names: tuple[str, ...], cap_sources: Callable[[str], Iterable[
             refused.append("source without capability name")
         elif text.startswith("cap:"):
             fixed = False
-            found += ((p.network_address.packed, p.broadcast_address.packed) for p in cap_sources(text[4:]))
+            found += holders(text[4:])
         else:
             try:
                 found += parse_addresses(text)
@@ -295,7 +324,7 @@ def _changed_sources(names: tuple[str, ...], before: _Sources) -> _Sources | Non
     tail = _common(old[head:][::-1], names[head:][::-1])
     if head + tail < len(names) // 2:
         return None
-    fresh = _read_sources(names[head : len(names) - tail], _no_holders)
+    fresh = _read_sources(names[head : len(names) - tail], _Holders(_no_holders))
     if not fresh.paired:
         return None
     ranges = (*before.ranges[:head], *fresh.ranges, *before.ranges[len(old) - tail :])

@@ -15,6 +15,7 @@ from meshd._fast.ipprefix import parse_address
 from meshd.base.addr import IPPrefix
 from meshd.core.filterprogram import (
     DEFAULT_PROTOCOLS,
+    CompiledRule,
     FilterPlanner,
     FilterProgram,
     local_networks,
@@ -271,3 +272,26 @@ def test_planner_rules_that_stay_are_the_same_objects_and_a_changed_one_shares_i
     assert after[0] == plan_filter([changed], OWN).rules[0]
     assert after[0][0][0] is before[0][0][0]
     assert after[0][0][-1] is before[0][0][-1]
+
+
+def test_planner_asks_once_for_the_holders_of_a_capability_and_keeps_rules_whose_holders_stay() -> None:
+    """PF-10: all peers are looked at for it, and a filter may name it in any number of rules."""
+    planner, holders = FilterPlanner(), [ip_network("100.64.0.7/32")]
+    asked: list[str] = []
+
+    def cap_sources(capability: str) -> list[IPPrefix]:
+        asked.append(capability)
+        return list(holders)
+
+    def plan(rules: list[FilterRule]) -> tuple[CompiledRule, ...]:
+        asked.clear()
+        return planner.plan(rules, OWN, cap_sources=cap_sources).rules
+
+    rules = [rule("cap:a", f"100.64.1.{n}", "cap:b") for n in range(20)]
+    before = plan(rules)
+    assert sorted(asked) == ["a", "b"]
+    after = plan([*rules, rule("*")])
+    assert sorted(asked) == ["a", "b"]
+    assert all(new is old for new, old in zip(after, before, strict=False))
+    holders.append(ip_network("100.64.0.8/32"))
+    assert plan(rules) == plan_filter(rules, OWN, cap_sources=lambda cap: holders).rules
