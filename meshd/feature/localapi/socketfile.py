@@ -11,11 +11,9 @@ import stat
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.io import peercred
+from meshd.io.http.h1server import LISTEN_BACKLOG
 
 log = get_logger(__name__)
-
-LISTEN_BACKLOG = 128
-"""Clients that may wait to be accepted: more than scripts start at once."""
 
 
 def open_socket(path: str) -> socket.socket:

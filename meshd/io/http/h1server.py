@@ -22,6 +22,7 @@ from meshd.io.http.h1message import ClientGone, HttpError, Request, Response, pa
 from meshd.io.peercred import PeerIdentity, peer_identity
 
 __all__ = [
+    "LISTEN_BACKLOG",
     "ClientGone",
     "HttpError",
     "HttpServer",
@@ -32,6 +33,10 @@ __all__ = [
     "reason_phrase",
     "text_response",
 ]
+
+LISTEN_BACKLOG = 4096
+"""Clients that may wait to be accepted, as far as the system lets (net.core.somaxconn). A Unix socket turns away at
+once who finds no room, and programs take that for a daemon that does not run."""
 
 
 class HttpServer:
@@ -59,9 +64,9 @@ class HttpServer:
         """Accept on a bound socket from now on; the server closes it in the end."""
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(self._connection, sock=sock)
+            self._server = await loop.create_unix_server(self._connection, sock=sock, backlog=LISTEN_BACKLOG)
         else:
-            self._server = await loop.create_server(self._connection, sock=sock, ssl=tls)
+            self._server = await loop.create_server(self._connection, sock=sock, ssl=tls, backlog=LISTEN_BACKLOG)
 
     async def close(self, grace_s: float = 1.0) -> None:
         """Stop accepting, end idle connections, give running requests `grace_s` seconds, then cut them."""

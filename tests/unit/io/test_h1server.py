@@ -619,6 +619,26 @@ def test_h1server_many_watchers_do_not_block_others(serve) -> None:
     serve(scenario)
 
 
+@pytest.mark.skipif(
+    int(Path("/proc/sys/net/core/somaxconn").read_text()) < 300, reason="this system keeps fewer clients waiting"
+)
+def test_h1server_many_clients_may_come_at_once(serve) -> None:
+    """LA-14: three hundred while the daemon is busy: a Unix socket with no more room turns clients away at once."""
+
+    async def scenario(rig: Rig) -> None:
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+        try:
+            for client in clients:
+                client.setblocking(False)
+                client.connect(rig.path)
+        finally:
+            for client in clients:
+                client.close()
+        assert (await rig.ask(GET.format("/"))).endswith(b"hello")
+
+    serve(scenario, limits=Limits(connections_of_root=0))
+
+
 @pytest.mark.parametrize(
     ("users", "limits"),
     [
