@@ -28,7 +28,7 @@ from meshd.core.prefs import Persist, Prefs, same_control
 from meshd.core.profile import NetworkProfile
 from meshd.core.state import Facts, State, next_state
 from meshd.node.authority import Authority
-from meshd.node.bus import NotifyBus
+from meshd.node.bus import POLICY, NotifyBus
 from meshd.node.controlport import Control, ControlFactory, Live
 from meshd.node.dialplan import DialPlan
 from meshd.node.health import NodeHealth
@@ -309,7 +309,10 @@ class Backend:
 
     def reload_policy(self) -> None:
         """Read the policy file again and hold it over the preferences."""
+        before = self.authority.policy_json()
         self.authority.load_policy()
+        if (policy := self.authority.policy_json()) != before:
+            self.bus.send({"Policy": policy}, POLICY)
         self.health.set("policy-file", self.authority.policy_problem)
         self.preferences.change(self.prefs)
 

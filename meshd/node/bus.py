@@ -17,6 +17,7 @@ RATE_LIMIT = 1 << 8
 HEALTH_ACTIONS = 1 << 9
 PEER_CHANGES = 1 << 12
 PEER_PATCHES = 1 << 15
+POLICY = 1 << 17
 
 RATE_INTERVAL_S = 3.0
 _SPAMMY = frozenset({"Engine", "NetMap"})  # what a watcher with RATE_LIMIT gets no more often than that

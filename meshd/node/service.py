@@ -32,7 +32,7 @@ from meshd.io.wakeonlan import wake
 from meshd.node import posture
 from meshd.node.backend import Backend
 from meshd.node.bugreport import BugReport
-from meshd.node.bus import Watcher
+from meshd.node.bus import POLICY, Watcher
 from meshd.node.capture import OpenTap, PacketCapture, no_tap
 from meshd.node.clientmetrics import ClientMetrics
 from meshd.node.componentlog import ComponentLog
@@ -55,8 +55,11 @@ from meshd.wire.control import MapResponse, decode, encode
 JSON = dict[str, Any]
 
 _WATCH_ENGINE, _INITIAL_STATE, _INITIAL_PREFS, _INITIAL_NETMAP, _INITIAL_HEALTH = 1, 2, 4, 8, 128
-_INITIAL_SUGGESTION, _INITIAL_CLIENT_VERSION, _INITIAL_STATUS, _POLICY = 1 << 10, 1 << 11, 1 << 14, 1 << 17
-_CARRIES_HEALTH = _INITIAL_STATE | _INITIAL_PREFS | _INITIAL_NETMAP | _INITIAL_STATUS
+_INITIAL_SHARES, _INITIAL_SUGGESTION, _INITIAL_CLIENT_VERSION, _INITIAL_STATUS = 1 << 5, 1 << 10, 1 << 11, 1 << 14
+_TUNNELS = 1 << 18
+_BEGINS = _INITIAL_STATE | _INITIAL_PREFS | _INITIAL_NETMAP | _INITIAL_STATUS | _INITIAL_SHARES
+_BEGINS |= _INITIAL_SUGGESTION | _INITIAL_CLIENT_VERSION | POLICY | _TUNNELS
+"""Bits whose watchers wait for a first message, even when there is nothing to say."""
 ENGINE_INTERVAL_S = 2.0
 ENGINE_FIRST_S = 2.25  # a watcher that only wants the beginning is gone by then
 PEER_POLL_S, PEER_PATIENCE = 0.1, 8  # a peer that joined a moment ago is on its way in the map stream
@@ -255,15 +258,15 @@ class NodeService(Inspection):
                 first["SelfChange"] = node_json(backend.netmap.self_node, backend.netmap.magic_dns_suffix)
         if mask & _INITIAL_STATUS:
             first["InitialStatus"] = self.status()
-        if mask & _POLICY:
+        if mask & POLICY:
             first["Policy"] = self.policy()
         if mask & _INITIAL_SUGGESTION and self._suggested:
             first["SuggestedExitNode"] = self._suggested
         if mask & _INITIAL_CLIENT_VERSION and backend.client_version is not None and backend.prefs.auto_update.check:
             first["ClientVersion"] = msgspec.to_builtins(backend.client_version)
-        if mask & _INITIAL_HEALTH and mask & _CARRIES_HEALTH:
-            first["Health"] = {"Warnings": backend.health.warnings()}
-        if first:
+        if mask & _BEGINS:
+            if mask & _INITIAL_HEALTH:
+                first["Health"] = {"Warnings": backend.health.warnings()}
             watcher.put(first)
         if mask & _WATCH_ENGINE and self._engine_timer is None:
             self._engine_timer = asyncio.get_running_loop().call_later(ENGINE_FIRST_S, self._tell_engine)

@@ -205,7 +205,8 @@ class LocalBackend(Protocol):
     # -- watching --------------------------------------------------------------------------------------------
 
     def watch(self, mask: int) -> AsyncIterator[JSON]:
-        """Notifies from now on, in order, the initial one (mask bits) first and only if it says something.
+        """Notifies from now on, in order, the initial one first where the mask asks for a beginning, whether or not
+        there is something to say.
 
         The watcher counts from the call on, not from the first iteration, so that nothing between the two is lost.
         The queue behind it is bounded: a reader that falls behind finds the iterator ended, and starts over.

@@ -166,9 +166,9 @@ class Fixture:
         self.told: list[dict[str, Any]] = []
         original = self.backend.bus.send
 
-        def send(notify: dict[str, Any]) -> None:
+        def send(notify: dict[str, Any], bits: int = 0, *, without: int = 0) -> None:
             self.told.append(notify)
-            original(notify)
+            original(notify, bits, without=without)
 
         self.backend.bus.send = send  # type: ignore[method-assign]
 

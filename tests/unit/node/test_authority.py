@@ -270,6 +270,23 @@ def test_policy_reload_is_carried_out_and_a_bad_file_keeps_the_old_one() -> None
     run(test, ruled(disk))
 
 
+def test_policy_that_changes_is_told_to_those_who_watch_it() -> None:
+    """watch:SysPolicyChanges: whole, after each reload that changed it, and to nobody else."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        watchers = [made.backend.bus.watch(bits) for bits in (1 << 17, 0)]
+        for content in ({"AllowIncomingConnections": "never"}, {"AllowIncomingConnections": "never"}, b"{", {}):
+            disk.write("policy", content)
+            made.backend.reload_policy()
+        told, others = ([n["Policy"] for n in w._queue if "Policy" in n] for w in watchers)
+        assert [bool(policy.get("Settings")) for policy in told] == [True, False]
+        assert others == []
+
+    run(test, ruled(disk))
+
+
 def test_policy_that_wants_updates_installed_leaves_preferences_editable() -> None:
     """policy:InstallUpdates: there is no way to obey it here, and the user can still disconnect."""
 

@@ -74,6 +74,17 @@ def test_watch_initial_message_has_what_the_mask_asks_for() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("bit", [1 << 5, 1 << 10, 1 << 11, 1 << 18])
+def test_watch_that_asks_for_a_beginning_gets_one_though_there_is_nothing_to_say(bit: int) -> None:
+    """NB-02: clients wait for it: no shares, no suggestion, no news of releases, no tunnels are an answer, too."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        assert waiting(node.watch(bit)) == [{}]
+        assert [set(told) for told in waiting(node.watch(bit | HEALTH))] == [{"Health"}]
+
+    run(test)
+
+
 def test_watch_pending_login_url_is_in_the_initial_message() -> None:
     """NB-02, NB-03, watch:InitialState: and is not told again to a reader who has it."""
 
@@ -211,7 +222,7 @@ def test_watch_bit_of_tunnel_states_is_accepted() -> None:
 
     async def test(made: Fixture, node: NodeService) -> None:
         log_in(made)
-        assert waiting(node.watch(1 << 18)) == []
+        assert waiting(node.watch(1 << 18)) == [{}]
         assert set(waiting(node.watch(1 << 18 | STATE))[0]) == {"SessionID", "State"}
 
     run(test)
