@@ -49,7 +49,13 @@ class LocalClient:
         self.path = path
         self.reason = ""
         """Why the user does what the next calls ask for, where a policy of the daemon's machine wants to know."""
+        self.deadline: float | None = None
+        """When the answers of the next calls must have begun (`time.monotonic`), for commands with a time limit."""
         self._warned = False
+
+    def give(self, seconds: float) -> None:
+        """Let the next calls take so long together; 0 is for ever."""
+        self.deadline = time.monotonic() + seconds if seconds > 0 else None
 
     # -- the routes that commands use ------------------------------------------------------------------------
 
@@ -89,7 +95,8 @@ class LocalClient:
         """One request to /localapi/v0/`name`; bytes are sent as they are, anything else as JSON.
 
         Raises:
-            NotRunning, AccessDenied, ApiError: see there. TimeoutError: no answer within `timeout` seconds.
+            NotRunning, AccessDenied, ApiError: see there. TimeoutError: no answer within `timeout` seconds, or until
+            the deadline.
             UnicodeEncodeError: an argument of the command line that is no text.
         """
         data = (
@@ -126,6 +133,9 @@ class LocalClient:
             status, reason, headers = self._read_head(reader)
             if status >= 300:
                 raise self._error(Answer(status, reason, headers, read_body(reader, headers)))
+        except TimeoutError:
+            sock.close()
+            raise
         except (OSError, ValueError) as error:
             sock.close()
             raise CliError(f"lost the connection to local meshd: {error}") from None
@@ -186,6 +196,7 @@ class LocalClient:
 
     def _open(self, timeout: float | None) -> tuple[socket.socket, BinaryIO]:
         while True:
+            left = self._left(timeout)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.connect(self.path)
@@ -195,8 +206,16 @@ class LocalClient:
                     raise self._unreachable(error) from None
                 time.sleep(_RETRY_S)
                 continue
-            sock.settimeout(timeout)
+            sock.settimeout(left)
             return sock, sock.makefile("rb")
+
+    def _left(self, timeout: float | None) -> float | None:
+        if self.deadline is None:
+            return timeout
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left if timeout is None else min(left, timeout)
 
     def _unreachable(self, error: OSError) -> NotRunning:
         if error.errno in _ABSENT:

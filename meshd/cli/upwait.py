@@ -18,6 +18,9 @@ from meshd.cli.state import STATES
 _CONTROL_WARNING = "control"
 """Health code of everything between the node and its coordination server."""
 
+ANSWER_S = 2.0
+"""A daemon that takes longer for an answer hangs, where the user has set a limit."""
+
 
 class UpWait:
     """Follows the notify bus until the node runs.
@@ -58,7 +61,7 @@ class UpWait:
         """Wait at most `timeout` seconds, 0 for ever.
 
         Raises:
-            CliError: time over, the backend gave up, the daemon went away.
+            CliError: time over, the backend gave up, the daemon went away. TimeoutError: it hangs.
         """
         deadline = time.monotonic() + timeout if timeout > 0 else None
         # What happened before we began to listen is in the status, what happens later on the bus.
@@ -154,7 +157,11 @@ class UpWait:
             err(f"\nTo approve your machine, visit (as admin):\n\n\t{printable(url)}\n\n")
 
     def _explain_timeout(self) -> NoReturn:
-        health = self._client.status(peers=False).get("Health") or []
+        self._client.give(ANSWER_S)
+        try:
+            health = self._client.status(peers=False).get("Health") or []
+        except TimeoutError:
+            health = []
         reasons = "".join(f"\n#     - {printable_lines(text, '#       ')}" for text in health)
         raise CliError(
             'timeout waiting for meshd to enter a Running state; check health with "mesh status"'

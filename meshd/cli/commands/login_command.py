@@ -10,19 +10,24 @@ from urllib.parse import quote
 
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
-from meshd.cli.commands.up_command import LOGIN_FLAGS, bring_up
+from meshd.cli.commands.up_command import LOGIN_FLAGS, bring_up, time_limit
 from meshd.cli.errors import AccessDenied, CliError
 from meshd.cli.flags import STRING, Flag, Parsed
 from meshd.cli.output import err
 from meshd.cli.state import no_arguments
 
+_BACK_S = 10.0
+"""How long meshd may take to use the profile of before again."""
+
 
 def _run(client: LocalClient, flags: Parsed) -> None:
     no_arguments(flags.args)
-    before = client.json("GET", "profiles/current")
+    with time_limit(client, flags):
+        before = client.json("GET", "profiles/current")
     with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
         try:
-            client.call("PUT", "profiles/")
+            with time_limit(client, flags):
+                client.call("PUT", "profiles/")
             bring_up(client, flags, _FLAGS, command="login")
         except AccessDenied:
             raise  # nothing was changed
@@ -52,10 +57,11 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _use_again(client: LocalClient, profile: str) -> None:
     """Switch back. What ended the login is told by who called; here only that this failed, too."""
+    client.give(_BACK_S)
     try:
         client.call("POST", f"profiles/{quote(profile, safe='')}")
     except (CliError, OSError) as error:
-        err(f"cannot switch back to the profile used before: {error}\n")
+        err(f"cannot switch back to the profile used before: {error or 'no answer'}\n")
 
 
 _FLAGS = [*LOGIN_FLAGS, Flag("nickname", STRING, "", "name for the login profile")]

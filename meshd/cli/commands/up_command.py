@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
 from meshd.cli.commands.set_command import warn_if_not_forwarding
@@ -22,7 +25,7 @@ from meshd.cli.upprefs import (
     keep_implicit_operator,
     prefs_from_flags,
 )
-from meshd.cli.upwait import UpWait
+from meshd.cli.upwait import ANSWER_S, UpWait
 
 LOGIN_FLAGS = [
     *pref_flags(),
@@ -68,6 +71,29 @@ def _run(client: LocalClient, flags: Parsed) -> None:
 
 def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: str) -> None:
     """Give the node the preferences of the flags and wait until it runs."""
+    with time_limit(client, flags):
+        _bring_up(client, flags, known, command=command)
+
+
+@contextmanager
+def time_limit(client: LocalClient, flags: Parsed) -> Iterator[None]:
+    """Keep --timeout in all that is asked of the daemon. CliError when it does not answer."""
+    _limit(client, flags)
+    try:
+        yield
+    except TimeoutError:
+        raise CliError("timeout waiting for an answer of meshd") from None
+    finally:
+        client.give(0)
+
+
+def _limit(client: LocalClient, flags: Parsed) -> None:
+    """Begin the time of --timeout anew: it ends what a daemon that hangs holds up, and a small one no other step."""
+    timeout = flags.seconds("timeout")
+    client.give(max(timeout, ANSWER_S) if timeout > 0 else 0)
+
+
+def _bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: str) -> None:
     if flags.on("qr"):
         check_format(flags.text("qr-format"))
     status = client.status(peers=bool(flags.text("exit-node")))
@@ -89,6 +115,7 @@ def bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command: 
         raise CliError("can't change --login-server without --force-reauth")
     if not simple:
         _confirm_risks(prefs, current, flags, force=force)
+        _limit(client, flags)
     just_edit = command == "up" and running and not force and not any(flags.text(name) for name in _KEY_FLAGS)
     if just_edit and (simple or _same_tags(prefs, current)):
         client.edit_prefs(edit_of(prefs, flags, known, reset=reset))
@@ -115,6 +142,7 @@ def _start_and_wait(
     client: LocalClient, flags: Parsed, status: JSON, prefs: JSON, *, simple: bool, force: bool
 ) -> None:
     key = "" if simple else _auth_key(flags, prefs)
+    _limit(client, flags)
     watcher = client.watch(0)  # before anything happens, so that nothing is missed
     try:
         if simple:
@@ -133,9 +161,11 @@ def _start_and_wait(
             as_json=bool(flags.values.get("json")),
             qr_format=flags.text("qr-format") if flags.on("qr") else "",
         )
+        _limit(client, flags)
         wait.run(watcher, flags.seconds("timeout"))
     finally:
         watcher.close()
+    _limit(client, flags)
 
 
 def _auth_key(flags: Parsed, prefs: JSON) -> str:

@@ -8,7 +8,7 @@ import time
 
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
-from meshd.cli.errors import CliError, NotRunning
+from meshd.cli.errors import AccessDenied, CliError
 from meshd.cli.flags import DURATION, Flag, Parsed, format_duration
 from meshd.cli.output import printable
 from meshd.cli.progress import progress
@@ -23,10 +23,11 @@ _LONGEST_PAUSE_S = 2.0
 class _Patience:
     """What is left of --timeout, and the pauses between tries."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, client: LocalClient, timeout: float) -> None:
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout if timeout > 0 else None
         self._pause = _FIRST_PAUSE_S
+        client.deadline = self._deadline
 
     def left(self, what: str) -> float | None:
         """Seconds left, None for any number. CliError when there are none."""
@@ -34,8 +35,12 @@ class _Patience:
             return None
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise CliError(f"timeout after {format_duration(self._timeout)} waiting for {what}")
+            raise self.over(what)
         return left
+
+    def over(self, what: str) -> CliError:
+        """How the command ends when the time is over."""
+        return CliError(f"timeout after {format_duration(self._timeout)} waiting for {what}")
 
     def pause(self, what: str) -> None:
         """Sleep, longer from time to time."""
@@ -48,7 +53,7 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     if flags.args:
         words = " ".join('"' + printable(word) + '"' for word in flags.args)
         raise CliError(f"unexpected arguments: [{words}]")
-    patience = _Patience(flags.seconds("timeout"))
+    patience = _Patience(client, flags.seconds("timeout"))
     with progress("waiting for meshd"):
         _until_answering(client, patience)
     with progress("waiting until meshd is running"):
@@ -66,19 +71,27 @@ def _until_answering(client: LocalClient, patience: _Patience) -> None:
         try:
             client.status(peers=False)
             return
-        except NotRunning:
+        except TimeoutError:
+            raise patience.over("meshd to answer") from None
+        except AccessDenied:
+            raise
+        except CliError:  # one that is starting or ending
             patience.pause("meshd to answer")
 
 
 def _until_running(client: LocalClient, patience: _Patience) -> JSON:
     what = "meshd to enter a Running state"
+    try:
+        return _running(client, patience, what)
+    except TimeoutError:
+        raise patience.over(what) from None
+
+
+def _running(client: LocalClient, patience: _Patience, what: str) -> JSON:
     watcher = client.watch(_INITIAL_STATE | _NO_NETMAP)
     try:
         while True:
-            try:
-                news = watcher.next(patience.left(what))
-            except TimeoutError:
-                continue  # the next look at the time ends it
+            news = watcher.next(patience.left(what))
             if news is None:
                 raise CliError('lost the connection to meshd while waiting for it; see "mesh status"')
             if news.get("State") in _RUNNING:

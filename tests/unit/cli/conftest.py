@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def stub(tmp_path: Path) -> Iterator[StubDaemon]:
     daemon = StubDaemon(str(tmp_path / "stub.sock"))
     yield daemon
     daemon.close()
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[str]:
+    """The socket of a daemon that takes connections and never answers, as one that is stopped (SIGSTOP)."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "silent.sock"))
+        listener.listen()
+        yield str(tmp_path / "silent.sock")
 
 
 class Outcome:

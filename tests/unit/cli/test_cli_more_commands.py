@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.cli.main import main
 from tests.unit.cli.stubdaemon import StubDaemon
 
 OWN = {"DNSName": "node-b.mesh.test.", "TailscaleIPs": ["100.64.0.2", "fd7a:115c:a1e0::2"]}
@@ -367,10 +368,21 @@ def test_wait_until_running_and_usable(mesh_to_stub, daemon) -> None:
 
 
 def test_wait_without_daemon_times_out(tmp_path: Path, capsys) -> None:
-    from meshd.cli.main import main
-
     assert main([f"--socket={tmp_path}/none", "wait", "--timeout=30ms"]) == 1
     assert capsys.readouterr().err == "timeout after 30ms waiting for meshd to answer\n"
+
+
+def test_wait_for_a_daemon_that_hangs_times_out(silent: str, capsys) -> None:
+    assert main([f"--socket={silent}", "wait", "--timeout=30ms"]) == 1
+    assert capsys.readouterr().err == "timeout after 30ms waiting for meshd to answer\n"
+
+
+def test_wait_goes_on_when_a_daemon_ends_while_it_is_asked(mesh_to_stub, daemon) -> None:
+    """One that is restarted: `tailscale wait` asks again, too."""
+    daemon.says("GET status", b"not yet\n", 503)
+    assert mesh_to_stub("wait", "--timeout=50ms").err == "timeout after 50ms waiting for meshd to answer\n"
+    daemon.says("GET status", b"no\n", 403)
+    assert mesh_to_stub("wait", "--timeout=5s").err.startswith("Access denied: no\n")
 
 
 def test_metrics_print_and_write(mesh_to_stub, daemon, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.cli.main import main
 from meshd.testing.fakebackend import LOGIN_URL, PEER_KEY
 
 SERVER = "--login-server=http://control.test"
@@ -258,6 +259,14 @@ def test_up_timeout_names_health(mesh, localapi) -> None:
         'timeout waiting for meshd to enter a Running state; check health with "mesh status"\n'
         "# Health check:\n#     - not reachable: control.test\n"
     )
+
+
+@pytest.mark.parametrize("command", ["up", "login"])
+def test_up_timeout_is_kept_when_the_daemon_hangs(silent: str, capsys, monkeypatch, command: str) -> None:
+    """cli:up --timeout: also the first question is part of the time."""
+    monkeypatch.setattr("meshd.cli.commands.up_command.ANSWER_S", 0.0)
+    assert main([f"--socket={silent}", command, "--timeout=30ms"]) == 1
+    assert capsys.readouterr().err == "timeout waiting for an answer of meshd\n"
 
 
 def test_up_force_reauth_waits_for_a_new_key(mesh, localapi) -> None:
