@@ -110,6 +110,13 @@ def test_debug_daemon_logs_are_harmless_lines(mesh_to_stub, stub) -> None:
     assert "detail\n" in mesh_to_stub("debug", "daemon-logs", "--verbose=1").out
 
 
+def test_debug_daemon_logs_of_a_daemon_that_ends_are_no_success(mesh_to_stub, stub) -> None:
+    """Whoever follows a log for a program must know that there is no more of it; `tailscale` ends with 1, too."""
+    stub.says("GET logtap", b'{"text": "stopping"}\n')
+    got = mesh_to_stub("debug", "daemon-logs")
+    assert (got.code, got.out, got.err) == (1, "stopping\n", "meshd has ended the stream\n")
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -34,6 +34,7 @@ def _daemon_logs(client: LocalClient, flags: Parsed) -> None:
     try:
         for line in stream.lines():
             _print(line, flags)
+        raise CliError("meshd has ended the stream")
     finally:
         stream.close()
 
