@@ -7,7 +7,7 @@ from typing import Any
 
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
-from meshd.cli.errors import ApiError, CliError
+from meshd.cli.errors import AccessDenied, ApiError, CliError
 from meshd.cli.flags import BOOL, Flag, Parsed
 from meshd.cli.output import out, out_json, printable
 from meshd.cli.state import no_arguments
@@ -75,7 +75,7 @@ def _collect(client: LocalClient) -> JSON:
 def _system(client: LocalClient) -> JSON:
     try:
         config = client.json("GET", "dns-osconfig")
-    except ApiError as error:
+    except (ApiError, AccessDenied) as error:  # it is not for everybody, the rest is
         return {
             "SystemDNSError": "not supported on this platform" if "not supported" in error.message else error.message
         }

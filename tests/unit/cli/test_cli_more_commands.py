@@ -124,6 +124,18 @@ def test_dns_status_without_network_and_without_system(mesh_to_stub, daemon) -> 
     assert got.endswith("No tailnet information available; make sure you're logged in to a tailnet.\n")
 
 
+def test_dns_status_for_a_user_without_rights_lacks_only_the_system(mesh_to_stub, daemon) -> None:
+    """The resolvers of the host are not for every user to see; `tailscale` shows the rest, too."""
+    daemon.says("GET dns-config", {"Resolvers": [{"Addr": "9.9.9.9"}]})
+    daemon.says("GET dns-osconfig", b"dns-osconfig dump access denied\n", 403)
+    got = mesh_to_stub("dns", "status")
+    denied = "Access denied: dns-osconfig dump access denied"
+    assert got.code == 0
+    assert "Resolvers (in preference order):\n  - 9.9.9.9\n" in got.out
+    assert f"  (failed to read system DNS configuration: {denied})\n" in got.out
+    assert json.loads(mesh_to_stub("dns", "status", "--json").out)["SystemDNSError"] == denied
+
+
 ANSWER = "AAGFgAABAAEAAAAABm5vZGUtYgRtZXNoBHRlc3QAAAEAAQZub2RlLWIEbWVzaAR0ZXN0AAABAAEAAAAFAARkQAAC"
 
 
