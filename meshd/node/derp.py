@@ -31,6 +31,9 @@ class RelayEvents(Protocol):
     def relay_changed(self, region: int, is_open: bool) -> None:
         """A connection was opened or lost."""
 
+    def relay_failed(self, region: int) -> None:
+        """Another attempt to connect was in vain."""
+
     def relay_health_changed(self) -> None:
         """A relay reports another problem about itself, or none any more: see ``health``."""
 
@@ -221,6 +224,9 @@ class RelayLinks:
         if not is_open:
             self.health.pop(region, None)
         self._events.relay_changed(region, is_open)
+
+    def link_failed(self, region: int) -> None:
+        self._events.relay_failed(region)
 
     def link_take(self, region: int, limit: int = 0) -> bytes:
         return self._events.take_relayed(region, limit)

@@ -22,6 +22,7 @@ from meshd.io.tlsstream import TlsProtocol
 
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 5.0
+IN_USE_PAUSE_S = 1.0  # on average, while packets wait and nobody takes our connection: it costs the relay nothing
 DEMAND_S = 60.0  # how long a packet for a region justifies trying to reach it
 WRITE_BYTES = 64 * 1024  # of frames; small enough to come from and go back to the process's own memory
 WRITES_PER_TURN = 4
@@ -43,6 +44,8 @@ class LinkOwner(Protocol):
     def link_health(self, region: int, change: derpclient.HealthChanged) -> None: ...
 
     def link_changed_state(self, region: int, is_open: bool) -> None: ...
+
+    def link_failed(self, region: int) -> None: ...
 
     def link_take(self, region: int, limit: int = 0) -> bytes: ...
 
@@ -66,6 +69,7 @@ class RelayLink:
         self.last_error = ""
         self.tls_failed = False
         """The last attempt got as far as TLS, and failed there."""
+        self._unreached = False  # the last attempt did not even get a TCP connection
         self._loop = loop
         self._clock = clock
         self._key = key
@@ -83,7 +87,8 @@ class RelayLink:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pause: asyncio.Event = asyncio.Event()
-        self._backoff = Backoff(lambda: int.from_bytes(random(4), "big") / 2**32)
+        self._eager = False  # the next packet ends the pause
+        self._backoff = Backoff(self._fraction)
         self._closed = False
 
     @property
@@ -118,8 +123,8 @@ class RelayLink:
             self._pause.set()
 
     def wanted(self, now: float) -> None:
-        """Somebody has something to send: a link that nobody wanted until now wakes up."""
-        if now - self.last_wanted >= DEMAND_S:
+        """Somebody has something to send: a link that nobody wanted until now wakes up, and no pause is long."""
+        if self._eager or now - self.last_wanted >= DEMAND_S:
             self._pause.set()
         self.last_wanted = now
 
@@ -182,13 +187,17 @@ class RelayLink:
     async def _run(self) -> None:
         while not self._closed:
             started = self._loop.time()
+            self._unreached = False
             self.last_error = await self._attempt()
+            failed = not self._announced
             self._drop_connection()
+            if failed:
+                self._owner.link_failed(self.region.id)
             self._owner.link_take(self.region.id)  # too old to be worth sending later
             _log.info("relay_down", extra=kv(derp=self.region.id, reason=self.last_error))
             if self._loop.time() - started > LONGEST_PAUSE_S:
                 self._backoff.reset()
-            await self._wait(min(self._backoff.failed(), LONGEST_PAUSE_S))
+            await self._pause_after_failure()
             while not self._home and self._clock.monotonic() - self.last_wanted >= DEMAND_S:
                 await self._wait(DEMAND_S)
 
@@ -199,6 +208,7 @@ class RelayLink:
                 lost = await self._connect()
         except (OSError, MeshdError) as error:
             self.tls_failed = getattr(error, "code", "") == "tls"
+            self._unreached = getattr(error, "code", "") == "relay-unreachable"
             return getattr(error, "message", "") or str(error) or "no answer in time"
         except Exception as error:  # noqa: BLE001 - logged; nobody would start this task again
             self.tls_failed = False
@@ -208,14 +218,33 @@ class RelayLink:
             return reason
         return await lost
 
-    async def _wait(self, seconds: float) -> None:
-        """Pause; ``set_home``, new demand and a network change end it early."""
+    async def _pause_after_failure(self) -> None:
+        """Longer after each failure. While the relay is away, whoever has packets for it looks every second.
+
+        One that answers and then refuses, or is too busy to, has the long pauses in any case.
+        """
+        pause = min(self._backoff.failed(), LONGEST_PAUSE_S)
+        short = min(pause, IN_USE_PAUSE_S * (0.5 + self._fraction())) if self._unreached else pause
+        began = self._clock.monotonic()
+        if not await self._wait(short) or short >= pause or self.last_wanted >= began:
+            return
+        self._eager = True
+        await self._wait(pause - short)
+        self._eager = False
+
+    def _fraction(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._random(4), "big") / 2**32
+
+    async def _wait(self, seconds: float) -> bool:
+        """Pause; ``set_home``, new demand and a network change end it early. Whether it was not cut short."""
         self._pause.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._pause.wait()
         except TimeoutError:
-            return
+            return True
+        return False
 
     async def _connect(self) -> asyncio.Future[str]:
         """Returns when the connection carries packets or broke; the future ends with the reason of its loss."""

@@ -49,6 +49,7 @@ __all__ = ["MagicSock", "PathPeer", "PathStatus", "PingOutcome"]
 
 REOPEN_S = 5.0  # until the next try when no socket could be opened
 MAX_REGIONS_EVER = 250  # the data plane keeps a queue per region for as long as it lives
+HOME_LOST_CHECK_S = 30.0  # between checks while there is no way to the home relay
 HANDSHAKE_FRESH_S = 5.0  # WireGuard's REKEY_TIMEOUT: after that its own retry has been sent
 _UNREACHABLE = frozenset((errno.EHOSTUNREACH, errno.ENETUNREACH))
 
@@ -646,6 +647,11 @@ class MagicSock:
         if not is_open and region == self._home.region and self._private is not None:
             self._prober.start()
         self._on_relays()
+
+    def relay_failed(self, region: int) -> None:
+        """Another region may be nearer now. An idle node would not look, and nobody could reach it."""
+        if region == self._home.region and self._clock.monotonic() - self._prober.started_at >= HOME_LOST_CHECK_S:
+            self._prober.start()
 
     def relay_health_changed(self) -> None:
         self._on_relays()

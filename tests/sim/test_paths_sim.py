@@ -170,6 +170,19 @@ def test_paths_many_silent_peers_cause_few_network_checks(internet):
     assert 3 <= len(begun) <= 4, "one in 3 s"
 
 
+def test_paths_idle_node_without_its_home_relay_looks_for_another_one_now_and_then(internet):
+    sim = internet()
+    a = sim.add(1)
+    sim.run(60.0)
+    checks = []
+    sim.net.tap = lambda source, to, data: to != STUN or checks.append(sim.clock.monotonic()) or True
+    for _ in range(60):
+        a.magic.relay_failed(REGION)
+        a.magic.relay_failed(REGION + 1)
+        sim.run(2.0)
+    assert len({round(at) for at in checks}) == 4, "every 30 s"
+
+
 def test_paths_idle_session_goes_quiet_after_45_s(internet):
     sim = internet()
     a, b = sim.pair()

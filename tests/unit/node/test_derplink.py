@@ -40,6 +40,8 @@ class Owner:
 
     def link_changed_state(self, region: int, is_open: bool) -> None: ...
 
+    def link_failed(self, region: int) -> None: ...
+
 
 class Connection:
     """In place of the TLS protocol; refuses more after ``room`` writes."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from meshd.base.errors import MeshdError
 from meshd.base.keys import NodePrivate
 from meshd.core.derpclient import DerpClient, PacketsReceived, PeerGone
 from meshd.core.relaymap import RelayMap, RelayNode, RelayRegion
@@ -24,6 +26,7 @@ class Events:
 
     def __init__(self) -> None:
         self.changes: list[tuple[int, bool]] = []
+        self.failures: list[int] = []
         self.frames = b""
 
     def relay_packets(self, region: int, packets: PacketsReceived) -> None: ...
@@ -32,6 +35,9 @@ class Events:
 
     def relay_changed(self, region: int, is_open: bool) -> None:
         self.changes.append((region, is_open))
+
+    def relay_failed(self, region: int) -> None:
+        self.failures.append(region)
 
     def relay_health_changed(self) -> None: ...
 
@@ -57,6 +63,7 @@ class World:
         self.clock = FakeClock()
         self.loop = FakeTimeLoop(self.clock)
         self.down = False
+        self.refusal = MeshdError("no answer", code="relay-unreachable")
         self.dials: list[tuple[float, int]] = []
         self.events = Events()
         monkeypatch.setattr(RelayLink, "_connect", lambda link: self.connect(link))
@@ -67,7 +74,7 @@ class World:
     async def connect(self, link: Any) -> asyncio.Future[str]:
         self.dials.append((self.clock.monotonic(), link.region.id))
         if self.down:
-            raise OSError("no route")
+            raise self.refusal
         link._lost = self.loop.create_future()
         link._protocol = Connection()
         link._client = DerpClient(link._key, host="x", random=bytes, server_key=SERVER_KEY, preferred=link._home)
@@ -141,3 +148,51 @@ def test_relay_links_demand_wakes_a_link_that_sleeps(world: World) -> None:
     assert link.is_open
     assert world.dials[tried:] == [(wanted_at, 2)]
     link.close()
+
+
+def outage(world: World, seconds: float, *, traffic: bool) -> list[float]:
+    """The home relay is away; the times between attempts of the second half."""
+    world.links.set_home(1)
+    world.loop.run_for(10)
+    world.down = True
+    world.links.break_all()
+    begun = world.clock.monotonic()
+    while world.clock.monotonic() - begun < seconds:
+        if traffic:
+            world.links.send(1, PEER, b"x")
+        world.loop.run_for(0.1)
+    times = [at for at, _ in world.dials if at > begun + seconds / 2]
+    return [after - before for before, after in pairwise(times)]
+
+
+def test_relay_links_relay_that_was_away_is_back_at_once_for_those_who_need_it(world: World) -> None:
+    assert max(outage(world, 30, traffic=True)) < 0.7
+    world.down = False
+    world.links.send(1, PEER, b"x")
+    world.loop.run_for(0.7)
+    assert world.links.is_open(1)
+
+
+def test_relay_links_relay_that_is_away_is_left_alone_by_those_who_do_not(world: World) -> None:
+    assert min(outage(world, 60, traffic=False)) > 2.4
+
+
+def test_relay_links_one_packet_ends_a_long_pause(world: World) -> None:
+    outage(world, 60, traffic=False)
+    tried = len(world.dials)
+    while len(world.dials) == tried:
+        world.loop.run_for(0.1)
+    world.loop.run_for(0.7)
+    world.links.send(1, PEER, b"x")
+    world.loop.run_for(0.01)
+    assert len(world.dials) == tried + 2
+
+
+def test_relay_links_relay_that_refuses_is_not_asked_more_often_for_traffic(world: World) -> None:
+    world.refusal = MeshdError("certificate expired", code="tls")
+    assert min(outage(world, 60, traffic=True)) > 2.4
+
+
+def test_relay_links_every_attempt_in_vain_is_told(world: World) -> None:
+    outage(world, 5, traffic=False)
+    assert world.events.failures == [1] * (len(world.dials) - 1)
