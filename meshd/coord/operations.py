@@ -15,8 +15,7 @@ from meshd.coord import authkeys, store
 from meshd.coord.admin import Arguments, Operation
 from meshd.coord.distributor import Distributor
 from meshd.coord.nodecalls import NodeCalls, serialized, split_answer
-from meshd.coord.policy.document import parse_policy
-from meshd.coord.policysource import PolicySource
+from meshd.coord.policysource import PolicySource, checked_policy
 from meshd.coord.records import NodeRecord, UserRecord
 from meshd.coord.registration import Registrar, describe_key
 from meshd.coord.registry import Registry
@@ -202,7 +201,7 @@ class Operations:
                 hint="Change that file and send the server SIGHUP, or start it without --policy.",
             )
         text = str(args["text"])
-        parse_policy(text, str(args.get("name") or "policy"))
+        checked_policy(text, str(args.get("name") or "policy"), self._network)
         wall = time.time()
         await self._registry.database.run(lambda connection: store.add_policy(connection, text, wall))
         self._policy.set(text)

@@ -114,6 +114,8 @@ class CoordService:
         if not self.network.users:
             await registry.add_user(options.user)
         self._tell_unknown_users()
+        for problem in policy.broken_claims(self.network):  # no reason to keep everybody out
+            log.warning("policy_test_failed", extra=kv(problem=problem))
 
         tls = self._certificate = self._tls(relay_private.public())
         tls.watch()
@@ -195,7 +197,7 @@ class CoordService:
         if self._policy is None or self._distributor is None or self._policy.file is None:
             return
         try:
-            self._policy.read(self._policy.file)
+            self._policy.read(self._policy.file, self.network)
         except MeshdError as error:
             log.error("policy_refused", extra=kv(reason=error.message))
             return

@@ -158,7 +158,7 @@ class CompiledPolicy:
     # --- rules -------------------------------------------------------------------------------------------
 
     def _add_rule(self, rule: Rule) -> None:
-        source = self._union(rule.sources)
+        source = self.endpoint(rule.sources)
         targets: list[tuple[Endpoint, Target]] = []
         for target in rule.targets:
             if target.alias == "autogroup:self":
@@ -172,7 +172,7 @@ class CompiledPolicy:
         self._compiled.append((source.addresses, tuple(targets), rule))
 
     def _add_grant(self, grant: AppGrant) -> None:
-        source = self._union(grant.sources)
+        source = self.endpoint(grant.sources)
         for alias in grant.targets:
             if alias == "autogroup:self":
                 self._self_grants.append(grant)
@@ -216,14 +216,15 @@ class CompiledPolicy:
         key = part.sources, node.user_id
         found = self._own_endpoints.get(key)
         if found is None:
-            allowed = self._union(part.sources).node_ids
+            allowed = self.endpoint(part.sources).node_ids
             own = self._devices.get(node.user_id, ())
             found = self._own_endpoints[key] = _of_nodes(other for other in own if other.id in allowed)
         return found
 
     # --- aliases -----------------------------------------------------------------------------------------
 
-    def _union(self, aliases: tuple[str, ...]) -> Endpoint:
+    def endpoint(self, aliases: tuple[str, ...]) -> Endpoint:
+        """What aliases stand for together."""
         parts = [self._resolve(alias) for alias in aliases]
         addresses = dict.fromkeys(address for part in parts for address in part.addresses)
         if "*" in addresses:

@@ -1,6 +1,7 @@
 """The policy file: what may stand in it, checked with line and column.
 
-    groups, hosts, tagOwners, acls, grants, autoApprovers, nodeAttrs, randomizeClientPort
+    groups, hosts, tagOwners, acls, grants, autoApprovers, nodeAttrs, tests,
+    randomizeClientPort
 
 Without a file everybody may reach everybody. With one, only what a rule allows is possible.
 """
@@ -27,7 +28,7 @@ AUTOGROUPS_SOURCE = ("autogroup:member", "autogroup:tagged")
 AUTOGROUPS_TARGET = (*AUTOGROUPS_SOURCE, "autogroup:self", "autogroup:internet")
 _FIELDS = (
     *("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers"),
-    *("nodeAttrs", "randomizeClientPort"),
+    *("nodeAttrs", "tests", "randomizeClientPort"),
 )
 Attributes = dict[str, tuple[Any, ...] | None]
 
@@ -62,6 +63,17 @@ class NodeAttributes(msgspec.Struct, frozen=True):
     attributes: Attributes
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A source reaches what it is accepted at and nothing of what it is denied; `protocols` as in a rule. It stands at
+    `place` (name:line:column)."""
+
+    place: str
+    source: str
+    protocols: tuple[int, ...]
+    accept: tuple[Target, ...]
+    deny: tuple[Target, ...]
+
+
 class PolicyDocument(msgspec.Struct, frozen=True):
     """A checked policy; every alias in it resolves."""
 
@@ -73,6 +85,7 @@ class PolicyDocument(msgspec.Struct, frozen=True):
     route_approvers: tuple[tuple[IPPrefix, tuple[str, ...]], ...]
     exit_approvers: tuple[str, ...]
     node_attributes: tuple[NodeAttributes, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def user_names(self) -> set[str]:
         """Every name in it that can only be that of a user."""
@@ -83,6 +96,8 @@ class PolicyDocument(msgspec.Struct, frozen=True):
         for grant in self.grants:
             named.update(grant.sources, grant.targets)
         named.update(*(part.targets for part in self.node_attributes))
+        for claim in self.claims:
+            named.update((claim.source,), (target.alias for target in (*claim.accept, *claim.deny)))
         return {
             name for name in named if ":" not in name and name != "*" and name not in self.hosts and not prefix_of(name)
         }
@@ -165,6 +180,7 @@ class _Parser:
             tuple((self._route(name, item), self.each(item, self._owner)) for name, item in routes.items()),
             self.each(approvers.get("exitNode"), self._owner),
             attributes,
+            self.each(top.get("tests"), self._claim),
         )
 
     # --- shapes ------------------------------------------------------------------------------------------
@@ -315,6 +331,26 @@ class _Parser:
         name, separator, ports = self.text(item).rpartition(":")
         protocols = self._protocol(Item(name, item.line, item.column)) if separator else ()
         return protocols, self._ports(item, ports, protocols)
+
+    def _claim(self, item: Item) -> Claim:
+        found = self.fields(item, ("src", "proto", "accept", "deny"))
+        if "src" not in found:
+            self.fail(item, "'src' is missing")
+        protocols = self._protocol(found["proto"]) if "proto" in found else ()
+
+        def target(item: Item) -> Target:
+            named = self._target(item, protocols)
+            if named.alias in ("autogroup:self", "autogroup:internet"):
+                self.fail(item, f"{named.alias!r} cannot be tested; name a node, or an address")
+            return named
+
+        return Claim(
+            f"{self._name}:{item.line}:{item.column}",
+            self._source(found["src"]),
+            protocols,
+            self.each(found.get("accept"), target),
+            self.each(found.get("deny"), target),
+        )
 
     def _node_attributes(self, item: Item) -> NodeAttributes:
         found = self.fields(item, ("target", "attr", "app"))

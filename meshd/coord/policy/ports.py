@@ -45,6 +45,13 @@ def parse_ports(text: str) -> tuple[PortSpan, ...]:
     return tuple(spans)
 
 
+def write_ports(spans: tuple[PortSpan, ...]) -> str:
+    """As `parse_ports` reads them."""
+    if spans == (ALL_PORTS,):
+        return "*"
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
         raise ValueError(text)

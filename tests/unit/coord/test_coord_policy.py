@@ -9,12 +9,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.coord import store
 from meshd.coord.access import AllowAll
 from meshd.coord.network import Network
 from meshd.coord.policy import compile as compiler
+from meshd.coord.policy.claims import broken_claims
 from meshd.coord.policy.compile import CompiledPolicy, compile_policy, internet
 from meshd.coord.policy.document import parse_policy, prefix_of
 from meshd.coord.policy.ports import parse_ports
@@ -63,6 +65,12 @@ NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
         ('{"nodeAttrs": [{"target": ["*"], "attr": [""]}]}', "1:43", "text"),
         ('{"nodeAttrs": [{"target": ["*"], "ipPool": []}]}', "1:44", "'ipPool' is not supported"),
         ('{"randomizeClientPort": 1}', "1:25", "true or false"),
+        ('{"tests": [{"accept": ["alice:22"]}]}', "1:12", "'src' is missing"),
+        ('{"tests": [{"src": "alice", "accept": ["alice"]}]}', "1:40", "no ports"),
+        ('{"tests": [{"src": "alice", "deny": ["autogroup:self:22"]}]}', "1:38", "cannot be tested"),
+        ('{"tests": [{"src": "alice", "proto": "icmp", "deny": ["bob:22"]}]}', "1:55", "ports"),
+        ('{"tests": [{"src": ["alice"], "deny": ["bob:22"]}]}', "1:20", "text"),
+        ('{"tests": [{"src": "alice", "allow": []}]}', "1:38", "'allow' is not supported"),
     ],
 )
 def test_policy_bad_text_is_refused_with_line_and_column(text, place, words):
@@ -149,8 +157,8 @@ def test_policy_rule_names_of_many_targets_only_the_node_that_gets_it():
 
 def test_policy_sources_among_own_devices_are_worked_out_once_for_all_of_them(monkeypatch):
     made = []
-    union = CompiledPolicy._union
-    monkeypatch.setattr(CompiledPolicy, "_union", lambda self, aliases: made.append(aliases) or union(self, aliases))
+    union = CompiledPolicy.endpoint
+    monkeypatch.setattr(CompiledPolicy, "endpoint", lambda self, aliases: made.append(aliases) or union(self, aliases))
     access, nodes = _access(
         '{"acls": [{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]}]}'
     )
@@ -342,6 +350,91 @@ def test_map_tells_a_node_what_a_policy_says_of_it(run_coord):
         assert "magicdns-aaaa" not in await told()
 
     run_coord(scenario)
+
+
+CLAIMED = """{"groups": {"group:b": ["bob"]}, "hosts": {"lap": "100.64.0.1", "lan": "10.1.0.0/16"},
+  "tagOwners": {"tag:web": [], "tag:db": []},
+  "acls": [
+    {"action": "accept", "proto": "tcp", "src": ["alice"], "dst": ["tag:web:80,8000-8999"]},
+    {"action": "accept", "src": ["lap"], "dst": ["lan:443", "bob:53"]},
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]},
+  ],
+  "grants": [{"src": ["*"], "dst": ["tag:web"], "ip": ["udp:53", "icmp:*"]}],
+  "tests": [%s]}"""
+
+
+@pytest.mark.parametrize(
+    ("claim", "problem"),
+    [
+        ({"src": "alice", "accept": ["tag:web:80", "tag:web:8080"], "deny": ["tag:web:22", "bob:443"]}, ""),
+        ({"src": "alice", "accept": ["tag:web:22"]}, "alice cannot reach tag:web:22"),
+        ({"src": "alice", "deny": ["tag:web:8080"]}, "alice can reach tag:web:8080"),
+        ({"src": "alice", "accept": ["tag:web:80-90"]}, "alice cannot reach tag:web:80-90"),
+        ({"src": "alice", "accept": ["tag:web:80"], "proto": "tcp", "deny": ["tag:web:53"]}, ""),
+        ({"src": "alice", "proto": "udp", "accept": ["tag:web:53"], "deny": ["tag:web:80"]}, ""),
+        ({"src": "alice", "proto": "icmp", "accept": ["tag:web:*"]}, ""),
+        ({"src": "alice", "proto": "gre", "deny": ["tag:web:*"]}, ""),
+        ({"src": "alice", "proto": "gre", "accept": ["tag:web:*"]}, "alice cannot reach tag:web:*"),
+        ({"src": "group:b", "accept": ["tag:web:53"], "deny": ["tag:web:80"]}, ""),
+        ({"src": "lap", "accept": ["10.1.2.3:443"], "deny": ["10.2.2.3:443", "10.1.2.3:80"]}, ""),
+        ({"src": "100.64.0.1", "accept": ["lan:443"]}, ""),
+        ({"src": "alice", "accept": ["lan:443"]}, "alice cannot reach lan:443"),  # with one of two machines
+        ({"src": "alice", "deny": ["lan:443"]}, "alice can reach lan:443"),
+        ({"src": "alice", "accept": ["100.64.0.5:22", "alice:22"], "deny": ["bob:22"]}, ""),
+        ({"src": "bob", "deny": ["alice:22"], "accept": ["bob:22"]}, ""),
+        ({"src": "tag:web", "deny": ["alice:22", "lap:*"]}, ""),
+        ({"src": "*", "accept": ["tag:web:53"], "deny": ["100.64.0.9:22"]}, ""),
+        ({"src": "*", "accept": ["tag:web:80"]}, "* cannot reach tag:web:80"),
+        ({"src": "autogroup:tagged", "deny": ["*:22"]}, ""),
+        ({"src": "carol", "deny": ["bob:22"]}, "carol stands for no address"),
+        ({"src": "tag:db", "deny": ["bob:22"]}, "tag:db stands for no address"),
+        ({"src": "bob", "accept": ["tag:db:22"]}, "tag:db stands for no address"),
+        ({"src": "bob"}, ""),
+    ],
+)
+def test_policy_claims_hold_or_are_named(claim, problem):
+    document = parse_policy(CLAIMED % json.dumps(claim), "file")
+    found = broken_claims(document, _network())
+    assert found[0].startswith(f"file:9:13: {problem}") if problem else found == [], found
+    assert len(found) <= 1
+
+
+def test_policy_claims_are_tried_before_a_policy_holds(run_coord, caplog, tmp_path):
+    """What fails when a policy is set keeps the old one; at a start it is told, since nodes may have gone since."""
+
+    async def scenario(coord):
+        one, two = await coord.joined("one"), await coord.joined("two")
+        assert one is not two
+        allow = '{"acls": [{"action": "accept", "src": ["default"], "dst": ["default:%s"]}], "tests": [%s]}'
+        good = allow % (22, '{"src": "default", "accept": ["default:22"]}')
+        await coord.admin("policy.set", text=good)
+        with pytest.raises(MeshdError, match=r"policy:1:\d+: default cannot reach default:22"):
+            await coord.admin("policy.set", text=allow % (23, '{"src": "default", "accept": ["default:22"]}'))
+        many = ",".join(['{"src": "default", "deny": ["default:22"]}'] * 12)
+        with pytest.raises(MeshdError, match="2 more"):
+            await coord.admin("policy.set", text=allow % (22, many))
+        assert (await coord.admin("policy.get"))["text"] == good
+        service = coord.service
+        path = tmp_path / "policy"
+        path.write_text(allow % (24, '{"src": "default", "accept": ["default:22"]}'))
+        service._policy.file = path
+        service.reload_policy()
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["policy_refused"]
+        assert service._policy.text == good
+
+    run_coord(scenario)
+
+
+def test_policy_whose_claims_fail_is_told_at_the_start(options, running, caplog):
+    async def scenario():
+        options.state_dir.mkdir(parents=True, exist_ok=True)
+        path = options.state_dir / "policy"
+        path.write_text('{"tests": [{"src": "carol", "accept": ["default:22"]}]}')
+        async with running(replace(options, policy_file=path)):
+            pass
+
+    asyncio.run(scenario())
+    assert "policy_test_failed" in [record.message for record in caplog.records]
 
 
 def test_policy_tag_owners_and_auto_approvers():
