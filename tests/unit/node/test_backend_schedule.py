@@ -31,7 +31,7 @@ class Disk(MemoryStore):
     full = False
 
     def update(self, changes: Mapping[str, bytes | None]) -> None:
-        if self.full:
+        if self.full and any(self.read(key) != (value or None) for key, value in changes.items()):
             raise MeshdError("no space", code="unavailable")
         super().update(changes)
 
