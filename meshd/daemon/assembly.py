@@ -387,7 +387,7 @@ class RunningNode:
         self,
         *,
         server_url: str,
-        machine_private: MachinePrivate,
+        machine_private: Callable[[], MachinePrivate],
         persist: Persist,
         auth_key: str,
         hostinfo: Hostinfo,

@@ -223,9 +223,10 @@ class Backend:
 
     def _new_control(self, prefs: Prefs, auth_key: str) -> Control:
         """A client that does nothing yet. Raises MeshdError when server or key cannot be."""
+        self.profiles.check_machine_key()
         control = self._make_control(
             server_url=prefs.effective_control_url(),
-            machine_private=self.profiles.machine_key(),
+            machine_private=self.profiles.machine_key,
             persist=to_control(prefs.persist()),
             auth_key=auth_key,
             hostinfo=self._report.hostinfo(prefs),

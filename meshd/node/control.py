@@ -68,7 +68,7 @@ class ControlClient:
         self,
         *,
         server_url: str,
-        machine_private: MachinePrivate,
+        machine_private: Callable[[], MachinePrivate],
         persist: Persist,
         hostinfo: Hostinfo,
         disco_public: DiscoPublic,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshd.base.addr import IPAddress
@@ -44,15 +45,22 @@ class ControlLink:
     """One coordination server. `connection` is what everything else asks for."""
 
     def __init__(
-        self, url: str, machine_private: MachinePrivate, version: int, clock: Clock, plan: DialPlan | None = None
+        self,
+        url: str,
+        machine_private: Callable[[], MachinePrivate],
+        version: int,
+        clock: Clock,
+        plan: DialPlan | None = None,
     ) -> None:
-        """``plan`` has addresses to try before the server's name is resolved."""
+        """``machine_private`` is asked once, before the first handshake; its MeshdError is that of the connection.
+        ``plan`` has addresses to try before the server's name is resolved."""
         self.address: ControlAddress = control_address(url)
         self._plan = plan if plan is not None else DialPlan()
         self._local: IPAddress | None = None
         self._tls_always = switch(os.environ, "TS_FORCE_NOISE_443")
         self._forbidden = switch(os.environ, _TEST_GUARD) and self.address.url in CONTROL_SYNONYMS
         self._machine_private = machine_private
+        self._machine: MachinePrivate | None = None
         self._version = version
         self._clock = clock
         self._key: MachinePublic | None = None
@@ -124,11 +132,13 @@ class ControlLink:
             return await self._handshake(fresh)
 
     async def _handshake(self, key: MachinePublic) -> H2Client:
+        if self._machine is None:
+            self._machine = self._machine_private()
         now = self._clock.monotonic()
         recent = self._dialled_at is not None and now - self._dialled_at < PLAIN_AGAIN_AFTER
         stream = await connect_noise(
             self.address,
-            self._machine_private,
+            self._machine,
             key,
             self._version,
             skip_plain=self._tls_always or (recent and self.address.https),

@@ -45,7 +45,7 @@ class ControlFactory(Protocol):
         self,
         *,
         server_url: str,
-        machine_private: MachinePrivate,
+        machine_private: Callable[[], MachinePrivate],
         persist: Persist,
         auth_key: str,
         hostinfo: Hostinfo,

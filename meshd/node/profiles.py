@@ -198,6 +198,12 @@ class Profiles:
         for profile in gone:
             self.on_deleted(profile.id)
 
+    def check_machine_key(self) -> None:
+        """MeshdError when there is a device key and it is no good. None is made: an image of a machine that never
+        logged in may become many machines."""
+        if self._store.read(MACHINE_KEY) or self._legacy_machine_key() is not None:
+            self.machine_key()
+
     def machine_key(self) -> MachinePrivate:
         """The device's key, made and stored on first use (LK-01)."""
         raw = self._store.read(MACHINE_KEY)

@@ -30,7 +30,7 @@ class ControlNode:
         self.changed = asyncio.Event()
         self.client = ControlClient(
             server_url=self.url,
-            machine_private=self.machine,
+            machine_private=lambda: self.machine,
             persist=self.persist,
             hostinfo=build_hostinfo(self.hostname),
             disco_public=DiscoPrivate.generate().public(),

@@ -474,9 +474,9 @@ def test_backend_reset_of_all_logins_begins_as_a_new_machine() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         log_in(made)
-        machine = made.control.options["machine_private"]
+        machine = made.control.options["machine_private"]()
         made.backend.reset_auth()
-        assert made.control.options["machine_private"] != machine
+        assert made.control.options["machine_private"]() != machine
         assert made.control.options["persist"].node_private is None
         assert made.backend.profiles.list() == []
         assert made.backend.state is State.NEEDS_LOGIN

@@ -12,7 +12,7 @@ from meshd.base.errors import MeshdError
 from meshd.core.healthcheck import RelayView
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
-from meshd.node.store import MemoryStore
+from meshd.node.store import MACHINE_KEY, MemoryStore
 from meshd.wire.control import NetInfo
 from tests.unit.node.backendworld import KEY, Fixture, log_in, netmap, run
 
@@ -427,3 +427,32 @@ def test_backend_without_a_key_that_is_to_run_waits_for_the_login_under_way(*, a
         assert len([call for call in made.control.calls if call.startswith("login")]) == 1
 
     run(test)
+
+
+def test_backend_that_never_logged_in_has_no_machine_key() -> None:
+    """LK-01: machines that are made from an image of this one are not one machine to the server."""
+    store = MemoryStore()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.start({})
+        assert store.read(MACHINE_KEY) is None
+        made.backend.login_interactive()
+        machine = made.control.options["machine_private"]()
+        made.backend.start({})
+        assert made.control.options["machine_private"]() == machine
+
+    run(test, store)
+
+
+def test_backend_with_a_damaged_machine_key_says_so_before_any_login() -> None:
+    """LK-01."""
+    store = MemoryStore()
+    store.write(MACHINE_KEY, b"nonsense")
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert MACHINE_KEY in made.backend.health.texts()[0]
+        assert made.controls == []
+
+    run(test, store)

@@ -48,7 +48,7 @@ class Watched:
         self.machine = options.pop("machine_private", None) or MachinePrivate.generate()
         self.client = ControlClient(
             server_url=url,
-            machine_private=self.machine,
+            machine_private=lambda: self.machine,
             persist=options.pop("persist", Persist()),
             hostinfo=Hostinfo(hostname="here", os="linux", backend_log_id="0" * 64),
             disco_public=DiscoPrivate.generate().public(),
@@ -118,6 +118,33 @@ def test_control_client_restart_uses_the_stored_key() -> None:
             assert request.node_key == current.public().text()
             assert request.old_node_key == old.public().text()
             assert request.auth is None
+            await node.client.shutdown()
+
+    run(main)
+
+
+def test_control_client_machine_key_that_cannot_be_stored_yet_is_asked_for_again() -> None:
+    """LK-01: a full disk ends; a server must not know a machine by a key that is lost."""
+
+    async def main() -> None:
+        async with FakeControl() as control:
+            node = Watched(control.url)
+            fails = [MeshdError("no space", code="unavailable"), None]
+
+            def made() -> MachinePrivate:
+                fault = fails.pop(0)
+                if fault is not None:
+                    raise fault
+                return node.machine
+
+            node.client._link._machine_private = made
+            node.client.login()
+            assert (await node.until(lambda s: s.error)).error.message == "no space"  # type: ignore[union-attr]
+            await node.until(lambda s: s.netmap)
+            assert control.machines == [node.machine.public()]
+            control.drop()
+            await control.until(lambda: len(control.machines) == 2)
+            assert control.machines[1] == node.machine.public()
             await node.client.shutdown()
 
     run(main)

@@ -28,7 +28,7 @@ class Watched:
         self.reports: asyncio.Queue[ControlStatus] = asyncio.Queue()
         self.client = ControlClient(
             server_url=url,
-            machine_private=MachinePrivate.generate(),
+            machine_private=MachinePrivate.generate,
             persist=Persist(),
             hostinfo=Hostinfo(hostname="here", backend_log_id="0" * 64),
             disco_public=DiscoPrivate.generate().public(),

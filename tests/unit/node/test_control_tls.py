@@ -50,7 +50,7 @@ def _server_context(certificate: Path) -> ssl.SSLContext:
 
 
 def _link(control: FakeControl) -> ControlLink:
-    return ControlLink(control.url, MachinePrivate.generate(), 113, SystemClock())
+    return ControlLink(control.url, MachinePrivate.generate, 113, SystemClock())
 
 
 def test_control_link_untrusted_certificate_stops_the_key_fetch(certificate: Path) -> None:
@@ -99,7 +99,7 @@ def test_control_link_key_known_ignores_the_certificate(certificate: Path) -> No
 def test_control_link_https_url_of_a_plain_server_is_a_clear_error() -> None:
     async def main() -> None:
         async with FakeControl() as control:
-            link = ControlLink(control.url.replace("http:", "https:"), MachinePrivate.generate(), 113, SystemClock())
+            link = ControlLink(control.url.replace("http:", "https:"), MachinePrivate.generate, 113, SystemClock())
             with pytest.raises(MeshdError, match="no TLS connection"):
                 await link.connection()
 
@@ -140,7 +140,7 @@ def test_control_link_test_guard_keeps_tests_from_the_public_server(monkeypatch:
     url = url or Prefs().effective_control_url()
 
     async def main() -> None:
-        link = ControlLink(url, MachinePrivate.generate(), 113, SystemClock())
+        link = ControlLink(url, MachinePrivate.generate, 113, SystemClock())
         with pytest.raises(MeshdError, match="TS_PANIC_IF_HIT_MAIN_CONTROL is set"):
             await link.connection()
         async with FakeControl() as control:
