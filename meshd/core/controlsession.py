@@ -291,9 +291,7 @@ class ControlSession:
             self.map = MapSession()
 
     def _auth_failed(self, error: MeshdError, delay: float, now: float) -> None:
-        if error.code == "auth-refused":
-            self.auth_url = ""  # whatever was pending is over
-        self.auth = Auth.WAITING
+        self.auth = Auth.WAITING  # whoever was turned away asks about the same page: not to wait on another one
         self._told_to_wait = False
         self._timers["auth"] = now + delay
         self._report(error=error)

@@ -548,6 +548,7 @@ class Backend:
     def _note_error(self, status: ControlStatus) -> None:
         if status.error is not None:
             if status.error.code in FINAL_ERRORS and str(status.error) != self.error:
+                self._page.forget()  # whoever tries again gets another one
                 self.bus.send({"ErrMessage": status.error.message})
             self.error = str(status.error) if status.error.code in FINAL_ERRORS else ""
             self._last_error = str(status.error)

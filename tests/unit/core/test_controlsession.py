@@ -202,6 +202,21 @@ def test_session_server_with_ever_new_pages_is_asked_less_and_less_often() -> No
     assert waits[-1] == 30.0
 
 
+def test_session_refused_follow_up_asks_for_no_other_page() -> None:
+    """LK-20: a machine that an administrator turned away waited again at once, and programs opened the next page."""
+    bench = Bench()
+    bench.session.register_answered(bench.login().number, RegisterResponse(auth_url="https://a/1"), bench.now)
+    for _ in range(3):
+        [follow] = bench.take(SendRegister)
+        assert follow.request.followup == "https://a/1"
+        bench.session.register_answered(follow.number, RegisterResponse(error="refused"), bench.now)
+        status = bench.statuses()[-1]
+        assert status.error is not None
+        assert not status.can_continue
+        bench.wait()
+    assert bench.login().request.followup == ""
+
+
 def test_session_follow_up_survives_a_broken_connection() -> None:
     bench = Bench()
     bench.session.register_answered(bench.login().number, RegisterResponse(auth_url="https://a/1"), bench.now)

@@ -456,3 +456,19 @@ def test_backend_with_a_damaged_machine_key_says_so_before_any_login() -> None:
         assert made.controls == []
 
     run(test, store)
+
+
+def test_backend_that_was_turned_away_shows_another_page_to_whoever_tries_again() -> None:
+    """LK-02, LK-20."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.start({"UpdatePrefs": {"WantRunning": True, "ControlURL": "https://c"}})
+        made.backend.login_interactive()
+        made.control.report(auth_url="https://c/a", can_continue=False)
+        made.control.report(error=MeshdError("no", code="auth-refused"), can_continue=False)
+        assert made.backend.state is State.NEEDS_LOGIN
+        assert made.backend.auth_url == ""
+        made.backend.login_interactive()
+        assert len([call for call in made.control.calls if "INTERACTIVE" in call]) == 2
+
+    run(test)
