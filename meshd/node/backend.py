@@ -622,8 +622,8 @@ class Backend:
             self.health.set_messages({})
             self.health.set("refused-peers", None)
             return
-        resolved = self.preferences.settle(self.prefs)
-        if resolved != self.prefs:
+        before, resolved = self.prefs, self.preferences.settle(self.prefs)
+        if resolved != before:
             self.profiles.keep(resolved)
             change = None
         if told is None or told.full or told.self_changed:
@@ -636,6 +636,9 @@ class Backend:
         if told is None or told.full or told.self_changed:
             self.bus.send({"SelfChange": node_json(netmap.self_node, netmap.magic_dns_suffix)})
         tell_peers(self.bus, netmap, told)
+        if resolved != before:  # told after the nodes, of which one is the exit node now
+            self._report.host_changed(resolved)
+            self._send_prefs()
 
     def _disown_netmap(self) -> None:
         """The server does not know us as the cached netmap says: begin as if there had been none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from meshd.base.keys import NodePrivate
+from meshd.core.mapchange import MapChange
 from meshd.core.prefs import Prefs, from_json
 from meshd.core.state import State
 from meshd.node.backend import Backend
-from tests.unit.node.backendworld import Fixture, log_in, run
+from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
 
 DATA, SERVER = "data plane and host", "server"
 REACTIONS: list[tuple[str, Any, set[str]]] = [
@@ -112,5 +115,30 @@ def test_edit_of_what_has_no_effect_here_is_kept(name: str) -> None:
         assert after == from_json({name: True}, after)
         assert made.control.hostinfo == told
         assert backend.state is State.RUNNING
+
+    run(test)
+
+
+def test_backend_exit_node_that_a_netmap_settles_is_told_to_server_and_watchers() -> None:
+    """PP-08, PP-10: after the nodes themselves."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"ExitNodeIP": "100.64.0.9", "ExitNodeIPSet": True})
+        made.control.report(logged_in=True, login_finished=True, persist=PERSIST)
+        known = netmap(KEY)
+        peer = netmap(
+            NodePrivate.generate(), id=2, stable_id="exit", addresses=(ip_network("100.64.0.9/32"),)
+        ).self_node
+        known.peers[2] = peer
+        known.by_ip[peer.ips[0].packed] = 2
+        made.told.clear()
+        made.control.report(
+            logged_in=True, in_map_poll=True, persist=PERSIST, netmap=known, change=MapChange(full=True)
+        )
+        assert made.control.hostinfo.exit_node_id == "exit"
+        order = [name for told in made.told for name in told if name in ("SelfChange", "Prefs")]
+        assert order == ["SelfChange", "Prefs"]
+        assert next(told["Prefs"]["ExitNodeID"] for told in made.told if "Prefs" in told) == "exit"
 
     run(test)
