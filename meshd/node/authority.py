@@ -201,9 +201,10 @@ class Authority:
         """``prefs`` with what the configuration file says."""
         return prefs if self.config is None else prefs_module.edit(prefs, self.config.masked)
 
-    def auth_key(self, *, first_login: bool) -> str:
+    def auth_key(self, *, first_login: bool, needed: bool = True) -> str:
         """The key that a login without one is given: that of the configuration file, or else, for a machine that
-        never logged in, that of the policy. MeshdError when its file cannot be read."""
+        never logged in, that of the policy. MeshdError when its file cannot be read, unless it is not ``needed``: a
+        node that is logged in goes on after its auth key was cleared away."""
         if self.config is not None:
             key = self.config.auth_key
             if not key.startswith("file:"):
@@ -212,6 +213,9 @@ class Authority:
                 return self._read(key.removeprefix("file:")).decode("ascii", "replace").strip()
             except OSError as error:
                 reason = error.strerror or str(error)
+                if not needed:
+                    log.info("auth_key_unread", extra=kv(reason=reason, action="going on with the login of before"))
+                    return ""
                 raise MeshdError(f"error reading config file authKey: {reason}", code="config") from None
         if self.policy is not None and first_login:
             return (self.policy.text("AuthKey") or "").strip()

@@ -191,7 +191,8 @@ class Backend:
         prefs = self.preferences.settle(prefs)
         auth_key = str(options.get("AuthKey") or "")
         if not auth_key and self.state is not State.RUNNING:
-            auth_key = self.authority.auth_key(first_login=not self.profiles.list())
+            needed = prefs.logged_out or self.node_private is None
+            auth_key = self.authority.auth_key(first_login=not self.profiles.list(), needed=needed)
         control = self._new_control(prefs, auth_key)
         try:
             # Only what somebody asked for is not begun when it cannot be stored.

@@ -107,6 +107,30 @@ def test_config_from_a_pipe_is_not_waited_for_when_it_is_read_again(
     fill("second", authority.reload_config)
 
 
+def test_config_key_that_was_cleared_away_does_not_keep_out_a_node_that_is_logged_in() -> None:
+    """CF-01: a restart needs no auth key; a login does."""
+    store = MemoryStore()
+    disk = Disk(c=config(AuthKey="file:key"), key=b"tskey-1")
+
+    async def body(test: Callable[[Fixture], None]) -> None:
+        made = Fixture(store, authority=ruled(disk, "c"))
+        made.backend.begin()
+        test(made)
+        store.ephemeral = False  # at the end nobody logs out
+        await made.backend.close()
+
+    def again(made: Fixture) -> None:
+        assert any(call.startswith("login") for call in made.control.calls)
+        assert made.control.options["auth_key"] == ""
+        assert not any("authKey" in text for text in made.backend.health.texts())
+        with pytest.raises(MeshdError, match="authKey: No such file"):
+            made.backend.new_profile()
+
+    asyncio.run(body(log_in))
+    del disk.files["key"]
+    asyncio.run(body(again))
+
+
 def test_config_without_key_waits_for_a_login() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
