@@ -9,6 +9,7 @@ is lost is kept aside, and the store begins empty.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
@@ -122,6 +123,8 @@ class FileStore:
     ) -> None:
         """``initial`` is asked where there is no state yet."""
         _check_place(path)
+        if path.is_symlink():  # the link stays, and what it leads to is written
+            path = Path(os.path.realpath(path))
         self._path = path
         self._initial = initial
         self._seal = StateSeal(path, protection)

@@ -28,6 +28,20 @@ def test_filestore_missing_file_is_created_empty_and_private(tmp_path: Path) -> 
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("there", [False, True], ids=["dangling", "of a file"])
+def test_filestore_link_to_a_state_elsewhere_is_followed(tmp_path: Path, sealed: bool, there: bool) -> None:
+    """PS-02: on hosts that keep one folder over a restart, the rest is what it was before."""
+    kept, link = tmp_path / "kept" / "state", tmp_path / "state"
+    if there:
+        FileStore(kept, sealed=sealed).write("a", b"0")
+    link.symlink_to(kept)
+    FileStore(link, sealed=sealed).write("a", b"1")
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["kept", "state"]
+    assert FileStore(kept, sealed=sealed).read("a") == b"1"
+
+
 def test_filestore_value_is_on_disk_when_write_returns(tmp_path: Path) -> None:
     """PS-01, INV-2."""
     path = tmp_path / "state"
