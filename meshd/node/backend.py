@@ -7,6 +7,7 @@ control client, a timer), ``_decide`` computes the state that follows, and enter
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -123,7 +124,8 @@ class Backend:
         self._leaving: list[Control] = []
         """Clients that say goodbye, one for each who waits for it."""
         self._closing: set[asyncio.Task[None]] = set()
-        self._store_watch = StoreWatch(clock, store, profiles, lambda text: self.health.set("state-store-health", text))
+        tell = functools.partial(self.health.set, "state-store-health")
+        self._store_watch = StoreWatch(clock, store, profiles, tell, self.begin)
 
     # -- what we are ----------------------------------------------------------------------------------------
 

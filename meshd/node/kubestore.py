@@ -110,6 +110,18 @@ class KubeStore:
         except MeshdError as error:
             self.problem = error
 
+    @property
+    def passing(self) -> bool:
+        return isinstance(self.problem, Unreachable)
+
+    def reopen(self) -> None:
+        try:
+            self._load()
+        except MeshdError as error:
+            self.problem = error
+        else:
+            self.problem = None
+
     def read(self, key: str) -> bytes | None:
         return {**self._values, **self._undecided}.get(_field(key)) or None
 
@@ -233,5 +245,6 @@ def _text(value: bytes) -> str:
 
 
 def _unavailable(message: str, kind: type[MeshdError] = MeshdError) -> MeshdError:
-    hint = "meshd does not log in without its state. Mend this, then restart it."
+    hint = "meshd does not log in without its state. "
+    hint += "It tries again." if kind is Unreachable else "Mend this, then restart it."
     return kind(f"Kubernetes state: {message}", code="unavailable", hint=hint)

@@ -41,9 +41,10 @@ class Profiles:
         self.on_unstored: Callable[[MeshdError | None], None] = lambda _: None
         """Called with the reason why something could not be stored, and with None once all of it is."""
         if store.problem is None:
-            self._load()
+            self.load()
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Read everything, once there is a store; what cannot be understood becomes its problem."""
         try:
             known = self._store.read(PROFILES)
             self._known = msgspec.json.decode(known, type=dict[str, LoginProfile]) if known else {}

@@ -53,6 +53,15 @@ class Store(Protocol):
         """Whether who finds the stored bytes can do nothing with them."""
         ...
 
+    @property
+    def passing(self) -> bool:
+        """Whether ``problem`` may go away by itself, which `reopen` finds out."""
+        ...
+
+    def reopen(self) -> None:
+        """Try again what could not be opened; ``problem`` says how it went."""
+        ...
+
     def read(self, key: str) -> bytes | None:
         """The value; None when there is none or it is empty."""
         ...
@@ -71,11 +80,15 @@ class MemoryStore:
 
     ephemeral = True
     encrypted = False
+    passing = False
     notice = ""
 
     def __init__(self) -> None:
         self.problem: MeshdError | None = None
         self._values: dict[str, bytes] = {}
+
+    def reopen(self) -> None:
+        """What is wrong stays so until somebody mends it."""
 
     def read(self, key: str) -> bytes | None:
         return self._values.get(key) or None
@@ -112,6 +125,7 @@ class FileStore:
     """A state file, mode 0600; sealed with ``seal``, plain when ``sealed`` is false."""
 
     ephemeral = False
+    passing = False
 
     def __init__(
         self,
@@ -214,6 +228,9 @@ class FileStore:
 
     def _unusable(self, what: str, name: str = "", remedy: str = "Restore the file, or move it away,") -> MeshdError:
         return _unusable(name or f"the state file {self._path}", what, remedy)
+
+    def reopen(self) -> None:
+        """What is wrong stays so until somebody mends it."""
 
     def read(self, key: str) -> bytes | None:
         return self._values.get(key) or None

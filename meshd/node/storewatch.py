@@ -19,19 +19,32 @@ _REST = 20
 
 
 class StoreWatch:
-    """Tries again until everything is stored. ``tell`` gets what there is to say, ``""`` when all is well."""
+    """Tries again until everything is stored. ``tell`` gets what there is to say, ``""`` when all is well.
 
-    def __init__(self, clock: Clock, store: Store, profiles: Profiles, tell: Callable[[str], None]) -> None:
+    A store that could not be reached at the start is asked again as well; ``begin`` is called when it was.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        store: Store,
+        profiles: Profiles,
+        tell: Callable[[str], None],
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
         self._store = store
         self._profiles = profiles
         self._tell = tell
+        self._begin = begin
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
         profiles.on_unstored = self._changed
         if store.problem is not None:
             log.error("state_unusable", extra=kv(reason=store.problem.message, action="no login"))
         tell(_standing(store))
+        if store.passing:
+            self._wait(RETRY_S)
 
     def close(self) -> None:
         """Try a last time: what is only in memory ends with us."""
@@ -57,10 +70,23 @@ class StoreWatch:
 
     def _again(self) -> None:
         began = self._clock.monotonic()
-        stored = self._profiles.store_rest()
+        if self._store.problem is not None:
+            self._reopen()
+            done = not self._store.passing
+        else:
+            done = self._profiles.store_rest()
         rest_s = _REST * (self._clock.monotonic() - began)
-        if not stored and rest_s > RETRY_S:
-            self._wait(rest_s)
+        if not done:
+            self._wait(max(RETRY_S, rest_s))
+
+    def _reopen(self) -> None:
+        self._store.reopen()
+        if self._store.problem is None:
+            log.info("state_opened_late")
+            self._profiles.load()
+        self._tell(_standing(self._store))
+        if self._store.problem is None:
+            self._begin()
 
     def _cancel(self) -> None:
         if self._timer is not None:

@@ -170,6 +170,45 @@ def test_backend_key_that_cannot_be_stored_is_written_as_soon_as_that_works(monk
     run(test, disk)
 
 
+class Away(Disk):
+    """Cannot be reached at the start, nor the first time that it is asked again."""
+
+    ephemeral = False
+    tries = 0
+
+    @property
+    def passing(self) -> bool:  # type: ignore[override]
+        return self.problem is not None
+
+    def reopen(self) -> None:
+        self._asked.set()
+        self.tries += 1
+        if self.tries > 1:
+            self.problem = None
+
+
+def test_backend_store_that_is_reached_late_goes_on_with_its_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SM-21: the API server of a cluster that starts is away for minutes, and nobody restarts its pods."""
+    monkeypatch.setattr("meshd.node.storewatch.RETRY_S", 0.001)
+    disk = Away()
+
+    async def log_in_first(made: Fixture) -> None:
+        running(made)
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        assert made.controls == []
+        assert "API server" in made.backend.health.texts()[0]
+        await disk.until(lambda: disk.tries >= 2)
+        assert any(call.startswith("login") for call in made.control.calls)
+        assert made.backend.node_private == KEY
+        assert not any("API server" in text for text in made.backend.health.texts())
+
+    run(log_in_first, disk)
+    disk.problem = MeshdError("the API server does not answer", code="unavailable")
+    run(test, disk)
+
+
 def test_backend_key_that_could_not_be_stored_is_tried_a_last_time_at_the_end() -> None:
     disk = Disk()
 

@@ -387,6 +387,25 @@ def test_kube_store_that_cannot_be_opened_explains_itself(
         made.write("a", b"1")
 
 
+def test_kube_store_that_could_not_be_reached_is_opened_later(server: ApiServer, account: Path) -> None:
+    """SM-21."""
+    server.put("state", {"a": b64encode(b"1").decode()})
+    server.answers["GET"] = 503
+    made = store(server, account)
+    assert made.passing
+    assert "tries again" in str(made.problem)
+    made.reopen()
+    assert made.passing
+    server.answers.clear()
+    server.forbid.add("GET")
+    made.reopen()
+    assert made.problem is not None
+    assert not made.passing
+    server.forbid.clear()
+    made.reopen()
+    assert (made.problem, made.passing, made.read("a")) == (None, False, b"1")
+
+
 def test_kube_store_asks_past_the_tunnel(server: ApiServer, account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exit node or a peer's subnet route must not come between a pod and its API server."""
     marked: list[IPAddress | None] = []
