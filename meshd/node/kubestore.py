@@ -29,6 +29,7 @@ TIMEOUT_S = 10.0
 ATTEMPTS = 5
 PAUSE_S = 0.2
 START_PAUSE_S = 1.0
+START_PATIENCE_S = 5.0
 _LIMIT_BYTES = 8 << 20
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UNFIT = re.compile(r"[^-._a-zA-Z0-9]")
@@ -168,12 +169,16 @@ class KubeStore:
         raise _unavailable(f"the secret {self._name} is changed by others all the time")
 
     def _load_patiently(self) -> None:
-        """A pod may run before its network does."""
+        """A pod may run before its network does. Nothing else happens meanwhile, not even an end, so that one that
+        takes long is left to `reopen`."""
+        began = time.monotonic()
         for _ in range(ATTEMPTS - 1):
             try:
                 self._load()
                 return
             except Unreachable as error:
+                if time.monotonic() - began > START_PATIENCE_S:
+                    raise
                 log.warning("state_not_reachable", extra=kv(secret=self._name, reason=error.message))
                 self._sleep(START_PAUSE_S)
         self._load()

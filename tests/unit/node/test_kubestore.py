@@ -21,6 +21,7 @@ import pytest
 from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError
 from meshd.io.http import h1blocking
+from meshd.node import kubestore
 from meshd.node.kubestore import KubeApi, KubeStore, Unreachable
 from meshd.node.store import open_store
 
@@ -357,6 +358,25 @@ def test_kube_store_waits_a_little_for_the_network_of_its_pod(server: ApiServer,
     api.ask = ask  # type: ignore[method-assign]
     assert KubeStore("state", lambda: api, pauses.append).problem is None
     assert len(pauses) == 2
+
+
+def test_kube_store_does_not_wait_long_for_an_api_server_that_is_silent(
+    server: ApiServer, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon neither answers nor ends while it starts."""
+    api = KubeApi(account, environment(server))
+    asked = []
+
+    def ask(*arguments: Any) -> Any:
+        asked.append(arguments)
+        raise Unreachable("timed out")
+
+    api.ask = ask  # type: ignore[method-assign]
+    ticks = iter(range(0, 1000, 10))
+    monkeypatch.setattr(kubestore, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    made = KubeStore("state", lambda: api, lambda _: None)
+    assert made.passing
+    assert len(asked) == 1
 
 
 def test_kube_store_other_name_in_the_certificate_is_not_trusted(server: ApiServer, account: Path) -> None:
