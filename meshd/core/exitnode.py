@@ -68,7 +68,7 @@ def suggest(
     regions = netmap.derp_map.regions if netmap is not None and netmap.derp_map is not None else None
     if netmap is None or not home or not regions:
         raise MeshdError("no preferred DERP, try again later", code="internal")
-    candidates = [n for n in netmap.sorted_peers() if n.has_cap(SUGGESTED) and n.offers_exit and n.online is not False]
+    candidates = [node for node in netmap.sorted_peers() if _may_be_suggested(node)]
     if allowed is not None:
         candidates = [node for node in candidates if node.stable_id in allowed]
     if len(candidates) <= 1:
@@ -83,6 +83,11 @@ def suggest(
     if own is None:
         raise MeshdError("no preferred DERP, try again later", code="internal")
     return _keep(_nearest(candidates, own) or candidates, previous, choose)
+
+
+def _may_be_suggested(node: Node) -> bool:
+    """A node whose key expired carries nothing, however the server sees it."""
+    return node.has_cap(SUGGESTED) and node.offers_exit and node.online is not False and not node.expired
 
 
 def location_of(node: Node) -> Location | None:

@@ -55,7 +55,9 @@ def test_suggest_needs_our_own_region() -> None:
 
 def test_suggest_only_peers_that_offer_it_are_online_and_named() -> None:
     """cap:suggest-exit-node; EX-05."""
-    netmap = world(node(2), exit_peer(3, Online=False), exit_peer(4, CapMap={}))
+    netmap = world(
+        node(2), exit_peer(3, Online=False), exit_peer(4, CapMap={}), exit_peer(5, KeyExpiry="2020-01-01T00:00:00Z")
+    )
     assert exitnode.suggest(netmap, 1, {}, "", first) is None
     chosen = exitnode.suggest(world(node(2), exit_peer(5)), 1, {}, "", first)
     assert chosen is not None
