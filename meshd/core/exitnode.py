@@ -17,9 +17,16 @@ AUTO = "auto:"
 """Before an expression that stands for an exit node."""
 SUGGESTED = "suggest-exit-node"
 """Capability of a peer that may be suggested."""
+STEERING = "traffic-steering"
+"""Capability of ours: the network ranks exit nodes, by the priorities of their places."""
+OWN_JUDGEMENT = "client-side-reachability"
+"""Capability of ours: whether the server sees a peer says nothing about whether we reach it."""
+BY_PROBES = "client-side-reachability-routecheck"
+"""With `OWN_JUDGEMENT`: we are to probe. Who does not goes by what the server sees."""
 ALLOWANCE_M = 100_000.0
 """Distance that makes no difference: about a millisecond of light in fibre, and places are rough anyway."""
 EARTH_RADIUS_M = 6_371_000.0
+_MASK = (1 << 64) - 1
 
 Choose = Callable[[Sequence[Node]], Node]
 
@@ -63,31 +70,53 @@ def suggest(
     ``home`` is our relay region, ``latency`` the seconds to each region. Among equals ``previous`` (a stable id)
     stays, otherwise ``choose`` picks; regions are equal when the latency of none is known. ``allowed`` lists stable
     ids; None allows all. Peers with a relay region come before those with a place only.
-    MeshdError while our own region is not known.
+    In a network that steers traffic its ranking decides, and nothing else.
+    MeshdError while our own region is not known and needed.
     """
     regions = netmap.derp_map.regions if netmap is not None and netmap.derp_map is not None else None
-    if netmap is None or not home or not regions:
+    steered = netmap is not None and netmap.self_node.has_cap(STEERING)
+    if netmap is None or not (steered or (home and regions)):
         raise MeshdError("no preferred DERP, try again later", code="internal")
-    candidates = [node for node in netmap.sorted_peers() if _may_be_suggested(node)]
+    own = netmap.self_node
+    unseen = own.has_cap(OWN_JUDGEMENT) and not own.has_cap(BY_PROBES)
+    candidates = [node for node in netmap.sorted_peers() if _may_be_suggested(node, unseen=unseen)]
     if allowed is not None:
         candidates = [node for node in candidates if node.stable_id in allowed]
     if len(candidates) <= 1:
         return candidates[0] if candidates else None
+    if steered or not regions:
+        return max(candidates, key=lambda node: (_priority(node), _share(own.id, node.id), node.id))
     by_region: dict[int, list[Node]] = {}
     for node in candidates:
         if node.home_derp:
             by_region.setdefault(node.home_derp, []).append(node)
     if by_region:
         return _keep(_in_nearest_region(by_region, latency, previous, choose), previous, choose)
-    own = regions.get(home)
-    if own is None:
+    region = regions.get(home)
+    if region is None:
         raise MeshdError("no preferred DERP, try again later", code="internal")
-    return _keep(_nearest(candidates, own) or candidates, previous, choose)
+    return _keep(_nearest(candidates, region) or candidates, previous, choose)
 
 
-def _may_be_suggested(node: Node) -> bool:
-    """A node whose key expired carries nothing, however the server sees it."""
-    return node.has_cap(SUGGESTED) and node.offers_exit and node.online is not False and not node.expired
+def _may_be_suggested(node: Node, *, unseen: bool) -> bool:
+    """``unseen``: also one that the server does not see. One whose key expired carries nothing, seen or not."""
+    return node.has_cap(SUGGESTED) and node.offers_exit and not node.expired and (unseen or node.online is not False)
+
+
+def _priority(node: Node) -> int:
+    place = location_of(node)
+    return place.priority if place is not None else 0
+
+
+def _share(own: int, other: int) -> int:
+    """How well two nodes fit: any number, the same every time, and another one for each pair, so that the nodes of a
+    network spread over exit nodes of one rank, and stay where they are while others come and go."""
+    number = 0xCBF29CE484222325
+    for byte in own.to_bytes(8) + other.to_bytes(8):  # FNV-1a, 64 bits
+        number = (number ^ byte) * 0x100000001B3 & _MASK
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # so that similar ids fall far apart
+        number = (number ^ number >> shift) * factor & _MASK
+    return number ^ number >> 31
 
 
 def location_of(node: Node) -> Location | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.base.errors import MeshdError
@@ -146,3 +147,47 @@ def test_suggest_heeds_the_list_of_allowed_nodes() -> None:
     assert chosen is not None
     assert chosen.id == 6
     assert exitnode.suggest(netmap, 1, {}, "", first, []) is None
+
+
+def steered(*peers: dict[str, Any], own_id: int = 1, caps: tuple[str, ...] = (exitnode.STEERING,)) -> Netmap:
+    netmap = joined(*peers).netmap
+    assert netmap is not None
+    netmap.self_node = msgspec.structs.replace(netmap.self_node, id=own_id, cap_map=dict.fromkeys(caps))
+    return netmap
+
+
+def test_suggest_in_a_network_that_steers_traffic_goes_by_its_ranking_alone() -> None:
+    """cap:traffic-steering, EX-10: no relay region is needed, and neither distance nor a former choice matters."""
+    netmap = steered(exit_peer(2, HomeDERP=1), placed(3, 0, 0, 5), placed(4, 52.5, 13.4, 7), exit_peer(5, Online=False))
+    chosen = exitnode.suggest(netmap, 0, {}, "s3", first)
+    assert chosen is not None
+    assert chosen.id == 4
+    assert exitnode.suggest(netmap, 0, {}, "", first, allowed=[]) is None
+
+
+def test_suggest_among_nodes_of_one_rank_spreads_over_them_and_stays() -> None:
+    """cap:traffic-steering: the same choice as that of other clients, which others that come and go do not change."""
+    peers = [exit_peer(number) for number in range(2, 7)]
+    chosen = {own: exitnode.suggest(steered(*peers, own_id=own), 0, {}, "", first) for own in range(100, 140)}
+    ids = {own: node.id for own, node in chosen.items() if node is not None}
+    assert set(ids.values()) == {2, 3, 4, 5, 6}
+    for own, taken in ids.items():
+        others = [peer for peer in peers if peer["ID"] in (taken, 2, 6)]
+        again = exitnode.suggest(steered(*others, own_id=own), 0, {}, "", last)
+        assert again is not None
+        assert again.id == taken
+
+
+def test_share_of_two_nodes_is_that_of_other_clients() -> None:
+    """cap:traffic-steering: figures of tailscaled 1.103."""
+    assert exitnode._share(1, 2) == 2894733656357143581
+    assert exitnode._share(123456789012345, 987654321) == 4353737511800421836
+
+
+def test_suggest_peers_that_the_server_does_not_see_where_it_is_not_to_judge() -> None:
+    """cap:client-side-reachability."""
+    peers = [exit_peer(2, Online=False)]
+    judge, probe = exitnode.OWN_JUDGEMENT, exitnode.BY_PROBES
+    for caps, found in (((), None), ((judge,), 2), ((judge, probe), None)):
+        chosen = exitnode.suggest(steered(*peers, caps=(exitnode.STEERING, *caps)), 0, {}, "", first)
+        assert (chosen.id if chosen is not None else None) == found

@@ -117,8 +117,8 @@ https://tailscale.com/cap/funnel-ports?ports=443,8443,10000 funnel ssh-aggregato
 seamless-key-renewal drive:share drive:access disable-web-client log-exit-flows auto-exit-node suggest-exit-node-ui
 https://tailscale.com/cap/mac-ui-v2 https://tailscale.com/cap/services-in-desktop-clients ssh-behavior-v1
 ssh-behavior-v2 ssh-env-vars disable-magicsock-crypto-routing tailscale.com/app-connectors service-host
-tailnet.maxKeyDuration native-ipv4 disable-relay-server disable-relay-client traffic-steering
-client-side-reachability client-side-reachability-routecheck of-the-future
+tailnet.maxKeyDuration native-ipv4 disable-relay-server disable-relay-client
+client-side-reachability-routecheck of-the-future
 """
 
 
