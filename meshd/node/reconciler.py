@@ -96,6 +96,7 @@ class Reconciler:
         self._own_ips: tuple[IPAddress, ...] = ()
         self._self_node: Node | None = None
         self._private: NodePrivate | None = None
+        self._own_key: NodePublic | None = None  # the map may call us otherwise, and give it to a peer
         self._filter_planner = FilterPlanner()
         self._filter_program: FilterProgram | None = None
         self._shields_up = False
@@ -166,7 +167,7 @@ class Reconciler:
         self._translate([], ())
         self._engine.set_private_key(None)
         self._magicsock.set_private_key(None)
-        self._basis, self._private = (), None
+        self._basis, self._private, self._own_key = (), None, None
         self.running = False
         if self._router is not None:
             self._tell_router(self._router.apply, RouterConfig(mtu=self._mtu))
@@ -184,7 +185,7 @@ class Reconciler:
     def _set_key(self, private: NodePrivate) -> None:
         """A peer that learned of our new key before we took it has had no answer: do not wait for its next try."""
         met = self._engine.connected_peers() if self.running and private != self._private else []
-        self._private = private
+        self._private, self._own_key = private, private.public()
         self._engine.set_private_key(private)
         self._magicsock.set_private_key(private)
         for key in met[:MAX_GREETED]:
@@ -215,7 +216,7 @@ class Reconciler:
     def _put(self, node: Node, prefs: Prefs) -> None:
         known = self._present.get(node.id)
         reachable = node.disco_key is not None or node.home_derp or node.is_wireguard_only
-        if node.expired or not reachable:
+        if node.expired or not reachable or node.key == self._own_key:
             self._drop(node.id)
             return
         accepted = accepted_prefixes(

@@ -45,6 +45,7 @@ class EngineDouble:
 
     def set_private_key(self, private: NodePrivate | None) -> None:
         self.private = private
+        self.own_key = private.public() if private is not None else None
 
     def set_via(self, routes: Any, own: Any) -> None:
         self.via.append(([str(route) for route in routes], [str(address) for address in own]))
@@ -58,6 +59,8 @@ class EngineDouble:
         self.filter = Filter(rules, local)
 
     def update_peer(self, config: Any) -> None:
+        if config.node_key == self.own_key:
+            raise ValueError("a node cannot be its own peer")
         self.peers[config.node_key] = config
 
     def remove_peer(self, key: NodePublic) -> None:
@@ -204,6 +207,21 @@ def test_reconciler_names_of_other_networks_are_told_to_dns() -> None:
     other = node(3, name="a.other.net.")
     world.apply(MapChange(changed=[(other, other)]))
     assert len(world.told) == 3
+
+
+def test_reconciler_peer_with_our_own_key_is_left_out_whatever_the_map_calls_us() -> None:
+    """A server that is wrong about our key must not keep filter and routes from being applied."""
+    world = World()
+    world.netmap.self_node = node(1)
+    world.put(node(2, key=PRIVATE))
+    world.put(node(3))
+    world.apply()
+    assert [config.allowed_ips for config in world.engine.peers.values()] == [(ip_network("100.64.0.3/32"),)]
+    assert world.engine.filters == 1
+    changed = node(3, key=PRIVATE)
+    world.apply(MapChange(changed=[(world.netmap.peers[3], changed)]))
+    assert world.engine.peers == {}
+    assert world.routes == {ip_network("100.100.100.100/32")}
 
 
 def test_reconciler_after_a_failure_the_next_change_brings_everything(monkeypatch: pytest.MonkeyPatch) -> None:
