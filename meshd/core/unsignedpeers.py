@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from meshd.base.addr import parse_ip, parse_prefix
+from meshd.base.addr import IPPrefix, parse_ip, parse_prefix
 from meshd.core.node import Node
 from meshd.wire.control import FilterRule
 
@@ -16,7 +16,8 @@ def admits_unsigned(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bo
     """Whether any rule has a peer that is not covered by tailnet lock among its sources.
 
     Such peers may only be reached, never reach us; a filter that lets one in is not to be trusted at all. Rules that
-    lead nowhere, and only grant capabilities, let nobody in.
+    lead nowhere, and only grant capabilities, let nobody in, nor do capabilities as sources let in one of them
+    (`holders_of`).
     """
     if not unsigned:
         return False
@@ -26,7 +27,17 @@ def admits_unsigned(rules: Iterable[FilterRule], unsigned: Sequence[Node]) -> bo
 
 def may_be_admitted_otherwise(old: Node, new: Node) -> bool:
     """Whether a filter that did not let ``old`` in can let ``new`` in, or the other way round."""
-    return old.addresses != new.addresses or old.cap_map != new.cap_map
+    return old.addresses != new.addresses
+
+
+def holds(node: Node, capability: str) -> bool:
+    """Whether a capability as source of a rule stands for the peer, among others."""
+    return node.has_cap(capability) and not node.unsigned_peer_api_only
+
+
+def holders_of(capability: str, peers: Iterable[Node]) -> list[IPPrefix]:
+    """The addresses that a capability stands for as source of a rule (PF-10)."""
+    return [prefix for node in peers if holds(node, capability) for prefix in node.addresses]
 
 
 class _Unsigned:
@@ -34,9 +45,7 @@ class _Unsigned:
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         numbers: dict[int, set[int]] = {4: set(), 6: set()}
-        self._caps: set[str] = set()
         for node in nodes:
-            self._caps.update(node.cap_map)
             for ip in node.ips:
                 numbers[ip.version].add(int(ip))
         self._numbers = {version: sorted(found) for version, found in numbers.items()}
@@ -46,7 +55,7 @@ class _Unsigned:
         if source == "*":
             return any(self._numbers.values())
         if source.startswith("cap:"):
-            return source[4:] in self._caps
+            return False
         try:
             version, first, last = _range_of(source)
         except ValueError:

@@ -20,6 +20,7 @@ from meshd.core.dnscompile import OSConfig
 from meshd.core.filtermatches import filter_matches
 from meshd.core.node import Node
 from meshd.core.path import PathChange
+from meshd.core.unsignedpeers import holders_of
 from meshd.host.resolvconf import host_resolvers
 from meshd.node.backend import Backend
 from meshd.node.dnsresolver import NodeResolver
@@ -78,8 +79,7 @@ class Inspection:
 
     def _holders(self, capability: str) -> Iterable[IPPrefix]:
         netmap = self._backend.netmap
-        nodes = netmap.peers.values() if netmap else ()
-        return [prefix for node in nodes if node.has_cap(capability) for prefix in node.addresses]
+        return holders_of(capability, netmap.peers.values() if netmap else ())
 
     def has_netmap(self) -> bool:
         return self._backend.netmap is not None

@@ -24,6 +24,7 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.routeplan import RouteChange, RoutePlan
 from meshd.core.routes import RouterConfig, RouteTable, accepted_prefixes
+from meshd.core.unsignedpeers import holders_of, holds
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import PeerConfig
 from meshd.node.magicsock import MagicSock, PathPeer
@@ -278,7 +279,7 @@ class Reconciler:
             shields_up=prefs.shields_up,
             attached=self._attached(),
             host_addresses=self._host_addresses() if prefs.offers_exit_node else (),
-            cap_sources=lambda cap: _holders(netmap.peers.values(), cap),
+            cap_sources=lambda cap: holders_of(cap, netmap.peers.values()),
         )
         if program != self._filter_program or prefs.shields_up != self._shields_up:
             for reason in program.refused[:MAX_LOGGED_REFUSALS]:
@@ -386,11 +387,7 @@ def _holders_changed(change: MapChange, caps: frozenset[str]) -> bool:
         return False
     pairs = [(node, None) for node in change.added] + [(node, None) for node in change.removed]
     return any(
-        (cap in one.cap_map and one.addresses) != (other is not None and cap in other.cap_map and other.addresses)
+        (holds(one, cap) and one.addresses) != (other is not None and holds(other, cap) and other.addresses)
         for one, other in (*pairs, *change.changed)
         for cap in caps
     )
-
-
-def _holders(nodes: Iterable[Node], capability: str) -> list[IPPrefix]:
-    return [prefix for node in nodes if node.has_cap(capability) for prefix in node.addresses]

@@ -6,7 +6,7 @@ import pytest
 
 from meshd.base.addr import parse_ip
 from meshd.core import unsignedpeers
-from meshd.core.unsignedpeers import admits_unsigned
+from meshd.core.unsignedpeers import admits_unsigned, holders_of
 from meshd.wire.control import FilterRule, NetPortRange, PortRange
 from tests.unit.core.mapworld import joined, node
 
@@ -23,8 +23,7 @@ from tests.unit.core.mapworld import joined, node
         ("100.64.0.3-100.64.0.9", False),
         ("fd7a:115c:a1e0::/48", True),
         ("100.64.0.1-fd7a::1", False),
-        ("cap:x", True),
-        ("cap:y", False),
+        ("cap:x", False),
         ("nonsense", False),
         ("", False),
     ],
@@ -36,6 +35,13 @@ def test_admits_unsigned_understands_every_source_form(source: str, admitted: bo
     rule = FilterRule(src_ips=(source,), dst_ports=(NetPortRange(ip="*", ports=PortRange(first=1, last=9)),))
     assert admits_unsigned([rule], [netmap.peers[2]]) is admitted
     assert not admits_unsigned([rule], [])
+
+
+def test_holders_of_a_capability_are_those_that_tailnet_lock_covers() -> None:
+    """PF-09, PF-10: the filter stays as it is for them when a server gives the capability to others, too."""
+    netmap = joined(node(2, CapMap={"x": None}, UnsignedPeerAPIOnly=True), node(3, CapMap={"x": None}), node(4)).netmap
+    assert netmap is not None
+    assert holders_of("x", netmap.peers.values()) == list(netmap.peers[3].addresses)
 
 
 def test_admits_unsigned_parses_a_source_once_for_all_peers(monkeypatch: pytest.MonkeyPatch) -> None:

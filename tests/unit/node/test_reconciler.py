@@ -464,6 +464,13 @@ def test_reconciler_rules_with_capabilities_follow_their_holders() -> None:
     world.put(without)
     world.apply(MapChange(changed=[(holder, without)]))
     assert world.engine.filters == filters + 2
+    world.put(holder)
+    world.apply(MapChange(changed=[(without, holder)]))
+    unsigned = node(3, cap_map={"backup": None}, unsigned_peer_api_only=True)
+    world.put(unsigned)
+    world.apply(MapChange(changed=[(holder, unsigned)]))
+    assert world.engine.filters == filters + 4
+    assert world.engine.filter.shape()["source_classes"] == 0
 
 
 def test_reconciler_exit_node_can_be_reached_by_its_public_address_but_not_its_neighbours() -> None:
