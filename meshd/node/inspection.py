@@ -138,7 +138,8 @@ class Inspection:
             raise MeshdError("no netmap", code="unavailable")
         if ip in netmap.self_node.ips:
             raise MeshdError(f"{ip} is local Tailscale IP")
-        peer = peer_for(netmap, ip)
+        prefs = self._backend.prefs
+        peer = peer_for(netmap, ip, subnets=prefs.route_all, exit_node=prefs.exit_node_id)
         if peer is None:
             raise MeshdError("no matching peer")
         offset = self._clock.wall() - self._clock.monotonic()

@@ -12,6 +12,8 @@ from meshd.base.gotime import format_time
 from meshd.core.netmap import Netmap
 from meshd.core.netreport import Report
 from meshd.core.node import Node
+from meshd.core.prefs import Prefs
+from meshd.core.routes import accepted_prefixes
 from meshd.node.engine import Engine
 from meshd.node.magicsock import MagicSock
 from meshd.node.peerapiping import hit_peer_api, peer_api_of
@@ -20,21 +22,26 @@ JSON = dict[str, Any]
 _NANOSECONDS = 1_000_000_000
 
 
-def peer_for(netmap: Netmap, ip: IPAddress) -> Node | None:
-    """The peer that an address leads to: its owner, or the most specific route to it."""
+def peer_for(netmap: Netmap, ip: IPAddress, *, subnets: bool, exit_node: str = "") -> Node | None:
+    """The peer that packets to an address go to: its owner, or the one with the most specific route to it of those
+    that are used (``subnets``: subnet routes are; ``exit_node``: whose default routes are, by its stable id)."""
     owner = netmap.peer_by_ip(ip)
     if owner is not None:
         return owner
     best: tuple[int, Node] | None = None
     for node in netmap.peers.values():
-        for prefix in node.allowed_ips:
-            fits = prefix.version == ip.version and prefix.prefixlen > 0 and ip in prefix
-            if fits and (best is None or prefix.prefixlen > best[0]):
+        if node.allowed_ips is node.addresses:
+            continue
+        chosen = bool(exit_node) and node.stable_id == exit_node
+        for prefix in accepted_prefixes(node.addresses, node.allowed_ips, subnets=subnets, exit_node=chosen):
+            if prefix.version == ip.version and ip in prefix and (best is None or prefix.prefixlen > best[0]):
                 best = (prefix.prefixlen, node)
     return best[1] if best else None
 
 
-async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IPAddress, kind: str, size: int) -> JSON:
+async def ping_json(
+    netmap: Netmap, prefs: Prefs, engine: Engine, magicsock: MagicSock, ip: IPAddress, kind: str, size: int
+) -> JSON:
     """One ping. ``Err`` says why it cannot succeed; one that nobody answers never returns."""
     result: JSON = {
         "IP": str(ip), "NodeIP": "", "NodeName": "", "Err": "", "LatencySeconds": 0, "Endpoint": "",
@@ -44,7 +51,7 @@ async def ping_json(netmap: Netmap, engine: Engine, magicsock: MagicSock, ip: IP
         return result | await _peer_api_ping(netmap, ip)
     if ip in netmap.self_node.ips:
         return result | {"Err": f"{ip} is local Tailscale IP", "IsLocalIP": True}
-    node = peer_for(netmap, ip)
+    node = peer_for(netmap, ip, subnets=prefs.route_all, exit_node=prefs.exit_node_id)
     if node is None:
         return result | {"Err": "no matching peer"}
     result |= {"NodeIP": str(node.ips[0]) if node.ips else "", "NodeName": node.first_label or node.name}

@@ -390,7 +390,8 @@ class NodeService(Inspection):
             ip = found or parse_ip(name)
         except ValueError:
             return name, False
-        ours = netmap is not None and (ip in netmap.self_node.ips or peer_for(netmap, ip) is not None)
+        subnets = self._backend.prefs.route_all
+        ours = netmap is not None and (ip in netmap.self_node.ips or bool(peer_for(netmap, ip, subnets=subnets)))
         if ours and not self._tun:
             # The host's own network must not see what is meant for the mesh.
             raise MeshdError(
@@ -423,15 +424,15 @@ class NodeService(Inspection):
         self._backend.delete_profile(profile_id)
 
     async def ping(self, ip: IPAddress, kind: str, size: int) -> JSON:
-        netmap = self._known_netmap()
+        netmap, prefs = self._known_netmap(), self._backend.prefs
         for _ in range(PEER_PATIENCE):
-            node = peer_for(netmap, ip)
+            node = peer_for(netmap, ip, subnets=prefs.route_all, exit_node=prefs.exit_node_id)
             here = node is not None and (node.expired or self._magicsock.status(node.key) is not None)
             if ip in netmap.self_node.ips or here or not is_tailscale_ip(ip):
                 break
             await asyncio.sleep(PEER_POLL_S)
             netmap = self._known_netmap()
-        return await ping_json(netmap, self._engine, self._magicsock, ip, kind, size)
+        return await ping_json(netmap, prefs, self._engine, self._magicsock, ip, kind, size)
 
     def _known_netmap(self) -> Netmap:
         if self._backend.netmap is None:

@@ -16,10 +16,12 @@ import pytest
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
+from meshd.core.prefs import Prefs
 from meshd.node.probes import ping_json
 from meshd.wire.control import Hostinfo, Service
 from tests.unit.node.test_status import node
 
+ACCEPTS_ROUTES = Prefs(route_all=True)
 LOOPBACK = ip_address("127.0.0.1")
 
 
@@ -31,13 +33,13 @@ def network(*peers: Node) -> Netmap:
     return netmap
 
 
-def ping(netmap: Netmap, ip: IPAddress | str, kind: str, **paths: Any) -> dict[str, Any]:
+def ping(netmap: Netmap, ip: IPAddress | str, kind: str, prefs: Prefs = ACCEPTS_ROUTES, **paths: Any) -> dict[str, Any]:
     async def pong(key: object, address: IPAddress) -> Any:
         return SimpleNamespace(latency_s=0.5, peerapi_port=80 if kind == "TSMP" else 0)
 
     engine: Any = SimpleNamespace(ping_tsmp=pong, ping_icmp=pong)
     magicsock: Any = SimpleNamespace(status=lambda key: object(), relay_code=lambda region: "abc", **paths)
-    return asyncio.run(ping_json(netmap, engine, magicsock, ip_address(str(ip)), kind, 0))
+    return asyncio.run(ping_json(netmap, prefs, engine, magicsock, ip_address(str(ip)), kind, 0))
 
 
 def at_loopback(port: int, **changes: Any) -> Node:
@@ -89,11 +91,36 @@ def test_ping_of_a_wireguard_only_peer_is_an_echo_in_the_tunnel() -> None:
     magicsock: Any = SimpleNamespace(status=lambda key: path)
     netmap = network(peer)
     for ip in ("100.64.0.2", "10.1.2.3"):
-        told = asyncio.run(ping_json(netmap, engine, magicsock, ip_address(ip), "disco", 0))
+        told = asyncio.run(ping_json(netmap, ACCEPTS_ROUTES, engine, magicsock, ip_address(ip), "disco", 0))
         assert (told["Err"], told["LatencySeconds"], told["Endpoint"]) == ("", 0.5, "127.0.0.1:51820")
     assert asked == ["100.64.0.2"] * 2
-    told = asyncio.run(ping_json(netmap, engine, magicsock, ip_address("10.1.2.3"), "disco", 1000))
+    told = asyncio.run(ping_json(netmap, ACCEPTS_ROUTES, engine, magicsock, ip_address("10.1.2.3"), "disco", 1000))
     assert "size" in told["Err"]
+
+
+def test_ping_goes_to_whom_packets_go() -> None:
+    """NM-08: to the longest of the routes that are used."""
+
+    def router(number: int, *routes: str) -> Node:
+        own = (ip_network(f"100.64.0.{number}/32"),)
+        return node(number, addresses=own, allowed_ips=(*own, *map(ip_network, routes)))
+
+    wide, narrow = router(2, "10.0.0.0/16"), router(3, "10.0.0.0/24")
+    netmap = network(wide, narrow, router(4, "0.0.0.0/0", "::/0"), router(5, "0.0.0.0/0", "::/0"))
+
+    def reached(ip: str, **changes: Any) -> str:
+        told = ping(netmap, ip, "TSMP", Prefs(**changes))
+        return told["NodeIP"] or told["Err"]
+
+    assert reached("10.0.0.5", route_all=True) == "100.64.0.3"
+    assert reached("10.0.1.5", route_all=True) == "100.64.0.2"
+    for changes in ({}, {"route_all": True}):
+        assert reached("8.8.8.8", **changes) == "no matching peer"
+    assert reached("10.0.0.5") == "no matching peer"
+    for number in (4, 5):
+        assert reached("8.8.8.8", exit_node_id=f"n{number}") == f"100.64.0.{number}"
+        assert reached("10.0.0.5", exit_node_id=f"n{number}") == f"100.64.0.{number}"
+        assert reached("10.0.0.5", exit_node_id=f"n{number}", route_all=True) == "100.64.0.3"
 
 
 def test_ping_that_cannot_succeed_says_why() -> None:
