@@ -390,14 +390,19 @@ class NodeService(Inspection):
             ip = found or parse_ip(name)
         except ValueError:
             return name, False
-        subnets = self._backend.prefs.route_all
-        ours = netmap is not None and (ip in netmap.self_node.ips or bool(peer_for(netmap, ip, subnets=subnets)))
-        if ours and not self._tun:
+        ours = self._leads_to_peer(ip)
+        if not self._tun and (ours or (netmap is not None and ip in netmap.self_node.ips)):
             # The host's own network must not see what is meant for the mesh.
             raise MeshdError(
                 "dial failure: no tunnel interface, and no TCP/IP stack without one yet", code="unavailable"
             )
         return str(ip), ours
+
+    def _leads_to_peer(self, ip: IPAddress) -> bool:
+        """Whether packets to it go through the mesh now. To our own address, and where this node accepts no routes,
+        programs connect by themselves, as the users that they run as."""
+        netmap, prefs = self._backend.netmap, self._backend.prefs
+        return netmap is not None and prefs.want_running and bool(peer_for(netmap, ip, subnets=prefs.route_all))
 
     async def look_up(self, name: str, port: int) -> Found:
         return await self._lookups.look_up(name, port)
