@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from meshd.base.socketpath import DEFAULT_SOCKET
 from meshd.base.version import long_version
 from meshd.cli.daemonprocess import daemon_is_starting, find_daemons
-from meshd.cli.errors import AccessDenied, ApiError, CliError, NotRunning
+from meshd.cli.errors import AccessDenied, ApiError, CliError, LeftToUs, NotRunning
 from meshd.cli.stream import JSON, MAX_LINE, Stream, Watcher, read_body
 
 __all__ = ["DEFAULT_SOCKET", "JSON", "Answer", "LocalClient", "Stream", "Watcher"]
@@ -174,13 +174,15 @@ class LocalClient:
         """Turn a connection into a raw one (RFC 9110 7.8): the socket, and what has already been read from it.
 
         Raises:
-            NotRunning, AccessDenied, ApiError: the daemon did not agree.
+            NotRunning, AccessDenied, ApiError: the daemon did not agree. LeftToUs: it is not for the daemon to connect.
         """
         sock, reader = self._open(None)
         lines = {"Connection": "upgrade", "Upgrade": protocol, "Content-Length": "0", **fields}
         try:
             self._send(sock, "POST", _PREFIX + name, b"", lines)
             status, reason, headers = self._read_head(reader)
+            if status == 200 and headers.get("dial-self") == "true":
+                raise LeftToUs(headers.get("dial-addr", ""))
             if status != 101:
                 raise self._error(Answer(status, reason, headers, read_body(reader, headers)))
             sock.settimeout(0)  # only what is in the buffer already, or could be

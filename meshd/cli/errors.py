@@ -36,6 +36,14 @@ class AccessDenied(CliError):
     """The daemon refused this user (403)."""
 
 
+class LeftToUs(Exception):
+    """Where a connection goes that does not lead into the mesh: whoever wants it makes it as the user that they are."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
+
+
 class ApiError(CliError):
     """The daemon answered with an error status."""
 

@@ -10,7 +10,7 @@ from threading import Thread
 from meshd.cli.client import LocalClient
 from meshd.cli.command import Command
 from meshd.cli.completion import complete_node
-from meshd.cli.errors import AccessDenied, ApiError, CliError
+from meshd.cli.errors import AccessDenied, ApiError, CliError, LeftToUs
 from meshd.cli.flags import Parsed
 from meshd.cli.output import printable
 from meshd.cli.state import require_running
@@ -34,8 +34,18 @@ def _run(client: LocalClient, flags: Parsed) -> None:
         raise
     except ApiError as error:
         raise CliError(f'Dial("{host}", {int(port)}): {error.message}') from None
+    except LeftToUs as left:
+        sock, early = _connect(left.address, f'Dial("{host}", {int(port)})'), b""
     with sock:
         _join(sock, early)
+
+
+def _connect(address: str, what: str) -> socket.socket:
+    ip, _, port = address.rpartition(":")
+    try:
+        return socket.create_connection((ip.strip("[]"), int(port)))
+    except (OSError, ValueError) as error:
+        raise CliError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _join(sock: socket.socket, early: bytes) -> None:

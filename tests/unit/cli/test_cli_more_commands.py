@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from meshd.cli.main import main
+from meshd.testing.localapi import LocalApiThread
 from tests.unit.cli.stubdaemon import StubDaemon
 
 OWN = {"DNSName": "node-b.mesh.test.", "TailscaleIPs": ["100.64.0.2", "fd7a:115c:a1e0::2"]}
@@ -469,9 +471,33 @@ def test_nc_joins_the_connection_with_stdin_and_stdout(daemon) -> None:
     assert (asked["dial-host"], asked["dial-port"], asked["upgrade"]) == ("node-a", "22", "ts-dial")
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_nc_connects_by_itself_where_the_mesh_does_not_lead(tmp_path: Path, family: socket.AddressFamily) -> None:
+    """api:dial: this host, the networks around it, what an exit node carries: never as the daemon's user."""
+    import subprocess
+    import sys
+    from threading import Thread
+
+    loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with LocalApiThread(str(tmp_path / "s")) as api, socket.create_server((loopback, 0), family=family) as server:
+
+        def echo() -> None:
+            with server.accept()[0] as far:
+                while data := far.recv(100):
+                    far.sendall(data.upper())
+
+        Thread(target=echo, daemon=True).start()
+        port = server.getsockname()[1]
+        words = [sys.executable, "-m", "meshd.cli.main", f"--socket={api.path}", "nc", loopback, str(port)]
+        done = subprocess.run(words, input=b"hello\n", capture_output=True, timeout=20)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO\n", b"")
+        server.close()
+        done = subprocess.run(words, input=b"", capture_output=True, timeout=20)
+        assert (done.returncode, done.stderr.decode()) == (1, f'Dial("{loopback}", {port}): Connection refused\n')
+
+
 def test_nc_takes_what_comes_while_nobody_reads_what_it_sends(tmp_path: Path, monkeypatch) -> None:
     """A server that answers with more than it is sent stops reading until its answer is taken."""
-    import socket
     from threading import Thread
 
     from meshd.cli.commands.nc_command import _join
