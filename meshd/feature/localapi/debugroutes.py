@@ -85,7 +85,7 @@ async def _recording(call: Call, marker: str) -> AsyncIterator[bytes]:
     """The first marker, and a second one when the client has sent something or ended its request."""
     try:
         yield marker.encode() + b"\n"
-        async for _ in call.request.parts():
+        async for _ in call.request.parts(RECORD_S):
             break
         yield call.backend.bug_report("", diagnose=False).encode() + b"\n"
     finally:

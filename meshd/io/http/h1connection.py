@@ -123,13 +123,13 @@ class Connection(asyncio.Protocol):
 
     # -- what a request uses ---------------------------------------------------------------------------------
 
-    async def read_body_part(self) -> bytes:
+    async def read_body_part(self, patience_s: float | None = None) -> bytes:
         if self._http.their_state is not h11.SEND_BODY:
             return b""
         if self._http.they_are_waiting_for_100_continue:
             self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
         try:
-            event = await self._next_event(self._limits.body_s)
+            event = await self._next_event(self._limits.body_s if patience_s is None else patience_s)
         except (_Closed, h11.RemoteProtocolError):
             raise ClientGone from None
         except _TimedOut:

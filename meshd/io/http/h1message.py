@@ -37,8 +37,8 @@ class ClientGone(Exception):
 class ConnectionSide(Protocol):
     """What a request needs of the connection that it came on."""
 
-    async def read_body_part(self) -> bytes:
-        """The next bytes of the request body, b"" at its end."""
+    async def read_body_part(self, patience_s: float | None = None) -> bytes:
+        """The next bytes of the request body, b"" at its end. Without `patience_s` the server's limit holds."""
         ...
 
     def cancel_if_gone(self) -> AbstractContextManager[None]: ...
@@ -67,9 +67,10 @@ class Request(msgspec.Struct):
         """The first header of that (lower-case) name, "" when absent."""
         return next((value for key, value in self.headers if key == name), "")
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, without limit."""
-        while part := await self._side.read_body_part():
+    async def parts(self, patience_s: float | None = None) -> AsyncIterator[bytes]:
+        """The body as it arrives, of any length. HttpError 408 when a part is not there in time: `patience_s`, or else
+        the server's limit."""
+        while part := await self._side.read_body_part(patience_s):
             yield part
 
     async def body(self) -> bytes:

@@ -494,6 +494,24 @@ def test_localapi_bug_report_records_until_the_client_says_so(api: LocalApiThrea
     assert ask(api, "POST", "bugreport?record=true", b"").status == 403
 
 
+def test_localapi_bug_report_waits_for_people(tmp_path: Path) -> None:
+    """DB-06: who shows what is wrong takes longer than the body of any other request may."""
+    with LocalApiThread(str(tmp_path / "s"), limits=Limits(body_s=0.0)) as api, socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(api.path)
+        head = b"POST /localapi/v0/bugreport?record=1 HTTP/1.1\r\nHost: local-tailscaled.sock\r\nConnection: close\r\n"
+        sock.sendall(head + b"Content-Length: 1\r\n\r\n")
+        reader = sock.makefile("rb")
+        while reader.readline() != b"\r\n":
+            pass
+        parts = chunks(reader)
+        assert next(parts).startswith(b"BUG-")
+        assert api.call(lambda: api.backend.calls[-1]) == ("log_component", "magicsock", 12 * 3600)
+        sock.sendall(b"\n")
+        assert next(parts).startswith(b"BUG-")
+        reader.close()
+
+
 def test_localapi_optional_features_are_told_honestly(api: LocalApiThread) -> None:
     features = json.loads(ask(api, "GET", "debug-optional-features").body)["Features"]
     assert len(features) == 18
