@@ -44,6 +44,9 @@ class ComponentLog:
         self._store.write(_key(component), str(until).encode() if seconds > 0 else None)
         self._arm(component, seconds)
 
+    def is_on(self, component: str) -> bool:
+        return component in self._timers
+
     def close(self) -> None:
         for component in list(self._timers):
             self._set(component, False)

@@ -489,5 +489,8 @@ class NodeService(Inspection):
     async def log_component(self, component: str, seconds: int) -> None:
         self._components.enable(component, seconds)
 
+    def logs_component(self, component: str) -> bool:
+        return self._components.is_on(component)
+
     async def shutdown(self) -> None:
         asyncio.get_running_loop().call_later(0.05, self._stop)

@@ -148,6 +148,7 @@ class FakeBackend:
         self.stored = copy.deepcopy(DEFAULT_PREFS)
         self.peers = {PEER_KEY: peer_status()}
         self.calls: list[tuple[Any, ...]] = []
+        self.logs_magicsock = False
         self.watches: set[Watch] = set()
         self.operators: set[int] = set()
         self.forwarding_warning = ""
@@ -519,6 +520,10 @@ class FakeBackend:
         self.calls.append(("log_component", component, seconds))
         if component != "magicsock":
             raise MeshdError(f'unknown component "{component}"', code="invalid")
+        self.logs_magicsock = seconds > 0
+
+    def logs_component(self, component: str) -> bool:
+        return component == "magicsock" and self.logs_magicsock
 
     def capture(self) -> AsyncIterator[bytes]:
         self.calls.append(("capture",))

@@ -358,6 +358,10 @@ class LocalBackend(Protocol):
         """Log a part of the daemon in detail for a while ("invalid" for a name it does not know)."""
         ...
 
+    def logs_component(self, component: str) -> bool:
+        """Whether a part of the daemon is logged in detail now."""
+        ...
+
     def capture(self) -> AsyncIterator[bytes]:
         """Packets and disco frames from now on as a pcap stream (link type 147) that never ends by itself.
 

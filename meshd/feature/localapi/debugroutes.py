@@ -77,19 +77,26 @@ async def _bug_report(call: Call) -> Response:
     if not parse_bool(query.get("record", ""), False):
         return plain(marker + "\n")
     require(call, Access.WRITE, "bugreport recording access denied")
-    await call.backend.log_component("magicsock", RECORD_S)
     return Response(200, [("Content-Type", "text/plain")], _recording(call, marker))
 
 
 async def _recording(call: Call, marker: str) -> AsyncIterator[bytes]:
-    """The first marker, and a second one when the client has sent something or ended its request."""
+    """The first marker, and a second one when the client has sent something or ended its request.
+
+    Paths are logged in detail in between. What is begun here is ended here: a client that left before the first byte
+    has nothing begun; and a component that is logged already stays so, for whoever wanted that.
+    """
+    yield marker.encode() + b"\n"
+    mine = not call.backend.logs_component("magicsock")
     try:
-        yield marker.encode() + b"\n"
+        if mine:
+            await call.backend.log_component("magicsock", RECORD_S)
         async for _ in call.request.parts(RECORD_S):
             break
         yield call.backend.bug_report("", diagnose=False).encode() + b"\n"
     finally:
-        await call.backend.log_component("magicsock", 0)
+        if mine:
+            await call.backend.log_component("magicsock", 0)
 
 
 async def _debug_log(call: Call) -> Response:

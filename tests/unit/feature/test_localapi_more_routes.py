@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -12,16 +13,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from meshd.base.log import KeyValueFormatter
 from meshd.feature.localapi import server
+from meshd.feature.localapi.debugroutes import _bug_report
+from meshd.feature.localapi.permission import Permissions
 from meshd.feature.localapi.requestlog import RequestLog
-from meshd.feature.localapi.route import Access
+from meshd.feature.localapi.route import Access, Call
 from meshd.feature.localapi.waiting import MAX_WAITERS
 from meshd.io.http.h1server import Limits
 from meshd.testing.clock import FakeClock
+from meshd.testing.fakebackend import FakeBackend
 from meshd.testing.localapi import LocalApiThread
 from tests.unit.feature.rawhttp import ask, chunks
 
@@ -494,22 +500,47 @@ def test_localapi_bug_report_records_until_the_client_says_so(api: LocalApiThrea
     assert ask(api, "POST", "bugreport?record=true", b"").status == 403
 
 
-def test_localapi_bug_report_waits_for_people(tmp_path: Path) -> None:
-    """DB-06: who shows what is wrong takes longer than the body of any other request may."""
-    with LocalApiThread(str(tmp_path / "s"), limits=Limits(body_s=0.0)) as api, socket.socket(socket.AF_UNIX) as sock:
+def record(api: LocalApiThread) -> None:
+    """A bug report that ends as soon as it has begun."""
+    with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as reader:
         sock.settimeout(5)
         sock.connect(api.path)
         head = b"POST /localapi/v0/bugreport?record=1 HTTP/1.1\r\nHost: local-tailscaled.sock\r\nConnection: close\r\n"
         sock.sendall(head + b"Content-Length: 1\r\n\r\n")
-        reader = sock.makefile("rb")
         while reader.readline() != b"\r\n":
             pass
         parts = chunks(reader)
         assert next(parts).startswith(b"BUG-")
-        assert api.call(lambda: api.backend.calls[-1]) == ("log_component", "magicsock", 12 * 3600)
         sock.sendall(b"\n")
-        assert next(parts).startswith(b"BUG-")
-        reader.close()
+        assert [part[:4] for part in parts] == [b"BUG-"]
+
+
+def test_localapi_bug_report_waits_for_people(tmp_path: Path) -> None:
+    """DB-06: who shows what is wrong takes longer than the body of any other request may."""
+    with LocalApiThread(str(tmp_path / "s"), limits=Limits(body_s=0.0)) as api:
+        record(api)
+        assert [c[2] for c in api.backend.calls if c[0] == "log_component"] == [12 * 3600, 0]
+
+
+def test_localapi_bug_report_leaves_logging_that_others_asked_for(api: LocalApiThread) -> None:
+    """DB-06, DB-01: neither prolonged nor ended."""
+    assert ask(api, "POST", "component-debug-logging?component=magicsock&secs=60", b"").status == 200
+    record(api)
+    assert [c[2] for c in api.backend.calls if c[0] == "log_component"] == [60]
+
+
+def test_localapi_bug_report_of_a_client_that_left_begins_nothing() -> None:
+    """DB-06: twelve hours of detail for nobody."""
+    backend = FakeBackend()
+    request: Any = SimpleNamespace(query=[("record", "1")])
+    call = Call(request, backend, Permissions(True, True), "", RequestLog(time.monotonic))
+
+    async def run() -> None:
+        response = await _bug_report(call)
+        await response.body.aclose()  # type: ignore[union-attr]
+
+    asyncio.run(run())
+    assert [c[0] for c in backend.calls] == ["bug_report"]
 
 
 def test_localapi_optional_features_are_told_honestly(api: LocalApiThread) -> None:

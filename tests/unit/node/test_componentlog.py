@@ -23,7 +23,9 @@ def test_component_log_is_raised_lowered_and_survives_a_restart() -> None:
     async def run() -> None:
         store, clock = MemoryStore(), FakeClock()
         first = ComponentLog(store, clock)
+        assert not first.is_on("magicsock")
         first.enable("magicsock", 60)
+        assert first.is_on("magicsock")
         assert level() == logging.DEBUG
         entry = "_debug_<component>_until".replace("<component>", "magicsock")
         assert store.read(entry) == str(int(clock.wall()) + 60).encode()
