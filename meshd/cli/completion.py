@@ -12,6 +12,9 @@ DEFAULT = 0
 NO_FILES = 4
 """Directive: what is suggested is all there can be."""
 
+_PATIENCE_S = 2.0
+"""The shell waits, and its user: a daemon that hangs gives no names."""
+
 
 class _Line:
     """A command line up to the word under the cursor: where in the tree it is."""
@@ -102,9 +105,10 @@ def complete_node(client: LocalClient, arguments: list[str]) -> list[str]:
 
 
 def _names(client: LocalClient, *, exit_nodes: bool = False) -> list[str]:
+    client.give(_PATIENCE_S)
     try:
         peers = (client.status().get("Peer") or {}).values()
-    except CliError:
+    except (CliError, TimeoutError):
         return []
     wanted = (peer for peer in peers if peer.get("ExitNodeOption") or not exit_nodes)
     names = (str(peer.get("DNSName") or "").rstrip(".") for peer in wanted)

@@ -12,17 +12,21 @@ from meshd.cli.tree import root_command
 
 _BASH = r"""# bash completion for mesh: source <(mesh completion bash)
 _mesh() {
-    local line word directive=0
+    local line typed kept directive=0
     local -a words
     # Not COMP_WORDS: bash cuts words at "=" and ":".
     read -ra words <<< "${COMP_LINE:0:COMP_POINT}"
     [[ ${COMP_LINE:COMP_POINT-1:1} == " " ]] && words+=("")
+    # And it replaces only what follows the last cut.
+    typed=${words[${#words[@]}-1]}
+    kept=${typed%"${typed##*[$COMP_WORDBREAKS]}"}
     COMPREPLY=()
     while IFS= read -r line; do
         if [[ $line =~ ^:[0-9]+$ ]]; then
             directive=${line#:}
         else
-            COMPREPLY+=("${line%%$'\t'*}")
+            line=${line%%$'\t'*}
+            COMPREPLY+=("${line#"$kept"}")
         fi
     done < <("${words[0]}" completion __complete --flags=@FLAGS@ --descs=false -- "${words[@]:1}" 2>/dev/null)
     if (( ${#COMPREPLY[@]} == 0 && !(directive & 4) )); then

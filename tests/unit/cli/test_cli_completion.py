@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from meshd.cli.main import main
+
 STATUS = {"Peer": {"k": {"DNSName": "node-a.mesh.test."}, "l": {"DNSName": "evil\x1b."}}}
 
 
@@ -47,6 +49,13 @@ def test_complete_names_of_nodes(mesh_to_stub, stub) -> None:
         got = mesh_to_stub("completion", "__complete", "--flags=false", "--", command, "no")
         assert got.out == "node-a.mesh.test\n:4\n"
     assert mesh_to_stub("completion", "__complete", "--", "--socket=/none", "ping", "no").out == ":4\n"
+
+
+def test_complete_names_of_a_daemon_that_hangs_are_none(silent: str, capsys, monkeypatch) -> None:
+    """The key was pressed in a shell, which waits."""
+    monkeypatch.setattr("meshd.cli.completion._PATIENCE_S", 0.03)
+    assert main([f"--socket={silent}", "completion", "__complete", "--", "ping", "no"]) == 0
+    assert capsys.readouterr().out == ":4\n"
 
 
 def test_complete_values_of_flags(mesh_to_stub, stub) -> None:
@@ -91,7 +100,15 @@ def test_bash_completes(mesh_to_stub, tmp_path: Path) -> None:
     script = mesh_to_stub("completion", "bash").out
     asking = f"{script}\nPATH={tmp_path}:$PATH\n" + (
         'try() { COMP_LINE="$1"; COMP_POINT=${#1}; _mesh; echo "${COMPREPLY[*]}"; }\n'
+        "COMP_WORDBREAKS=$' \\t\\n\"\\'><=;|&(:'\n"
         "try 'mesh who'\ntry 'mesh dns '\ntry 'mesh status --act'\ntry 'mesh up --login-server=http://x:1 --ss'\n"
+        # What bash replaces begins after the "=".
+        "try 'mesh set --netfilter-mode=no'\ntry 'mesh file get --conflict='\ntry 'mesh file get --conflict s'\n"
+        "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}\ntry 'mesh set --netfilter-mode=no'\n"
     )
     done = subprocess.run(["bash", "-c", asking], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "whois whoami\nstatus query\n--active\n--ssh\n"
+    assert done.stdout.splitlines() == [
+        "whois whoami", "status query", "--active", "--ssh", "nodivert", "skip overwrite rename", "skip",
+        "--netfilter-mode=nodivert",
+    ]  # fmt: skip
+    assert done.stderr == ""
