@@ -104,6 +104,19 @@ def complete_node(client: LocalClient, arguments: list[str]) -> list[str]:
     return [] if arguments else _names(client)
 
 
+def complete_profile(client: LocalClient, arguments: list[str]) -> list[str]:
+    """The login profiles as `mesh switch` takes them: by ID and by name; and to remove one."""
+    if arguments and arguments != ["remove"]:
+        return []
+    client.give(_PATIENCE_S)
+    try:
+        profiles = client.json("GET", "profiles/") or []
+    except (CliError, TimeoutError):
+        profiles = []
+    words = [str(profile.get(name) or "") for profile in profiles for name in ("ID", "Name")]
+    return [word for word in words if word.isprintable() and word] + ([] if arguments else ["remove"])
+
+
 def _names(client: LocalClient, *, exit_nodes: bool = False) -> list[str]:
     client.give(_PATIENCE_S)
     try:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from meshd.cli.client import JSON, LocalClient
 from meshd.cli.command import Command
+from meshd.cli.completion import complete_profile
 from meshd.cli.errors import CliError, Exit
 from meshd.cli.flags import BOOL, Flag, Parsed
 from meshd.cli.output import columns, err, out, out_json, printable
@@ -126,4 +127,5 @@ COMMAND = Command(
         Flag("list", BOOL, False, "list the profiles"),
     ],
     run=_run,
+    complete=complete_profile,
 )

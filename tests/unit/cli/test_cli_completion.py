@@ -51,6 +51,21 @@ def test_complete_names_of_nodes(mesh_to_stub, stub) -> None:
     assert mesh_to_stub("completion", "__complete", "--", "--socket=/none", "ping", "no").out == ":4\n"
 
 
+def test_complete_profiles(mesh_to_stub, stub) -> None:
+    """CL-08: `tailscale switch` suggests them, too."""
+    stub.says("GET profiles/", [{"ID": "df87", "Name": "work"}, {"ID": "ab12", "Name": "evil\x1b"}])
+
+    def found(*words: str) -> list[str]:
+        return mesh_to_stub("completion", "__complete", "--flags=false", "--", "switch", *words).out.splitlines()
+
+    assert found("") == ["df87", "work", "ab12", "remove", ":4"]
+    assert found("w") == ["work", ":4"]
+    assert found("remove", "d") == ["df87", ":4"]
+    assert found("work", "") == [":4"]
+    stub.says("GET profiles/", b"profiles access denied\n", 403)
+    assert found("") == ["remove", ":4"]
+
+
 def test_complete_names_of_a_daemon_that_hangs_are_none(silent: str, capsys, monkeypatch) -> None:
     """The key was pressed in a shell, which waits."""
     monkeypatch.setattr("meshd.cli.completion._PATIENCE_S", 0.03)
