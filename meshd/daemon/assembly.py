@@ -274,7 +274,7 @@ class RunningNode:
         for problem in host.problems:
             backend.health.set("host", problem)
         self._tell_static_endpoints()
-        backend.host_addresses = frozenset(host.own_addresses())
+        backend.host_addresses = frozenset(host.reachable_addresses())
         backend.begin()
         self._exits.callback(SleepWatch(self._loop, self._clock, self.woke).close)
         self._api.set_backend(service)
@@ -340,7 +340,7 @@ class RunningNode:
         """Interfaces, addresses or routes of the host are others now."""
         log.info("network_changed")
         self._magicsock.link_changed()
-        self._backend.network_changed(frozenset(self._host.own_addresses()))
+        self._backend.network_changed(frozenset(self._host.reachable_addresses()))
         self._names.changed()
 
     def woke(self, slept_s: float) -> None:
@@ -350,7 +350,7 @@ class RunningNode:
         if slept_s >= REJECT_AFTER_S:
             for key in self._engine.connected_peers()[:MAX_GREETED]:
                 self._engine.greet(key)  # our sessions are young by a clock that stood still, and theirs are over
-        self._backend.network_changed(frozenset(self._host.own_addresses()), woke=True)
+        self._backend.network_changed(frozenset(self._host.reachable_addresses()), woke=True)
         self._names.changed()
 
     def interface_lost(self) -> None:

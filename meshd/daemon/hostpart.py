@@ -76,6 +76,15 @@ class HostPart:
         found = self._netlink.addresses()
         return [a.local for a in found if a.interface != self._own_index and not a.local.is_loopback]
 
+    def reachable_addresses(self) -> list[IPAddress]:
+        """Those of them whose interface is up: one that is switched off keeps what it was given."""
+        if self._netlink is None:
+            return []
+        from meshd.wire.netlink import IFF_UP
+
+        others = {link.interface for link in self._netlink.links() if link.flags & IFF_UP} - {self._own_index}
+        return [a.local for a in self._netlink.addresses() if a.interface in others and not a.local.is_loopback]
+
     def uid_of(self, name: str) -> int | None:
         """The uid of a user of this host, by name or number."""
         import pwd

@@ -120,7 +120,7 @@ class Backend:
         self._judged: tuple[object, ...] = ()
         self._dial_plan = DialPlan()
         self.host_addresses: frozenset[IPAddress] = frozenset()
-        """The host's own addresses, without those of the mesh."""
+        """The host's own addresses that can be used now, without those of the mesh."""
         self._leaving: list[Control] = []
         """Clients that say goodbye, one for each who waits for it."""
         self._closing: set[asyncio.Task[None]] = set()

@@ -12,7 +12,7 @@ import pytest
 from meshd.base.errors import MeshdError
 from meshd.daemon.flags import parse_flags
 from meshd.daemon.hostpart import HostPart, open_host
-from meshd.wire.netlink import InterfaceAddress
+from meshd.wire.netlink import IFF_LOWER_UP, IFF_UP, InterfaceAddress, Link
 
 
 class NoEvents:
@@ -49,6 +49,28 @@ def test_host_without_interface_has_no_addresses_to_offer() -> None:
     """PF-04: in userspace mode nothing of the host is let in by a default route."""
     host = HostPart()
     assert (host.attached(), host.own_addresses()) == ([], [])
+
+
+def test_address_of_an_interface_that_is_down_cannot_be_used() -> None:
+    """SM-06, HE-01 `network-status`: it stays on the interface, and is new again when that comes up."""
+
+    class Kernel:
+        def __init__(self, flags: int) -> None:
+            self.flags = flags
+
+        def links(self) -> list[Link]:
+            return [Link(1, "lo", IFF_UP, 65536), Link(2, "eth0", self.flags, 1500), Link(9, "mesh0", IFF_UP, 1280)]
+
+        def addresses(self) -> list[InterfaceAddress]:
+            texts = {1: "127.0.0.1", 2: "192.168.1.7", 9: "100.64.0.1"}
+            return [InterfaceAddress(number, ip_address(text), 24) for number, text in texts.items()]
+
+    host = HostPart()
+    assert host.reachable_addresses() == []
+    host._own_index = 9
+    for flags, found in ((IFF_UP | IFF_LOWER_UP, ["192.168.1.7"]), (IFF_UP, ["192.168.1.7"]), (0, [])):
+        host._netlink = Kernel(flags)  # type: ignore[assignment]
+        assert host.reachable_addresses() == list(map(ip_address, found))
 
 
 def test_attached_network_is_that_of_the_far_end() -> None:
