@@ -41,6 +41,7 @@ from meshd.feature.c2n.handler import answer_call
 from meshd.feature.localapi.server import LocalApiServer
 from meshd.host.linux.portlist import PortList
 from meshd.io.clientlookup import ClientLookups
+from meshd.io.interfaces import addresses_out
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.node.authority import Authority
 from meshd.node.backend import Backend
@@ -188,6 +189,7 @@ class RunningNode:
             on_handshake=engine.receive,
             on_relays=lambda: self._backend.relays_changed(),
             fixed_port=flags.port,
+            way_out=addresses_out,
             switches=path_switches(os.environ),
         )
         self._exits.callback(magicsock.close)

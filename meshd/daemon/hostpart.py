@@ -16,6 +16,7 @@ from meshd.base.addr import IPAddress, IPPrefix, parse_prefix
 from meshd.base.errors import MeshdError
 from meshd.base.log import get_logger, kv
 from meshd.daemon.flags import Flags
+from meshd.io.interfaces import addresses_out
 from meshd.io.mark import mark_socket
 from meshd.node.capture import Tap, no_tap
 
@@ -291,6 +292,7 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
         renamed,
         events.settings_changed,
         netlink.addresses,
+        addresses_out,
     )
     part._exits.callback(monitor.close)
     part.tun, part.router, part._netlink = tun, router, netlink

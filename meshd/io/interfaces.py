@@ -7,8 +7,10 @@ import struct
 import sys
 
 from meshd.base.addr import IPAddress, parse_ip
+from meshd.io.mark import mark_socket
 
 _IFF_UP = 0x1
+_FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
 _SIOCGIFFLAGS = 0x8913 if sys.platform.startswith("linux") else 0xC0206911
 
 
@@ -29,6 +31,20 @@ def local_addresses() -> list[IPAddress]:
                     except (KeyError, ValueError):
                         continue  # an alias without an address of its own
     return found
+
+
+def addresses_out() -> frozenset[IPAddress]:
+    """From which of our addresses packets to the internet leave; none where there is no way to it. Nothing is sent."""
+    found = set()
+    for family, far in _FAR_AWAY:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                mark_socket(probe)
+                probe.connect((far, 9))
+                found.add(parse_ip(probe.getsockname()[0]))
+        except (OSError, ValueError):
+            continue
+    return frozenset(found)
 
 
 def entries_of(name: str) -> dict[int, list[dict[str, str]]]:

@@ -83,6 +83,7 @@ class MagicSock:
         on_relays: Callable[[], None] = _ignore,
         random: Callable[[int], bytes] = os.urandom,
         local_addresses: Callable[[], Iterable[IPAddress]] = read_local_addresses,
+        way_out: Callable[[], frozenset[IPAddress]] = frozenset,
         fixed_port: int = 0,
         mark: bool = True,
         links: RelayLinks | None = None,
@@ -101,6 +102,7 @@ class MagicSock:
         self._on_handshake = on_handshake
         self._on_relays = on_relays
         self._local_addresses = local_addresses
+        self._way_out = way_out
         self._switches = switches
         self._port = 0  # that we had last, or want
         self._no_socket: asyncio.TimerHandle | None = None
@@ -151,6 +153,7 @@ class MagicSock:
         self._preferred_relay = 0
         self._known_addresses = local_candidates(local_addresses())
         self._device = bound_device()
+        self._sources = way_out()
 
     def set_static_endpoints(self, addresses: tuple[AddrPort, ...]) -> None:
         """Addresses under which this node can be reached although it cannot find that out."""
@@ -466,14 +469,17 @@ class MagicSock:
     def link_changed(self) -> None:
         """Interfaces or routes changed, so everything is measured again.
 
-        When an address of ours is gone, sockets are opened anew (keeping their port) and proven paths are
-        forgotten. New addresses alone do not disturb traffic: the sockets are bound to all of them, and relays and
-        peers are only asked whether they still hear us, since another route may give packets another source.
+        When an address is gone from which packets left for the internet (any, where none did), sockets are opened
+        anew (keeping their port) and proven paths are forgotten. Others, such as those of containers, and new ones do
+        not disturb traffic: the sockets are bound to all addresses, and relays and peers are only asked whether they
+        still hear us, since another route may give packets another source.
         """
         addresses = list(self._local_addresses())
         before, self._known_addresses = self._known_addresses, local_candidates(addresses)
         device, self._device = self._device, bound_device()
-        if set(before).difference(addresses) or device != self._device:
+        sources, self._sources = self._sources, self._way_out()
+        gone = set(before).difference(addresses)
+        if (gone and (not sources or not gone.isdisjoint(sources))) or device != self._device:
             self.rebind()
         elif self._private is not None:
             if before != self._known_addresses:

@@ -200,12 +200,13 @@ def test_router_new_address_costs_no_route(namespace: str, tmp_path: Path) -> No
 
 MONITORED = IPV6_SWITCHED + (
     "import asyncio, socket\nfrom meshd.host.linux.monitor import NetworkMonitor\n"
+    "from meshd.io.interfaces import addresses_out\n"
     "def sh(line, text=''):\n    subprocess.run(line.split(), input=text, text=True, check=True)\n"
     "async def seen(act):\n"
     "    calls = []\n"
     "    says = lambda what: lambda: calls.append(what)\n"
     "    monitor = NetworkMonitor(asyncio.get_running_loop(), router._index, 'mesh0', 52, says('changed'),"
-    " router.holds, says('lost'), says('gone'), calls.append, says('settings'), netlink.addresses)\n"
+    " router.holds, says('lost'), says('gone'), calls.append, says('settings'), netlink.addresses, addresses_out)\n"
     "    act(monitor)\n    await asyncio.sleep(0.5)\n    monitor.close()\n    return calls\n"
     "routes = ''.join(f'route add 10.50.{n}.0/24 dev lo\\n' for n in range(40))\n"
     "def overflow(monitor, last):\n"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from meshd.base.addr import IPAddress
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
+from meshd.core.tokenbucket import TokenBucket
 from meshd.wire import netlink as nl
 
 log = get_logger(__name__)
@@ -24,6 +25,8 @@ _MORE_GROUPS = (8, 19, 24, 25)
 _LINK_STATE = nl.IFF_UP | nl.IFF_RUNNING | nl.IFF_LOWER_UP
 _OUR_RULES = frozenset((*range(1300, 1400), *range(5200, 5300)))
 _SETTLE_S = 0.25
+_ASIDE_AT_ONCE = 6  # changes beside the way out that are told as they come, and how long the others wait to be told
+_ASIDE_PAUSE_S = 10.0  # together: there are hosts where the bridges of containers come and go every second
 _WAY_OUT_BITS = 8  # at most, of the prefix of a default route, or of what stands for one: a VPN's two halves, 2000::/3
 _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
@@ -41,7 +44,8 @@ def networks_of(addresses: Iterable[nl.InterfaceAddress], own_interface: int) ->
 
 
 class NetworkMonitor:
-    """Calls ``changed()`` after addresses, ways out, or links that have addresses, other than our own changed,
+    """Calls ``changed()`` after addresses, ways out, or links that have addresses, other than our own changed (many
+    changes that leave alone the way out, from the addresses of ``way_out``, are told together every ten seconds),
     ``routing_lost()`` after somebody deleted policy rules, addresses or routes of ours (``holds`` tells which routes
     should be there) or our interface was down for a while, ``interface_lost()`` after our interface itself went away,
     ``renamed(name)`` after somebody gave it another name, and ``settings_changed()`` after somebody set forwarding or
@@ -60,9 +64,13 @@ class NetworkMonitor:
         renamed: Callable[[str], None],
         settings_changed: Callable[[], None],
         addresses: Callable[[], Iterable[nl.InterfaceAddress]],
+        way_out: Callable[[], frozenset[IPAddress]],
     ) -> None:
         self._loop = loop
         self._addresses = addresses
+        self._way_out = way_out
+        self._sources = way_out()
+        self._aside = TokenBucket(1 / _ASIDE_PAUSE_S, _ASIDE_AT_ONCE, loop.time())
         self._networks = networks_of(addresses(), own_interface)
         self._link_states: dict[int, int] = {}
         self._moved: set[int] = set()  # links that went up, down or away
@@ -78,6 +86,7 @@ class NetworkMonitor:
         self._renamed = renamed
         self._settings_changed = settings_changed
         self._timer: asyncio.TimerHandle | None = None
+        self._aside_timer: asyncio.TimerHandle | None = None
         self._loss_timer: asyncio.TimerHandle | None = None
         self._settings_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -98,7 +107,7 @@ class NetworkMonitor:
         self._closed = True
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for timer in (self._timer, self._loss_timer, self._settings_timer):
+        for timer in (self._timer, self._aside_timer, self._loss_timer, self._settings_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -213,7 +222,7 @@ class NetworkMonitor:
         self._timer = None
         if self._closed:
             return
-        before = self._networks
+        before, sources = self._networks, self._sources
         moved, self._moved = self._moved, set()
         certain, self._certain = self._certain, False
         try:
@@ -221,9 +230,34 @@ class NetworkMonitor:
         except (OSError, MeshdError, WireError) as error:
             log.warning("addresses_unknown", extra=kv(reason=error))
             certain = True
-        concerned = not moved.isdisjoint(interface for interface, _, _ in before | self._networks)
-        if certain or concerned or before != self._networks:
+        self._sources = self._way_out()
+        known = before | self._networks
+        touched = {interface for interface, _, _ in before ^ self._networks}
+        touched |= moved.intersection(interface for interface, _, _ in known)
+        out = {interface for interface, address, _ in known if address in sources or address in self._sources}
+        if certain or sources != self._sources or (touched and (not out or not out.isdisjoint(touched))):
+            self._tell()
+        elif touched:
+            self._tell_of_others()
+
+    def _tell(self) -> None:
+        if self._aside_timer is not None:
+            self._aside_timer.cancel()
+            self._aside_timer = None
+        if not self._closed:
             self._changed()
+
+    def _tell_of_others(self) -> None:
+        if self._aside_timer is not None:
+            return
+        if self._aside.take(1, self._loop.time()):
+            self._tell()
+        else:
+            self._aside_timer = self._loop.call_later(_ASIDE_PAUSE_S, self._tell_of_waiting)
+
+    def _tell_of_waiting(self) -> None:
+        self._aside.take(1, self._loop.time())
+        self._tell()
 
     def _note_settings(self) -> None:
         if self._settings_timer is None:
