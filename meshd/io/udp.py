@@ -19,6 +19,7 @@ from meshd.io.mark import mark_socket
 
 BUFFER_BYTES = 7 << 20  # what a 10 Gbit/s burst needs while a worker is descheduled
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # Linux
 
 log = get_logger(__name__)
 
@@ -128,6 +129,9 @@ def _open(
         sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        elif sys.platform.startswith("linux"):
+            # Routers may cut what does not fit, which saves paths whose ICMP errors somebody drops.
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         _grow(sock, SO_RCVBUFFORCE, socket.SO_RCVBUF)
         _grow(sock, SO_SNDBUFFORCE, socket.SO_SNDBUF)
         if mark:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.labhosts import Coordinator, Lab, Node, running_lab, wait_until
-from tests.e2e.traffic import FileServer, lost_percent, slow_transfer, wait_reachable
+from tests.e2e.traffic import FileServer, fetched_digest, lost_percent, slow_transfer, wait_reachable
 
 pytestmark = pytest.mark.netns
 
@@ -190,6 +190,25 @@ def test_nat_another_port_for_every_destination(nodes: tuple[Node, Node], lab: L
             lab.run(router, sys.executable, "-c", FORGET)
     direct_to(a, b, f"{ROUTER_B}:41641")
     direct_to(b, a, f"{ROUTER_A}:41641")
+
+
+def test_nat_path_that_became_narrow_without_saying_so_carries_large_packets(
+    nodes: tuple[Node, Node], lab: Lab, files: FileServer
+) -> None:
+    """A tunnel on the way, say, and a firewall that drops ICMP."""
+    a, b = nodes
+    direct_to(a, b, f"{ROUTER_B}:41641")
+    silent = "table ip silent { chain out { type filter hook output priority 0; icmp type 3 drop; }; };"
+    try:
+        for router in ("ra", "rb"):
+            lab.run(router, "sh", "-c", f"echo '{silent}' | nft -f -")
+            lab.run(router, "ip", "link", "set", "wan", "mtu", "1280")
+        assert lost_percent(lab, "a", b.ip, 5, "-s", "1252") == 0
+        assert fetched_digest(lab, "a", b.ip) == files.digest
+    finally:
+        for router in ("ra", "rb"):
+            lab.run(router, "nft", "delete table ip silent")
+            lab.run(router, "ip", "link", "set", "wan", "mtu", "1500")
 
 
 @pytest.mark.parametrize("router", ["ra", "rb"])

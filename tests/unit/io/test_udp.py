@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -52,6 +53,13 @@ def test_udp_send_arrives():
     finally:
         sockets.close()
         receiver.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="numbers of Linux")
+def test_udp_routers_may_cut_what_we_send_over_ipv4():
+    made = open_udp_sockets(0, mark=False, per_port=2)
+    assert [s.getsockopt(socket.IPPROTO_IP, 10) for s in (made.v4, *made.more_v4)] == [0, 0]
+    made.close()
 
 
 def test_udp_send_without_the_family_is_an_errno():
