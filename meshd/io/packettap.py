@@ -65,6 +65,9 @@ class PacketTap:
                 return
             except OSError as error:
                 if error.errno == errno.ENETDOWN:  # told once; packets come again when the interface is up
+                    # Some event loops hear no more of a descriptor that had an error, until it is given to them anew.
+                    self._loop.remove_reader(self._socket)
+                    self._loop.add_reader(self._socket, self._ready)
                     return
                 log.warning("tap_failed", extra=kv(reason=error.strerror))
                 self._loop.remove_reader(self._socket)

@@ -7,6 +7,7 @@ dozens of messages.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -27,6 +28,9 @@ _OUR_RULES = frozenset((*range(1300, 1400), *range(5200, 5300)))
 _SETTLE_S = 0.25
 _ASIDE_AT_ONCE = 6  # changes beside the way out that are told as they come, and how long the others wait to be told
 _ASIDE_PAUSE_S = 10.0  # together: there are hosts where the bridges of containers come and go every second
+_MAX_REST_S = 8.0  # while more happens than can be read, as when a router learns a table of the Internet
+_BUFFER_BYTES = 1 << 20
+_SO_RCVBUFFORCE = 33
 _WAY_OUT_BITS = 8  # at most, of the prefix of a default route, or of what stands for one: a VPN's two halves, 2000::/3
 _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
@@ -89,12 +93,17 @@ class NetworkMonitor:
         self._aside_timer: asyncio.TimerHandle | None = None
         self._loss_timer: asyncio.TimerHandle | None = None
         self._settings_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._rest_s = _SETTLE_S
+        self._rested_at = -_MAX_REST_S
         self._closed = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
             socket.NETLINK_ROUTE,
         )
+        with contextlib.suppress(OSError):  # without CAP_NET_ADMIN: then more is lost when much happens at once
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         self._socket.bind((0, _GROUPS))
         for group in _MORE_GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -107,7 +116,8 @@ class NetworkMonitor:
         self._closed = True
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for timer in (self._timer, self._aside_timer, self._loss_timer, self._settings_timer):
+        timers = (self._timer, self._aside_timer, self._loss_timer, self._settings_timer, self._rest_timer)
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
 
@@ -119,12 +129,33 @@ class NetworkMonitor:
                 return
             except OSError as error:  # ENOBUFS: messages were lost
                 log.info("network_events_lost", extra=kv(reason=error))
-                self._look_again()
+                self._rest()
                 return
             try:
                 self._look(data)
             except WireError as error:
                 log.warning("netlink_event_bad", extra=kv(reason=error))
+
+    def _rest(self) -> None:
+        """Hear nothing for a moment, a longer one each time it comes to this; then look at everything."""
+        now = self._loop.time()
+        again = now - self._rested_at < 2 * _MAX_REST_S
+        self._rest_s = min(2 * self._rest_s, _MAX_REST_S) if again else _SETTLE_S
+        self._rested_at = now
+        # Some event loops hear no more of a descriptor that had an error, until it is given to them anew.
+        self._loop.remove_reader(self._socket.fileno())
+        self._rest_timer = self._loop.call_later(self._rest_s, self._listen)
+
+    def _listen(self) -> None:
+        for _ in range(_BUFFER_BYTES >> 8):  # what waits is older than what is looked at now
+            try:
+                self._socket.recv(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS
+                continue
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._look_again()
 
     def _look_again(self) -> None:
         """Any message may be among those that were lost."""

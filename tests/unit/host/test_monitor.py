@@ -28,11 +28,13 @@ class Host:
         self.monitor = NetworkMonitor(
             self.loop,
             OWN,
+            "mesh0",
             52,
             lambda: self.told.append(self.loop.time()),
             lambda route: True,
             lambda: None,
             lambda: None,
+            lambda name: None,
             lambda: None,
             lambda: self.addresses,
             lambda: frozenset(self.way_out),
