@@ -7,15 +7,43 @@ import struct
 import sys
 
 from meshd.base.addr import IPAddress, parse_ip
+from meshd.base.errors import MeshdError, WireError
+from meshd.base.log import get_logger, kv
 from meshd.io.mark import mark_socket
+from meshd.wire.netlink import IFF_UP
 
-_IFF_UP = 0x1
+log = get_logger(__name__)
+
 _FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
 _SIOCGIFFLAGS = 0x8913 if sys.platform.startswith("linux") else 0xC0206911
 
 
 def local_addresses() -> list[IPAddress]:
     """Every address of every interface that is up, in the system's order."""
+    if sys.platform.startswith("linux"):
+        try:
+            return _by_netlink()
+        except (OSError, MeshdError, WireError) as error:
+            log.debug("netlink_unavailable", extra=kv(reason=error))
+    return _one_by_one()
+
+
+def _by_netlink() -> list[IPAddress]:
+    """All at once: hosts of containers have hundreds of interfaces."""
+    from contextlib import closing
+
+    from meshd.host.linux.rtnetlink import RtNetlink
+
+    with closing(RtNetlink()) as netlink:
+        found: dict[int, list[IPAddress]] = {link.interface: [] for link in netlink.links() if link.flags & IFF_UP}
+        for address in sorted(netlink.addresses(), key=lambda address: address.local.version):
+            if address.interface in found:
+                found[address.interface].append(address.local)
+    return [address for addresses in found.values() for address in addresses]
+
+
+def _one_by_one() -> list[IPAddress]:
+    """Asks for everything anew for each interface."""
     import netifaces
 
     found: list[IPAddress] = []
@@ -66,4 +94,4 @@ def _is_up(query: socket.socket, name: str) -> bool:
     except OSError:
         return False  # gone between listing and asking
     (flags,) = struct.unpack_from("=H", answer, 16)
-    return bool(flags & _IFF_UP)
+    return bool(flags & IFF_UP)

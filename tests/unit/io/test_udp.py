@@ -17,6 +17,7 @@ from meshd.io.interfaces import local_addresses
 from meshd.io.mark import mark_socket
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.io.wakeonlan import interface_addresses
+from meshd.wire import netlink as nl
 
 
 def test_udp_any_port_is_the_same_for_both_families():
@@ -83,6 +84,31 @@ def test_interfaces_list_loopback():
     assert parse_ip("127.0.0.1") in local_addresses()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="netlink is Linux's")
+def test_interfaces_are_read_together(monkeypatch):
+    """Each was asked for by reading all of them: with 500 the daemon stood still for seconds at every change."""
+    import netifaces
+
+    from meshd.host.linux.rtnetlink import RtNetlink
+
+    monkeypatch.setattr(netifaces, "ifaddresses", None)
+    assert parse_ip("127.0.0.1") in local_addresses()
+    links = [
+        nl.Link(3, "b", nl.IFF_UP, 1500),
+        nl.Link(2, "a", nl.IFF_UP | nl.IFF_RUNNING, 1500),
+        nl.Link(4, "c", 0, 1500),
+    ]
+    held = [(2, "fe80::2"), (3, "fd00::3"), (4, "10.0.0.4"), (2, "10.0.0.2"), (3, "10.0.0.3"), (9, "10.0.0.9")]
+    addresses = [nl.InterfaceAddress(interface, parse_ip(text), 24) for interface, text in held]
+    monkeypatch.setattr(RtNetlink, "links", lambda _: links)
+    monkeypatch.setattr(RtNetlink, "addresses", lambda _: addresses)
+    assert [str(ip) for ip in local_addresses()] == ["10.0.0.3", "fd00::3", "10.0.0.2", "fe80::2"]
+
+
+def no_netlink():
+    raise OSError(97, "Address family not supported by protocol")
+
+
 @pytest.mark.parametrize(
     "gone", [ValueError("You must specify a valid interface name."), OSError(19, "No such device")]
 )
@@ -100,6 +126,7 @@ def test_interface_that_vanishes_while_it_is_read_hides_no_other(monkeypatch, go
     monkeypatch.setattr(netifaces, "interfaces", lambda: ["gone0", "lo"])
     monkeypatch.setattr(netifaces, "ifaddresses", ifaddresses)
     monkeypatch.setattr(interfaces, "_is_up", lambda *_: True)
+    monkeypatch.setattr(interfaces, "_by_netlink", no_netlink)
     assert parse_ip("127.0.0.1") in local_addresses()
     assert ("lo", parse_ip("127.0.0.1")) in interface_addresses()
 
