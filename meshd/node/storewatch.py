@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from meshd.base.clock import Clock
@@ -47,8 +48,10 @@ class StoreWatch:
             self._wait(RETRY_S)
 
     def close(self) -> None:
-        """Try a last time: what is only in memory ends with us."""
-        self._profiles.store_rest()
+        """Try a last time: what is only in memory ends with us, and what got no answer may be stored or not."""
+        if self._profiles.store_rest():
+            with contextlib.suppress(MeshdError):
+                self._store.update({})
         self._cancel()
 
     def _changed(self, error: MeshdError | None) -> None:

@@ -221,6 +221,25 @@ def test_backend_key_that_could_not_be_stored_is_tried_a_last_time_at_the_end() 
     assert stored_key(run(test, disk)) == NEWER
 
 
+def test_backend_change_that_got_no_answer_is_settled_at_the_end() -> None:
+    """INV-2: the store decides what is true for the next start."""
+    disk = Disk()
+    seen: list[Mapping[str, bytes | None]] = []
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        update = disk.update
+
+        def record(changes: Mapping[str, bytes | None]) -> None:
+            seen.append(changes)
+            update(changes)
+
+        disk.update = record  # type: ignore[method-assign]
+
+    run(test, disk)
+    assert seen[-1] == {}
+
+
 def test_backend_store_that_fails_slowly_is_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """An API server that does not answer holds the whole node up for seconds each time."""
     monkeypatch.setattr("meshd.node.storewatch.RETRY_S", 0.001)
