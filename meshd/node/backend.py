@@ -281,8 +281,8 @@ class Backend:
     # -- preferences ----------------------------------------------------------------------------------------
 
     def check(self, prefs: Prefs) -> None:
-        """MeshdError "invalid" with every complaint (PP-05)."""
-        self.preferences.check(prefs)
+        """MeshdError "invalid" with every complaint (PP-05) that does not hold already."""
+        self.preferences.check(prefs, self.prefs)
 
     def edit_prefs(self, masked: Mapping[str, Any], reason: str = "") -> Prefs:
         """Change, check, store and apply preferences (PP-02, PP-04); returns them without keys.

@@ -42,12 +42,13 @@ class Preferences:
         self.suggest_exit_node: Callable[[], str] = lambda: ""
         """The stable id of the exit node that is best reached, "" for none."""
 
-    def check(self, prefs: Prefs, before: Prefs | None = None) -> None:
+    def check(self, prefs: Prefs, before: Prefs) -> None:
         """MeshdError "invalid" with every complaint (PP-05) that does not hold for ``before`` already."""
         self._authority.check_unlocked()
         prefs_module.check(prefs, before)
-        if prefs.profile_name and self._profiles.name_taken(prefs.profile_name):
-            raise MeshdError(f'profile name "{prefs.profile_name}" already in use', code="invalid")
+        name = prefs.profile_name
+        if name and name != before.profile_name and self._profiles.name_taken(name):
+            raise MeshdError(f'profile name "{name}" already in use', code="invalid")
 
     def edit(self, masked: Mapping[str, Any], reason: str) -> Prefs:
         """Change, check, store and apply preferences (PP-02, PP-04); returns them without keys."""

@@ -337,6 +337,7 @@ def test_policy_that_makes_preferences_what_check_refuses_leaves_them_editable()
         made.backend.reload_policy()
         assert made.backend.prefs.offers_exit_node
         assert made.backend.prefs.wants_exit_node
+        made.backend.check(replace(made.backend.prefs, hostname="x"))  # as the command line asks first
         made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
         assert not made.backend.prefs.want_running
         with pytest.raises(MeshdError, match="host bits|non-address bits"):

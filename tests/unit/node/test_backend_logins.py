@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
@@ -13,8 +14,8 @@ from meshd.core.healthcheck import RelayView
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
 from meshd.node.store import MACHINE_KEY, MemoryStore
-from meshd.wire.control import NetInfo
-from tests.unit.node.backendworld import KEY, Fixture, log_in, netmap, run
+from meshd.wire.control import NetInfo, UserProfile
+from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
 
 
 def test_backend_login_url_that_is_old_is_asked_for_anew() -> None:
@@ -139,6 +140,28 @@ def test_backend_profile_name_of_another_is_refused() -> None:
         made.backend.new_profile()
         with pytest.raises(MeshdError, match='^profile name "home" already in use$'):
             made.backend.edit_prefs({"ProfileName": "home", "ProfileNameSet": True})
+
+    run(test)
+
+
+def test_backend_profile_whose_name_another_got_by_its_login_stays_editable() -> None:
+    """PP-05: nobody did anything wrong, and the user must be able to disconnect."""
+
+    async def test(made: Fixture) -> None:
+        backend = made.backend
+        backend.begin()
+        log_in(made)
+        backend.edit_prefs({"ProfileName": "other", "ProfileNameSet": True})
+        first = backend.profiles.current.id
+        backend.new_profile()
+        someone = UserProfile(id=2, login_name="other")
+        made.control.report(
+            logged_in=True, login_finished=True, persist=replace(PERSIST, user_profile=someone, stable_id="2")
+        )
+        assert [profile.name for profile in backend.profiles.list()] == ["other", "other"]
+        backend.switch_profile(first)
+        backend.check(backend.prefs)
+        assert not backend.edit_prefs({"WantRunning": False, "WantRunningSet": True}).want_running
 
     run(test)
 
