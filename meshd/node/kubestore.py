@@ -53,10 +53,7 @@ class KubeApi:
         self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._account = account
         self.namespace = self._read("namespace")
-        try:
-            self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
-        except OSError as error:
-            raise _unavailable(f"{account / 'ca.crt'} cannot be used: {error.strerror or error}") from None
+        self._trusted()
 
     def _read(self, name: str) -> str:
         try:
@@ -64,8 +61,15 @@ class KubeApi:
         except OSError as error:
             raise _unavailable(f"{self._account / name} cannot be read: {error.strerror}") from None
 
+    def _trusted(self) -> ssl.SSLContext:
+        path = self._account / "ca.crt"
+        try:
+            return ssl.create_default_context(cafile=str(path))
+        except OSError as error:
+            raise _unavailable(f"{path} cannot be used: {error.strerror or error}") from None
+
     def ask(self, method: str, path: str, value: object = None, kind: str = _JSON) -> Answer:
-        """One request. The token is read every time, because it is exchanged while we run."""
+        """One request. Token and authority are read every time, because they are exchanged while we run."""
         headers = [
             ("Host", self._host),
             ("Authorization", f"Bearer {self._read('token')}"),
@@ -76,9 +80,10 @@ class KubeApi:
         if value is not None:
             headers.append(("Content-Type", kind))
             body = msgspec.json.encode(value)
+        trusted = self._trusted()
         try:
             return fetch_blocking(
-                self._address, self._context, method, path, headers, body, timeout_s=TIMEOUT_S, limit=_LIMIT_BYTES
+                self._address, trusted, method, path, headers, body, timeout_s=TIMEOUT_S, limit=_LIMIT_BYTES
             )
         except (OSError, MeshdError) as error:
             raise _unavailable(f"the API server at {self._host} does not answer: {error}", Unreachable) from None

@@ -125,6 +125,10 @@ class ApiServer:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls") / "server.pem")
+
+
+def make_certificate(path: Path) -> Path:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -140,7 +144,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     path.write_bytes(made.public_bytes(pem) + private.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     return path
@@ -334,6 +337,20 @@ def test_kube_store_reads_the_token_anew(server: ApiServer, account: Path) -> No
     (account / "token").write_text("second")
     made.write("a", b"1")
     assert server.data() == {"a": b"1"}
+
+
+def test_kube_store_trusts_the_authority_of_the_moment(server: ApiServer, account: Path, certificate: Path) -> None:
+    """A cluster gets a new one every few years, and its pods find it in the same file."""
+    make_certificate(account / "ca.crt")
+    made = store(server, account)
+    assert made.passing
+    assert "certificate verify failed" in str(made.problem)
+    (account / "ca.crt").write_bytes(certificate.read_bytes())
+    made.reopen()
+    assert made.problem is None
+    (account / "ca.crt").unlink()
+    with pytest.raises(MeshdError, match="ca.crt cannot be used"):
+        made.write("a", b"1")
 
 
 def test_kube_store_failed_write_changes_nothing(server: ApiServer, account: Path) -> None:
