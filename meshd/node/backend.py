@@ -177,8 +177,7 @@ class Backend:
 
         Raises MeshdError, with nothing changed, when preferences or key are bad or cannot be stored.
         """
-        if self.store.problem is not None:
-            raise _without_store("start backend", self.store.problem)
+        self._need_store("start backend")
         prefs = self.prefs
         update = options.get("UpdatePrefs")
         if update is not None:
@@ -216,6 +215,12 @@ class Backend:
                 self._recall(control)  # a node that is down still says who it is, and asks nobody for that
         self.health.set("start", None)
         self.decide()
+
+    def _need_store(self, what: str) -> None:
+        problem = self.store.problem
+        if problem is not None:
+            text = f"cannot {what} when state store is unhealthy: {problem.message}"
+            raise MeshdError(text, code=problem.code, hint=problem.hint)
 
     def _forget_network(self) -> None:
         self._set_netmap(None, None)
@@ -350,8 +355,7 @@ class Backend:
 
     def login_interactive(self) -> None:
         """Ask for a login URL, or show the one that is still good (LK-02)."""
-        if self.store.problem is not None:
-            raise _without_store("log in", self.store.problem)
+        self._need_store("log in")
         if self._control is None or self._control in self._leaving:
             self.start({})
         assert self._control is not None
@@ -360,6 +364,7 @@ class Backend:
 
     async def logout(self, reason: str = "") -> None:
         """Expire the key at the server if it can be reached within seconds, and forget it (LK-07)."""
+        self._need_store("log out")  # the login may be in it, and come back with it
         if self.node_private is None:
             return
         self.preferences.check_leave(reason)
@@ -405,10 +410,12 @@ class Backend:
 
     def switch_profile(self, profile_id: str) -> None:
         if profile_id != self.profiles.current.id:
+            self._need_store("switch profiles")
             self.profiles.switch(profile_id)
             self._profile_changed()
 
     def delete_profile(self, profile_id: str) -> None:
+        self._need_store("delete a profile")
         if self.profiles.delete(profile_id):
             self._profile_changed()
 
@@ -803,9 +810,3 @@ class Backend:
         self.bus.close()
         if self._closing:
             await asyncio.wait(self._closing, timeout=LOGOUT_PATIENCE_S)
-
-
-def _without_store(what: str, problem: MeshdError) -> MeshdError:
-    return MeshdError(
-        f"cannot {what} when state store is unhealthy: {problem.message}", code=problem.code, hint=problem.hint
-    )

@@ -209,6 +209,23 @@ def test_backend_store_that_is_reached_late_goes_on_with_its_login(monkeypatch: 
     run(test, disk)
 
 
+def test_backend_login_in_a_store_that_is_away_is_not_said_to_be_gone() -> None:
+    """SM-21: it would be back with the store."""
+    disk = Away()
+
+    async def test(made: Fixture) -> None:
+        backend = made.backend
+        backend.begin()
+        with pytest.raises(MeshdError, match="cannot log out when state store is unhealthy: away"):
+            await backend.logout()
+        for act in (backend.delete_profile, backend.switch_profile):
+            with pytest.raises(MeshdError, match="state store is unhealthy: away"):
+                act("ab12")
+
+    disk.problem = MeshdError("away", code="unavailable")
+    run(test, disk)
+
+
 def test_backend_key_that_could_not_be_stored_is_tried_a_last_time_at_the_end() -> None:
     disk = Disk()
 
