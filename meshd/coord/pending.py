@@ -105,6 +105,11 @@ class PendingRegistrations:
         entry.deadline = min(entry.deadline, now + DECIDED_LIFETIME_S)
         entry.done.set()
 
+    def asked_again(self, entry: PendingRegistration, now: float) -> None:
+        """A machine that was turned away does not take that for an end. It is told again for as long as it asks: one
+        that nobody knows any more would wait again."""
+        entry.deadline = now + DECIDED_LIFETIME_S
+
     def joined(self, node_key: str, now: float) -> None:
         """A machine got in by other means; it asks nobody any more."""
         entry = self._by_node_key.get(node_key)

@@ -220,6 +220,7 @@ class Registrar:
         if entry is not None and entry.machine_key == machine_key and entry.request.node_key == request.node_key:
             await entry.decided()
             if entry.refused:
+                self.pending.asked_again(entry, self._loop.time())
                 raise MeshdError(entry.refused, code="denied")
         node = await self._settled(request.node_key)
         if node is not None and node.machine_key == machine_key and not node.expired(time.time()):

@@ -258,6 +258,23 @@ def test_register_interactive_refused_machine_is_told(run_coord):
     run_coord(scenario)
 
 
+def test_register_refused_machine_that_goes_on_asking_waits_no_more(run_coord):
+    """tailscaled asks about a page for ever; a minute after the refusal it was in the list again."""
+
+    async def scenario(coord):
+        machine = await coord.machine()
+        asked = await machine.register()
+        await coord.admin("nodes.refuse", id=asked.auth_url)
+        (entry,) = coord.service._control._registrar.pending._by_id.values()
+        entry.deadline = now = asyncio.get_running_loop().time() + 30.0
+        assert "refused" in (await machine.register(followup=asked.auth_url)).error
+        assert entry.deadline > now + 20.0
+        assert await coord.admin("nodes.pending") == []
+        assert (await machine.register()).auth_url not in ("", asked.auth_url)  # a person tries again
+
+    run_coord(scenario)
+
+
 def test_register_followup_unknown_gets_a_new_address(run_coord):
     async def scenario(coord):
         machine = await coord.machine()
