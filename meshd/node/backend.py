@@ -497,7 +497,10 @@ class Backend:
             self._blocked = False
             self._page.forget()
             self.bus.send({"LoginFinished": {}})
+        former = self.node_private
         self._keep_login(status, let_in=let_in)
+        if self.node_private != former and self.state in CARRIED_OUT:
+            self.apply()  # peers hear of the new key as soon as the server has it; our map may take a while
         if status.netmap is not None and _RECORDS_WANTED in status.netmap.self_node.cap_map:
             self._stay_out()
             return

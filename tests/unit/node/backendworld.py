@@ -89,10 +89,11 @@ class ReconcilerDouble:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.prefs: Prefs | None = None
+        self.private: NodePrivate | None = None
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
         self.calls.append("apply")
-        self.prefs = prefs
+        self.prefs, self.private = prefs, private
 
     def stop(self) -> None:
         self.calls.append("stop")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from meshd.base.addr import AddrPort
 from meshd.base.errors import MeshdError
+from meshd.base.keys import NodePrivate
 from meshd.core.healthcheck import RelayView
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
@@ -493,5 +494,27 @@ def test_backend_that_was_turned_away_shows_another_page_to_whoever_tries_again(
         assert made.backend.auth_url == ""
         made.backend.login_interactive()
         assert len([call for call in made.control.calls if "INTERACTIVE" in call]) == 2
+
+    run(test)
+
+
+def test_backend_renewed_key_is_used_before_the_map_comes() -> None:
+    """LK-10, SM-07: peers answer to no other any more, and the server may end before it sends a map."""
+
+    async def test(made: Fixture) -> None:
+        made.live = True
+        made.backend.begin()
+        log_in(made)
+        newer = NodePrivate.generate()
+        assert made.reconciler.private == KEY
+        known = made.backend.netmap
+        made.control.report(
+            logged_in=True, login_finished=True, netmap=known, persist=replace(PERSIST, node_private=newer)
+        )
+        assert made.reconciler.private == newer
+        assert made.backend.state is State.RUNNING
+        applied = len(made.reconciler.calls)
+        made.control.report(logged_in=True, login_finished=True, netmap=known)  # as after a restart of the server
+        assert len(made.reconciler.calls) == applied
 
     run(test)
