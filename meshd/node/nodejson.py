@@ -72,7 +72,7 @@ def _display_names(node: Node, suffix: str) -> tuple[str, str]:
         name = name[: -len(suffix) - 1]
     host = _host_label(node.hostinfo.hostname) if node.hostinfo else ""
     if not name:
-        name = host or str(node.key)
+        name = host or node.key.text()
     return name, name if host in ("", name.lower()) else f"{name} ({host})"
 
 

@@ -35,7 +35,7 @@ def test_node_json_names_a_node_as_people_know_it(name: str, hostname: str, comp
 def test_node_json_of_a_node_without_names_goes_by_its_key() -> None:
     nameless = node(2, name="")
     shown = node_json(nameless, "")
-    assert shown["ComputedName"] == shown["ComputedNameWithHost"] == str(nameless.key)
+    assert shown["ComputedName"] == shown["ComputedNameWithHost"] == nameless.key.text()
 
 
 def test_node_json_tells_signature_audit_id_and_resolvers_where_there_are_some() -> None:
