@@ -40,8 +40,8 @@ _LABELS = {
 class Facts(msgspec.Struct, frozen=True):
     """All that the decision depends on.
 
-    ``auth_cant_continue``: the control client waits for a person. ``live``: a peer has handshaken or a relay
-    is connected.
+    ``auth_cant_continue``: the control client waits for a person. ``live``: a peer has handshaken, or a relay
+    is connected or was tried in vain.
     """
 
     want_running: bool

@@ -328,7 +328,10 @@ class RunningNode:
         return netmap.self_node.ips if netmap is not None else ()
 
     def _is_live(self) -> bool:
-        return bool(self._magicsock.live_relays or self._engine.live_peers)
+        """Peers are reached, or can be without waiting any longer: a relay that does not answer may never do so, and
+        those on the same network need none."""
+        magicsock = self._magicsock
+        return bool(magicsock.live_relays or magicsock.home_relay_fails or self._engine.live_peers)
 
     def _session_made(self) -> None:
         self._cache.touch()

@@ -189,7 +189,7 @@ class RelayLink:
             started = self._loop.time()
             self._unreached = False
             self.last_error = await self._attempt()
-            failed = not self._announced
+            failed = not self._announced and not self._closed
             self._drop_connection()
             if failed:
                 self._owner.link_failed(self.region.id)

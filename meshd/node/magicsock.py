@@ -208,6 +208,11 @@ class MagicSock:
         """How many relays are connected."""
         return len(self._links.open_regions())
 
+    @property
+    def home_relay_fails(self) -> bool:
+        """Whether the last attempt to connect to the home relay got nowhere."""
+        return bool(self._links.last_error(self._home.region))
+
     def relay_view(self) -> RelayView:
         """What there is to know of relays and sockets for the health of the node."""
         home = self._home.region
@@ -656,8 +661,11 @@ class MagicSock:
 
     def relay_failed(self, region: int) -> None:
         """Another region may be nearer now. An idle node would not look, and nobody could reach it."""
-        if region == self._home.region and self._clock.monotonic() - self._prober.started_at >= HOME_LOST_CHECK_S:
+        if region != self._home.region:
+            return
+        if self._clock.monotonic() - self._prober.started_at >= HOME_LOST_CHECK_S:
             self._prober.start()
+        self._on_relays()
 
     def relay_health_changed(self) -> None:
         self._on_relays()

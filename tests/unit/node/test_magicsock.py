@@ -85,6 +85,27 @@ def test_magicsock_stun_gives_endpoint_and_home(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_magicsock_home_relay_that_cannot_be_reached_is_told(tmp_path):
+    """SM-02: a node goes on without it; its peers may be in the same network."""
+
+    async def scenario(mesh):
+        relay = await mesh.relay(900)
+        told, derp_map = [], mesh.derp_map()
+        reached = mesh.host()
+        await until(lambda: reached.magic.live_relays == 1)
+        assert not reached.magic.home_relay_fails
+        relay.close()
+        mesh.relays.clear()
+        alone = mesh.host()
+        alone.magic._on_relays = lambda: told.append(alone.magic.home_relay_fails)
+        alone.magic.set_derp_map(derp_map)
+        await until(lambda: any(told))
+        assert alone.magic.home_relay_fails
+        assert alone.magic.live_relays == 0
+
+    run(tmp_path, scenario)
+
+
 def test_magicsock_netcheck_from_an_address_and_port(tmp_path):
     """cli:netcheck --bind-address, --bind-port: the probes leave from there; the node itself learns nothing of it."""
 

@@ -110,6 +110,23 @@ def test_relay_links_former_home_closes_when_nobody_writes_to_it(world: World) -
     assert world.events.changes == [(1, True), (2, True), (1, False)]
 
 
+def test_relay_links_tell_that_a_relay_cannot_be_reached(world: World) -> None:
+    """SM-02: who waits for a relay must hear that there may never be one."""
+    world.down = True
+    world.links.set_home(1)
+    world.loop.run_for(30)
+    assert len(world.dials) > 2
+    assert set(world.events.failures) == {1}
+    assert world.links.last_error(1) == "no route"
+    world.down = False
+    world.loop.run_for(30)
+    assert (world.links.last_error(1), world.events.changes) == ("", [(1, True)])
+    world.down = True
+    world.links.break_all()
+    world.loop.run_for(30)
+    assert world.events.changes == [(1, True), (1, False)]
+
+
 def test_relay_links_former_home_stays_while_it_is_written_to(world: World) -> None:
     world.links.set_home(1)
     world.loop.run_for(10)
