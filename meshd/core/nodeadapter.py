@@ -21,7 +21,7 @@ from meshd.wire.control import ZERO_MACHINE_KEY, ZERO_TIME, CapMap, CheckedNode,
 from meshd.wire.control import Node as WireNode
 
 MAX_ADDRESSES = 16  # a node has one of each family; services add a few
-MAX_ALLOWED_IPS = 4096  # app connectors advertise thousands of routes
+MAX_ALLOWED_IPS = 16_384  # app connectors, and routers to the networks of a cloud, advertise thousands of routes
 MAX_ENDPOINTS = 64  # more than an honest host has; each is probed
 _OF_A_ROUTE = "its route "
 MAX_NAME = 254  # a DNS name with its trailing dot
@@ -39,7 +39,7 @@ class Unacceptable(Exception):
 def node_from_wire(wire: WireNode, notes: list[str] | None = None) -> Node:
     """The checked form. Raises `Unacceptable`, or WireError for text that no server may send.
 
-    Parts that can be left out without harm (endpoints beyond the limit, routes into loopback or multicast
+    Parts that can be left out without harm (endpoints and routes beyond the limits, routes into loopback or multicast
     space or with host bits set) are left out and described in ``notes``.
     """
     if notes is None:
@@ -234,7 +234,9 @@ def _addresses(texts: Sequence[str]) -> tuple[IPPrefix, ...]:
 
 def _routes(texts: Sequence[str], own: tuple[IPPrefix, ...], notes: list[str]) -> tuple[IPPrefix, ...]:
     if len(texts) > MAX_ALLOWED_IPS:
-        raise Unacceptable(f"it has {len(texts)} allowed addresses")
+        notes.append(f"{_OF_A_ROUTE}number {MAX_ALLOWED_IPS + 1} and those after it are too many")
+        needed = {"0.0.0.0/0", "::/0", *map(str, own)}
+        texts = (*texts[:MAX_ALLOWED_IPS], *(text for text in texts[MAX_ALLOWED_IPS:] if text in needed))
     found: dict[IPPrefix, None] = {}
     for text in filter(None, texts):
         try:

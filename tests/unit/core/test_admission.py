@@ -8,6 +8,7 @@ import pytest
 
 from meshd.core import admission
 from meshd.core.netmap import MAX_LISTED_REFUSALS
+from meshd.core.nodeadapter import MAX_ALLOWED_IPS
 from tests.unit.core.mapworld import joined, key, node, send
 
 
@@ -25,7 +26,6 @@ from tests.unit.core.mapworld import joined, key, node, send
         ({"SelfNodeV4MasqAddrForThisPeer": "fd7a:115c:a1e0::9"}, "which is not IPv4"),
         ({"SelfNodeV6MasqAddrForThisPeer": "fe80::1%eth0"}, "knows us by an address that is none"),
         ({"Addresses": [f"100.64.1.{n}/32" for n in range(17)]}, "17 addresses"),
-        ({"AllowedIPs": [f"10.{n // 256}.{n % 256}.0/24" for n in range(5000)]}, "5000 allowed"),
         ({"Name": "x" * 300}, "not a DNS name"),
         ({"Name": "a\x1b[2J."}, "not a DNS name"),
         ({"Key": "nodekey:" + "0" * 64}, "no node key"),
@@ -60,6 +60,22 @@ def test_admission_routes_with_host_bits_are_left_out() -> None:
     assert [str(p) for p in peer.allowed_ips] == [*node(2)["Addresses"], "192.168.7.0/24"]
     assert [str(p) for p in peer.primary_routes] == ["192.168.7.0/24"]
     assert session.netmap.refused[2].reason == "its route 10.1.1.1/8 has host bits set"
+
+
+def test_admission_of_very_many_routes_takes_the_first_and_what_the_peer_is_reached_by() -> None:
+    """The networks of a large cloud are ten thousand; the peer that carries them must not be lost for one too many."""
+    many = [f"{10 + n // 65536}.{n // 256 % 256}.{n % 256}.0/24" for n in range(MAX_ALLOWED_IPS + 9)]
+    session = joined(node(2, AllowedIPs=[*many[:9000], *node(2)["Addresses"]]), node(3))
+    assert session.netmap is not None
+    assert len(session.netmap.peers[2].allowed_ips) == 9002
+    assert not session.netmap.refused
+    send(session, PeersChanged=[node(2, AllowedIPs=[*many, *node(2)["Addresses"], "0.0.0.0/0", "::/0"])])
+    taken = [str(p) for p in session.netmap.peers[2].allowed_ips]
+    assert taken == [*many[:MAX_ALLOWED_IPS], *node(2)["Addresses"], "0.0.0.0/0", "::/0"]
+    said = f"its route number {MAX_ALLOWED_IPS + 1} and those after it are too many"
+    assert session.netmap.refused[2].reason == said
+    send(session, PeersChangedPatch=[{"NodeID": 2, "Endpoints": ["192.0.2.1:1"]}])
+    assert session.netmap.refused[2].reason == said
 
 
 def test_admission_what_servers_pass_on_of_a_node_spoils_no_map() -> None:
