@@ -646,7 +646,8 @@ class Backend:
         self.health.set("refused-peers", "; ".join(str(r) for r in refusals) or None)
         if self.state in CARRIED_OUT:
             self.apply(change)
-        if told is None or told.full or told.self_changed:
+        if told is None or told.full or told.self_changed or told.dns_changed or told.settings_changed:
+            # By it containers learn that there are other names and certificates to ask for, too.
             self.bus.send({"SelfChange": node_json(netmap.self_node, netmap.magic_dns_suffix)})
         tell_peers(self.bus, netmap, told)
         if resolved != before:  # told after the nodes, of which one is the exit node now

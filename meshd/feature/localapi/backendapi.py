@@ -211,7 +211,8 @@ class LocalBackend(Protocol):
         The watcher counts from the call on, not from the first iteration, so that nothing between the two is lost.
         The queue behind it is bounded: a reader that falls behind finds the iterator ended, and starts over.
         After every change of this node itself (key, name, addresses, expiry, capabilities) a notify has `SelfChange`,
-        the node as in a netmap: clients that log in again wait for it to carry another key.
+        the node as in a netmap: clients that log in again wait for it to carry another key. So it is after changes of
+        the network's DNS configuration or domain, which clients then ask for.
         `aclose()` (or cancelling the reader) unsubscribes. Keys with no value are absent; the routes fill in those
         that clients expect as null.
         """

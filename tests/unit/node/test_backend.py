@@ -57,7 +57,7 @@ def test_backend_login_goes_through_starting_to_running() -> None:
 
 
 def test_backend_own_node_that_changes_is_told() -> None:
-    """notify:SelfChange: with every map of ourselves, not with news of peers alone."""
+    """notify:SelfChange: with every map of ourselves or of the network's names, not with news of peers alone."""
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -66,8 +66,10 @@ def test_backend_own_node_that_changes_is_told() -> None:
         assert [node["Key"] for node in told] == [KEY.public().text()]
         made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=MapChange())
         assert len([n for n in made.told if "SelfChange" in n]) == 1
-        made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=MapChange(self_changed=True))
-        assert len([n for n in made.told if "SelfChange" in n]) == 2
+        for number, field in enumerate(("self_changed", "dns_changed", "settings_changed"), 2):
+            change = MapChange(**{field: True})
+            made.control.report(logged_in=True, in_map_poll=True, netmap=netmap(KEY), change=change)
+            assert len([n for n in made.told if "SelfChange" in n]) == number
 
     run(test)
 
