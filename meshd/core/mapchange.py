@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from meshd.core.node import Node
-from meshd.wire.control import ClientVersion, ControlDialPlan, PingRequest
+from meshd.wire.control import ClientVersion, ControlDialPlan, PingRequest, UserProfile
 
 
 class MapChange(msgspec.Struct):
@@ -29,6 +29,8 @@ class MapChange(msgspec.Struct):
     dns_changed: bool = False
     ssh_changed: bool = False
     profiles_changed: bool = False
+    profiles: list[UserProfile] = msgspec.field(default_factory=list)
+    """Those that are new or different, unless the map is new as a whole."""
     health_changed: bool = False
     lock_changed: bool = False
     settings_changed: bool = False

@@ -372,6 +372,7 @@ class MapSession:
             if known.get(profile.id) != profile and (profile.id in known or len(known) < MAX_USER_PROFILES):
                 known[profile.id] = profile
                 change.profiles_changed = True
+                change.profiles.append(profile)
 
 
 def _parse_peer(wire: WireNode) -> _ParsedPeer:

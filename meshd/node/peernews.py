@@ -36,8 +36,8 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
         return
     whole = [*change.added, *(new for _, new in change.changed)]
     news = {}
-    if change.profiles_changed:
-        news["UserProfiles"] = {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())}
+    if change.profiles:
+        news["UserProfiles"] = {str(profile.id): user_json(profile) for profile in change.profiles}
     if whole:
         news["PeersChanged"] = [node_json(node, suffix) for node in whole]
     if change.removed:

@@ -54,6 +54,16 @@ def test_peernews_delta_names_added_changed_and_removed() -> None:
     assert news["PeersRemoved"] == [3]
 
 
+def test_peernews_delta_tells_the_users_that_changed_and_no_others() -> None:
+    """watch:PeerChanges: a network may have thousands of them."""
+    bus = NotifyBus()
+    whole = bus.watch(PEER_CHANGES)
+    session = joined(node(2), UserProfiles=[{"ID": number, "LoginName": "a"} for number in (1, 2, 3)])
+    change = send(session, UserProfiles=[{"ID": 1, "LoginName": "a"}, {"ID": 3, "LoginName": "b"}])
+    tell_peers(bus, session.netmap, change)
+    assert drained(whole) == [{"UserProfiles": {"3": {"ID": 3, "LoginName": "b", "DisplayName": ""}}}]
+
+
 def test_peernews_patch_is_narrow_or_promoted_to_a_whole_node() -> None:
     """NM-13: a watcher of changes alone sees every change, as whole nodes; one of patches gets the fields."""
     bus = NotifyBus()
