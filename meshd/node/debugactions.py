@@ -18,6 +18,21 @@ log = get_logger(__name__)
 JSON = dict[str, Any]
 
 
+class _Problem(msgspec.Struct):
+    primary_action: dict[str, Any] | None = msgspec.field(default=None, name="PrimaryAction")
+
+
+class _Problems(msgspec.Struct):
+    warnings: dict[str, _Problem] | None = msgspec.field(default=None, name="Warnings")
+
+
+class _Told(msgspec.Struct):
+    """What the bus itself reads of a notification."""
+
+    health: _Problems | None = msgspec.field(default=None, name="Health")
+    browse_to_url: str | None = msgspec.field(default=None, name="BrowseToURL")
+
+
 class DebugActions:
     """``run`` by name."""
 
@@ -68,6 +83,7 @@ class DebugActions:
     def _notify(self, body: bytes) -> None:
         try:
             notify = msgspec.json.decode(body, type=dict[str, Any])
+            msgspec.convert(notify, _Told)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise MeshdError(str(error), code="invalid") from None
         self._backend.bus.send(notify)

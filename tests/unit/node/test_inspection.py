@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -270,6 +271,28 @@ def test_debug_actions(monkeypatch: pytest.MonkeyPatch) -> None:
         assert caught.value.code == code
     with pytest.raises(MeshdError, match="no netmap"):
         World(None).actions.run("current-netmap", b"")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"Health": 7},
+        {"Health": {"Warnings": []}},
+        {"Health": {"Warnings": {"a": "b"}}},
+        {"Health": {"Warnings": {"a": {"PrimaryAction": "b"}}}},
+        {"BrowseToURL": ["a"]},
+    ],
+)
+def test_debug_notification_that_is_none_reaches_nobody(told: dict[str, Any]) -> None:
+    """DB-02: what the bus reads of it must be what it says; null is nothing."""
+    made = world()
+    with pytest.raises(MeshdError) as caught:
+        made.actions.run("notify", json.dumps(told).encode())
+    assert caught.value.code == "invalid"
+    assert made.sent == []
+    for fine in ({"Health": None}, {"Health": {"Warnings": {"a": {"PrimaryAction": None}}}}, {"State": 6}):
+        made.actions.run("notify", json.dumps(fine).encode())
+        assert made.sent.pop() == fine
 
 
 def test_debug_actions_about_relays_and_files() -> None:
