@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.keys import MachinePublic
@@ -68,7 +68,7 @@ class ControlService:
         elif stream.method != "POST":
             stream.respond(405, b"use POST\n", TEXT)
         else:
-            self._spawn(stream, known(machine, source_ip, stream))
+            self._spawn(stream, lambda: known(machine, source_ip, stream))
 
     def _called(self, machine: MachinePublic, token: str, stream: H2Stream) -> None:
         """A node answers a call."""
@@ -79,7 +79,7 @@ class ControlService:
         else:
             stream.respond(404, b"nobody asked that\n", TEXT)
 
-    def _spawn(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, stream: H2Stream, work: Callable[[], Coroutine[None, None, None]]) -> None:
         task = self._loop.create_task(self._guard(stream, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -89,10 +89,10 @@ class ControlService:
 
         stream.on_closed = given_up
 
-    async def _guard(self, stream: H2Stream, work: Coroutine[None, None, None]) -> None:
+    async def _guard(self, stream: H2Stream, work: Callable[[], Coroutine[None, None, None]]) -> None:
         path = stream.path.partition("?")[0]
         try:
-            await work
+            await work()
         except WireError as error:
             log.info("request_refused", extra=kv(path=path, reason=str(error)))
             stream.respond(400, f"{error}\n".encode(), TEXT)

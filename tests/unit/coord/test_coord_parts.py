@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
+from meshd.base.keys import MachinePrivate
 from meshd.coord import store
 from meshd.coord.addresses import AddressPool
+from meshd.coord.control import ControlService
 from meshd.coord.database import Database
 from meshd.coord.names import checked_label, is_derived, label, unique_label
 from meshd.coord.options import PublicAddress, check_domain
@@ -217,3 +221,19 @@ def test_presence_sweep_goes_on_after_any_failure_and_complains_seldom(caplog: p
     finally:
         loop.close()
     assert [r.getMessage() for r in caplog.records].count("sweep_failed") == 2
+
+
+def test_control_request_that_is_reset_before_it_began_leaves_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:
+    """A client that opens and resets a stream in one go costs no line of the log."""
+    nothing: Any = SimpleNamespace(network=SimpleNamespace(by_node_key={}))
+
+    async def run() -> None:
+        service = ControlService(nothing, nothing, nothing, nothing, nothing)
+        stream: Any = SimpleNamespace(path="/machine/map", method="POST", body=bytearray(b"{}"), on_closed=None)
+        service.handle(MachinePrivate.generate().public(), 113, "192.0.2.1", stream)
+        stream.on_closed()
+        await asyncio.gather(*service._tasks, return_exceptions=True)
+
+    asyncio.run(run())
+    gc.collect()
+    assert [str(w.message) for w in recwarn] == []
