@@ -48,6 +48,7 @@ from meshd.node.backend import Backend
 from meshd.node.control import ControlClient
 from meshd.node.controlport import Control
 from meshd.node.dialplan import DialPlan
+from meshd.node.discochannel import DiscoMemory
 from meshd.node.dnsresolver import NodeResolver
 from meshd.node.dnsservice import DnsService
 from meshd.node.engine import Engine
@@ -239,6 +240,12 @@ class RunningNode:
             make_control=self._make_control,
             describe_host=self._describe_host,
             disco_key=lambda: magicsock.disco_public,
+            disco_memory=DiscoMemory(
+                lambda: magicsock.disco_private,
+                magicsock.rotate_disco,
+                lambda: engine.connected_peers()[:MAX_GREETED],
+                engine.greet,
+            ),
             is_live=self._is_live,
             service_status=self._notifier.status,
             cache=cache,

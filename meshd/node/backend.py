@@ -32,6 +32,7 @@ from meshd.node.authority import Authority
 from meshd.node.bus import POLICY, NotifyBus
 from meshd.node.controlport import Control, ControlFactory, Live
 from meshd.node.dialplan import DialPlan
+from meshd.node.discochannel import DiscoMemory
 from meshd.node.health import NodeHealth
 from meshd.node.identity import from_control, to_control
 from meshd.node.loginpage import LoginPage
@@ -76,6 +77,7 @@ class Backend:
         make_control: ControlFactory,
         describe_host: Callable[[Prefs], Hostinfo],
         disco_key: Callable[[], DiscoPublic],
+        disco_memory: DiscoMemory,
         is_live: Live,
         service_status: Callable[[str], None],
         cache: NetmapCache | None = None,
@@ -92,6 +94,7 @@ class Backend:
         self.reconciler = reconciler
         self._make_control = make_control
         self._disco_key = disco_key
+        self._disco_memory = disco_memory
         self._is_live = is_live
         self._service_status = service_status
         self._cache = cache
@@ -263,8 +266,10 @@ class Backend:
                 self._cache.refuse(profile_id, error)
             else:
                 self.decide()
-                for node in filter(None, map(self.netmap.peers.get, cached.met) if self.netmap else ()):
-                    self._greet(node.key)
+                if self.netmap is not None:
+                    self._disco_memory.told(self.netmap.node_key)
+                    for node in filter(None, map(self.netmap.peers.get, cached.met)):
+                        self._greet(node.key)
 
     def _log_in(self, control: Control, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
         self._control_status = msgspec.structs.replace(self._control_status, can_continue=True, auth_url="")
@@ -510,6 +515,10 @@ class Backend:
             self._disown_netmap()
         if status.auth_url and status.auth_url != before.auth_url:
             self._page.ask(status.auth_url, self.prefs.effective_control_url())
+        if self.netmap is not None and self.prefs.want_running:
+            failed = bool(self._last_error) and not self.error
+            if self._disco_memory.note(self.netmap.node_key, in_map_poll=status.in_map_poll, failed=failed):
+                self.disco_key_changed()
         self.decide()
 
     def _on_client_version(self, control: Control, version: ClientVersion) -> None:
@@ -744,7 +753,7 @@ class Backend:
             auth_cant_continue=bool(self.auth_url) or not self._control_status.can_continue,
             key_expired=self.key_expired(),
             machine_authorized=self.netmap is not None and self.netmap.machine_authorized,
-            live=self._control_status.recalled or self._is_live(),
+            live=self._control_status.recalled or self._disco_memory.alone or self._is_live(),
         )
 
     def _enter(self, state: State) -> None:
@@ -770,6 +779,7 @@ class Backend:
 
     def _stop_data_plane(self) -> None:
         """Peers learn from the new disco key that our sessions are gone, and begin anew when we are back."""
+        self._disco_memory.stopping()
         self.reconciler.stop()
         self.disco_key_changed()
 

@@ -181,9 +181,9 @@ class MagicSock:
         """Go on with the disco key of an earlier process. Before the first peer; nothing happens afterwards."""
         self._paths.adopt_disco(private)
 
-    def rotate_disco(self) -> None:
-        """Take a new disco key and look for our addresses again; control must be told of the key."""
-        self._paths.rotate_disco()
+    def rotate_disco(self, private: DiscoPrivate | None = None) -> None:
+        """Take a new disco key, or ``private``, and look for our addresses again; control must be told of the key."""
+        self._paths.rotate_disco(private)
         self.restun()
 
     def last_addresses(self) -> dict[NodePublic, AddrPort]:

@@ -158,9 +158,10 @@ class PeerPaths:
         if len(self.disco.peers) == 0:
             self.disco = DiscoChannel(self._random, private)
 
-    def rotate_disco(self) -> None:
-        """Take a new disco key while the peers stay; they know us by it when they hear of it from control."""
-        channel: DiscoChannel[PeerPath] = DiscoChannel(self._random)
+    def rotate_disco(self, private: DiscoPrivate | None = None) -> None:
+        """Take a new disco key while the peers stay, who know us by it when they hear of it from control; or
+        ``private``, which they know."""
+        channel: DiscoChannel[PeerPath] = DiscoChannel(self._random, private)
         channel.dropped = self.disco.dropped
         for peer in self._peers.values():
             if peer.spec.disco_key is not None:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from meshd.base.addr import AddrPort, IPAddress
-from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePrivate
+from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePrivate, NodePublic
 from meshd.core.cachedmap import CachedMap
 from meshd.core.controlstatus import ControlStatus, LoginFlags, Persist
 from meshd.core.mapchange import MapChange
@@ -19,6 +19,7 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.node.authority import Authority
 from meshd.node.backend import Backend
+from meshd.node.discochannel import DiscoMemory
 from meshd.node.hostinfo import by_prefs
 from meshd.node.profiles import Profiles
 from meshd.node.store import MemoryStore, Store
@@ -138,6 +139,9 @@ class Fixture:
         self.service: list[str] = []
         self.collected: list[bool] = []
         self.live = False
+        self.disco = DISCO_PRIVATE
+        self.met: list[NodePublic] = []
+        self.greeted: list[NodePublic] = []
         self.attributes: list[dict[str, Any]] = []
         self.backend = Backend(
             clock=self.clock,
@@ -146,7 +150,8 @@ class Fixture:
             reconciler=self.reconciler,  # type: ignore[arg-type]
             make_control=self.make_control,
             describe_host=lambda prefs: by_prefs(Hostinfo(hostname=prefs.hostname), prefs),
-            disco_key=lambda: DISCO,
+            disco_key=lambda: self.disco.public(),
+            disco_memory=DiscoMemory(lambda: self.disco, self.resume_disco, lambda: self.met, self.greeted.append),
             is_live=lambda: self.live,
             service_status=self.service.append,
             collect_services=self.collected.append,
@@ -154,6 +159,9 @@ class Fixture:
             authority=authority,
             on_attributes=self.attributes.append,
         )
+
+    def resume_disco(self, private: DiscoPrivate) -> None:
+        self.disco = private
 
     def make_control(self, **options: Any) -> ControlDouble:
         self.controls.append(ControlDouble(options))
@@ -189,7 +197,8 @@ def netmap(key: NodePrivate, **changes: Any) -> Netmap:
 
 
 KEY = NodePrivate.generate()
-DISCO = DiscoPrivate.generate().public()
+DISCO_PRIVATE = DiscoPrivate.generate()
+DISCO = DISCO_PRIVATE.public()
 PERSIST = Persist(node_private=KEY, user_profile=UserProfile(id=1, login_name="u"), stable_id="1")
 
 

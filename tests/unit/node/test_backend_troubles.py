@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
-from meshd.base.keys import NodePrivate
+from meshd.base.keys import DiscoPrivate, NodePrivate
 from meshd.core.mapchange import MapChange
 from meshd.core.node import Node
 from meshd.core.prefs import to_json
@@ -667,5 +667,65 @@ def test_backend_hears_nothing_of_releases_from_the_server_of_another_profile() 
         made.backend.new_profile()
         former.options["on_client_version"](ClientVersion(latest_version="9"))
         assert made.backend.client_version is None
+
+    run(test)
+
+
+def stopped_with_a_new_key(made: Fixture) -> DiscoPrivate:
+    """A node that ran and is down; the key that its peers know it by."""
+    running(made)
+    known = made.disco
+    made.met = [EXIT.key]
+    made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+    made.met = []
+    made.disco = DiscoPrivate.generate()  # as the sockets do when they are stopped
+    return known
+
+
+def test_backend_up_while_the_server_is_away_goes_on_by_the_key_that_peers_know() -> None:
+    """SM-05: nobody tells them of the key that the stop made, and to the former one they answer."""
+
+    async def test(made: Fixture) -> None:
+        known = stopped_with_a_new_key(made)
+        made.live = False
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        assert made.backend.state is State.STARTING
+        made.control.calls.clear()
+        away = MeshdError("connection refused", code="control-unreachable")
+        made.control.report(logged_in=True, netmap=made.backend.netmap, error=away)
+        assert made.disco == known
+        assert made.greeted == [EXIT.key]  # who may still use the session that ended
+        assert made.control.calls == ["disco key"]
+        assert made.backend.state is State.RUNNING
+        made.control.report(logged_in=True, netmap=made.backend.netmap, error=away)
+        assert made.control.calls == ["disco key"]
+
+    run(test)
+
+
+def test_backend_up_with_the_server_tells_peers_of_the_new_key() -> None:
+    async def test(made: Fixture) -> None:
+        known = stopped_with_a_new_key(made)
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        made.control.report(logged_in=True, in_map_poll=True, netmap=made.backend.netmap)
+        away = MeshdError("connection refused", code="control-unreachable")
+        made.control.report(logged_in=True, netmap=made.backend.netmap, error=away)
+        assert made.disco != known
+
+    run(test)
+
+
+def test_backend_of_another_profile_does_not_go_on_by_the_key_of_the_former() -> None:
+    """PS-13."""
+
+    async def test(made: Fixture) -> None:
+        known = stopped_with_a_new_key(made)
+        made.backend.new_profile()
+        log_in_another(made)
+        fresh = made.disco
+        made.control.report(
+            logged_in=True, netmap=made.backend.netmap, error=MeshdError("refused", code="control-unreachable")
+        )
+        assert made.disco == fresh != known
 
     run(test)
