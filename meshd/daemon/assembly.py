@@ -161,6 +161,7 @@ class RunningNode:
         offload = choose_offload(os.environ, _kernel())
         host = open_host(flags, self, queues)
         self._exits.callback(host.close)
+        host.watch_network(self)
         sockets = _open_sockets(flags.port, queues)
         with _packet_threads():
             plane = Plane(

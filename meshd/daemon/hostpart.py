@@ -48,6 +48,8 @@ class HostPart:
         self.router: LinuxRouter | None = None
         self.problems: list[str] = []
         self._netlink: RtNetlink | None = None
+        self._outside: RtNetlink | None = None
+        """The same without a tunnel interface, where addresses are only looked at."""
         self._journal: Journal | None = None
         self._netfilter: Netfilter | None = None
         self._own_index = 0
@@ -77,14 +79,53 @@ class HostPart:
         found = self._netlink.addresses()
         return [a.local for a in found if a.interface != self._own_index and not a.local.is_loopback]
 
+    def watch_network(self, events: HostEvents) -> None:
+        """Tell of changes of the host's network also without a tunnel interface, with which that is done already.
+
+        Where the kernel does not say, connections that are gone are noticed by their silence.
+        """
+        if self.tun is not None or not sys.platform.startswith("linux"):
+            return
+        from meshd.host.linux.monitor import NetworkMonitor
+        from meshd.host.linux.router import TABLE
+        from meshd.host.linux.rtnetlink import RtNetlink
+
+        def of_ours() -> None:
+            """There is neither interface nor route."""
+
+        loop = asyncio.get_running_loop()
+        try:
+            netlink = RtNetlink()
+            self._exits.callback(netlink.close)
+            monitor = NetworkMonitor(
+                loop,
+                0,
+                "",
+                TABLE,
+                events.network_changed,
+                lambda _: False,
+                of_ours,
+                of_ours,
+                lambda _: None,
+                of_ours,
+                netlink.addresses,
+                addresses_out,
+            )
+        except (OSError, MeshdError) as error:  # a sandbox
+            log.info("network_not_watched", extra=kv(reason=error))
+            return
+        self._exits.callback(monitor.close)
+        self._outside = netlink
+
     def reachable_addresses(self) -> list[IPAddress]:
         """Those of them whose interface is up: one that is switched off keeps what it was given."""
-        if self._netlink is None:
+        netlink = self._netlink or self._outside
+        if netlink is None:
             return []
         from meshd.wire.netlink import IFF_UP
 
-        others = {link.interface for link in self._netlink.links() if link.flags & IFF_UP} - {self._own_index}
-        return [a.local for a in self._netlink.addresses() if a.interface in others and not a.local.is_loopback]
+        others = {link.interface for link in netlink.links() if link.flags & IFF_UP} - {self._own_index}
+        return [a.local for a in netlink.addresses() if a.interface in others and not a.local.is_loopback]
 
     def uid_of(self, name: str) -> int | None:
         """The uid of a user of this host, by name or number."""

@@ -104,9 +104,13 @@ class NetworkMonitor:
         )
         with contextlib.suppress(OSError):  # without CAP_NET_ADMIN: then more is lost when much happens at once
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        self._socket.bind((0, _GROUPS))
-        for group in _MORE_GROUPS:
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        try:
+            self._socket.bind((0, _GROUPS))
+            for group in _MORE_GROUPS:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        except OSError:
+            self._socket.close()
+            raise
         loop.add_reader(self._socket.fileno(), self._readable)
         loop.call_soon(self._look_at_own)  # udev may have renamed it before we listened
 

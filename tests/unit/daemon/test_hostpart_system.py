@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import pwd
+import struct
 import sys
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
 from meshd.base.errors import MeshdError
 from meshd.daemon.flags import parse_flags
 from meshd.daemon.hostpart import HostPart, open_host
-from meshd.wire.netlink import IFF_LOWER_UP, IFF_UP, InterfaceAddress, Link
+from meshd.host.linux import monitor, rtnetlink
+from meshd.wire.netlink import IFF_LOWER_UP, IFF_UP, RTM_NEWADDR, InterfaceAddress, Link, Request
 
 
 class NoEvents:
@@ -71,6 +76,56 @@ def test_address_of_an_interface_that_is_down_cannot_be_used() -> None:
     for flags, found in ((IFF_UP | IFF_LOWER_UP, ["192.168.1.7"]), (IFF_UP, ["192.168.1.7"]), (0, [])):
         host._netlink = Kernel(flags)  # type: ignore[assignment]
         assert host.reachable_addresses() == list(map(ip_address, found))
+
+
+def test_host_without_interface_tells_of_changes_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SM-06: in userspace mode, too, and nobody's interface or routes are missed."""
+    told: list[str] = []
+    made: list[monitor.NetworkMonitor] = []
+
+    class Watched(monitor.NetworkMonitor):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    class Events(NoEvents):
+        def network_changed(self) -> None:
+            told.append("changed")
+
+        def interface_lost(self) -> None:
+            told.append("lost")
+
+    async def main() -> None:
+        host = HostPart()
+        host.watch_network(Events())
+        watched = made[0]
+        watched._look(Request(RTM_NEWADDR, 0, struct.pack("=4BI2H4s", 2, 24, 0, 0, 7, 8, 2, bytes(4))).pack(1))
+        watched._networks = frozenset({(7, ip_address("192.0.2.1"), 24)})
+        watched._look_again()
+        watched._fire()
+        assert told == ["changed"]
+        host.close()
+        assert watched._socket.fileno() == -1
+
+    monkeypatch.setattr(monitor, "NetworkMonitor", Watched)
+    asyncio.run(main())
+
+
+def test_host_without_interface_goes_on_where_the_kernel_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox may have no AF_NETLINK."""
+
+    class Refused:
+        def __init__(self) -> None:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    async def main() -> None:
+        host = HostPart()
+        host.watch_network(NoEvents())
+        assert host.reachable_addresses() == []
+        host.close()
+
+    monkeypatch.setattr(rtnetlink, "RtNetlink", Refused)
+    asyncio.run(main())
 
 
 def test_attached_network_is_that_of_the_far_end() -> None:

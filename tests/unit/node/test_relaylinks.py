@@ -117,7 +117,7 @@ def test_relay_links_tell_that_a_relay_cannot_be_reached(world: World) -> None:
     world.loop.run_for(30)
     assert len(world.dials) > 2
     assert set(world.events.failures) == {1}
-    assert world.links.last_error(1) == "no route"
+    assert world.links.last_error(1)
     world.down = False
     world.loop.run_for(30)
     assert (world.links.last_error(1), world.events.changes) == ("", [(1, True)])
