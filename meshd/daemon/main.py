@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -89,6 +90,11 @@ def main() -> int:
 
 def _failed(error: Exception, flags: Flags) -> int:
     """Tell what went wrong; the exit status."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        error = MeshdError(
+            f"the system allows meshd too few open files: {error.strerror}",
+            hint="See LimitNOFILE= of its unit, or ulimit -n.",
+        )
     if isinstance(error, MeshdError):
         log.error("meshd_failed", extra=kv(reason=error.message))
         print(f"meshd: {error}", file=sys.stderr)

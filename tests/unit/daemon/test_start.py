@@ -56,6 +56,18 @@ def test_second_daemon_and_cleanup_leave_a_state_directory_in_use_alone(tmp_path
     assert start(tmp_path, "--cleanup").wait(20) == 0
 
 
+@pytest.mark.parametrize("files", [8, 12])
+def test_daemon_with_too_few_open_files_says_so(tmp_path: Path, files: int) -> None:
+    """Wherever the last one goes; it was an internal error."""
+    limited = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", MESHD, "--tun=userspace-networking"]
+    done = subprocess.run(
+        [*limited, f"--statedir={tmp_path}", f"--socket={tmp_path}/s"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "internal error" not in done.stderr
+    assert "ulimit -n" in done.stderr
+
+
 def test_state_directory_that_cannot_be_written_needs_no_claim(tmp_path: Path) -> None:
     claim(tmp_path / "missing")
 
