@@ -42,13 +42,19 @@ def full_plan(relays: RelayMap, *, v4: bool, v6: bool) -> list[ProbeSet]:
 
 
 def incremental_plan(relays: RelayMap, last: Report, home: int, *, v4: bool, v6: bool) -> list[ProbeSet]:
-    """The three regions that were fastest last time. The home region is tried most persistently."""
+    """The three regions that were fastest last time, and the home region, which is tried most persistently.
+
+    Without it, one bad measurement of home would move us to another region, and the next full check back.
+    """
     ordered = sorted((r for r in relays.regions if r in last.region_latency), key=lambda r: (last.region_latency[r], r))
+    chosen = ordered[:FAST_REGIONS]
+    if home in relays.regions and home not in chosen:
+        chosen.append(home)
     sets: list[ProbeSet] = []
-    for place, number in enumerate(ordered[:FAST_REGIONS]):
+    for place, number in enumerate(chosen):
         region = relays.regions[number]
         families = _families(v4, v6)
-        if place == FAST_REGIONS - 1 and len(families) == 2:
+        if place == FAST_REGIONS - 1 and number != home and len(families) == 2:
             families = (4,) if (len(ordered) + place) % 2 else (6,)  # spare the third one of a second family
         tries = 4 if number == home else 2 if place < 2 else 1
         for family in families:

@@ -116,6 +116,24 @@ def test_incremental_plan_three_fastest_regions_home_most_persistent():
     assert [p.delay_s for p in plan[1].probes] == pytest.approx([0.0, 0.2, 0.5, 0.75])
 
 
+@pytest.mark.parametrize("latency", [{1: 0.05, 2: 0.02, 3: 0.03, 4: 0.04}, {2: 0.02, 3: 0.03, 4: 0.04}])
+def test_incremental_plan_home_is_asked_even_if_it_was_slow_or_silent_last_time(latency):
+    plan = incremental_plan(relays(1, 2, 3, 4, 5), Report(region_latency=latency), home=1, v4=True, v6=True)
+    assert [(s.region, len(s.probes)) for s in plan if s.family == 4 and s.region in (1, 2)] == [(2, 2), (1, 4)]
+    assert {s.region for s in plan} == {1, 2, 3, 4}
+    assert [s.family for s in plan if s.region == 1] == [4, 6]
+
+
+def test_preferred_stays_through_one_bad_measurement_of_home():
+    history, now = ReportHistory(), T0
+    everything = {1: 0.02, 2: 0.05, 3: 0.06, 4: 0.07}
+    conclude(history, everything)
+    assert conclude(history, {**everything, 1: 0.09}, now + 300, frame=now + 290) == 1
+    incremental = check(relays(1, 2, 3, 4), full=False, last=history.last, home=1)
+    measured = Run(incremental, everything).go().report.region_latency
+    assert conclude(history, measured, now + 325, frame=now + 290, full=False) == 1
+
+
 def test_incremental_plan_third_region_one_family_on_dual_stack():
     last = Report(region_latency={1: 0.01, 2: 0.02, 3: 0.03})
     plan = incremental_plan(relays(1, 2, 3), last, home=1, v4=True, v6=True)
