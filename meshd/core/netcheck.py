@@ -256,7 +256,7 @@ class NetworkCheck:
         self._outbox.append(SendStun(txid, probe.node, probe.family))
 
     def _begin_https(self) -> None:
-        regions = [r.id for r in self._relays.regions.values() if r.derp_nodes]
+        regions = [r.id for r in self._relays.regions.values() if r.may_be_home and r.derp_nodes]
         if not self.full and self._last is not None:
             known = self._last.region_latency
             regions.sort(key=lambda r: (r != self._home, known.get(r, OVERALL_S), r))

@@ -32,9 +32,11 @@ class ProbeSet(NamedTuple):
 
 
 def full_plan(relays: RelayMap, *, v4: bool, v6: bool) -> list[ProbeSet]:
-    """Every region, up to three tries per family, 100 ms apart, each at the region's next server."""
+    """Every region that may be home, up to three tries per family, 100 ms apart, each at the region's next server."""
     sets: list[ProbeSet] = []
     for region in relays.regions.values():
+        if not region.may_be_home:
+            continue
         for family in _families(v4, v6):
             tries = [(n, n * FIRST_RETRANSMIT_S) for n in range(FULL_TRIES)]
             _append(sets, region, family, tries)

@@ -53,7 +53,7 @@ def _literal(text: str, family: int) -> IPv4Address | IPv6Address | None:
 
 
 class RelayRegion(msgspec.Struct, frozen=True):
-    """Servers of one place, which clients treat as one relay."""
+    """Servers of one place, which clients treat as one relay. One that may not be home is not measured either."""
 
     id: int
     code: str

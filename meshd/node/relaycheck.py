@@ -97,6 +97,9 @@ async def _node(
 
 
 async def _stun(found: _Findings, region: RelayRegion, netcheck: Callable[[], Awaitable[Report]]) -> None:
+    if not region.may_be_home:
+        found.info.append("Network checks leave the region out; skipped STUN checks")
+        return
     if all(node.stun_port < 0 for node in region.nodes):
         found.info.append("No node of the region answers STUN")
         return

@@ -230,6 +230,14 @@ def test_check_without_relays_ends_at_once():
     assert run.finished_at == T0
 
 
+def test_check_region_that_must_not_be_measured_is_left_alone():
+    shy = RelayRegion(2, "r2", "", region(2).nodes, may_be_home=False)
+    both = RelayMap({1: region(1), 2: shy})
+    assert {probes.region for probes in full_plan(both, v4=True, v6=True)} == {1}
+    run = Run(check(both), {}, {1: 0.03, 2: 0.01}).go()
+    assert run.report.region_latency == {1: pytest.approx(0.03)}
+
+
 def test_check_unsendable_probes_lead_to_https_without_waiting():
     machine = check(relays(1))
     machine.start(T0)
