@@ -216,7 +216,6 @@ class MagicSock:
     def relay_view(self) -> RelayView:
         """What there is to know of relays and sockets for the health of the node."""
         home = self._home.region
-        addresses = [ip for ip in self._known_addresses if not ip.is_loopback]
         return RelayView(
             home=home,
             connected=self._links.is_open(home),
@@ -224,9 +223,13 @@ class MagicSock:
             names={number: region.name for number, region in self._relays.regions.items()},
             problems=self._links.health,
             tls_errors=self._links.tls_errors(),
-            network_up=bool(addresses) or self._switches.network_up,
+            network_up=self._network_up,
             udp4_bound=self.sockets.v4 is not None,
         )
+
+    @property
+    def _network_up(self) -> bool:
+        return any(not ip.is_loopback for ip in self._known_addresses) or self._switches.network_up
 
     def relay_code(self, region: int) -> str:
         """The short name of a region, empty for none."""
@@ -663,7 +666,8 @@ class MagicSock:
         """Another region may be nearer now. An idle node would not look, and nobody could reach it."""
         if region != self._home.region:
             return
-        if self._clock.monotonic() - self._prober.started_at >= HOME_LOST_CHECK_S:
+        overdue = self._clock.monotonic() - self._prober.started_at >= HOME_LOST_CHECK_S
+        if overdue and self._network_up:
             self._prober.start()
         self._on_relays()
 

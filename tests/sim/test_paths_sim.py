@@ -181,6 +181,14 @@ def test_paths_idle_node_without_its_home_relay_looks_for_another_one_now_and_th
         a.magic.relay_failed(REGION + 1)
         sim.run(2.0)
     assert len({round(at) for at in checks}) == 4, "every 30 s"
+    checks.clear()
+    a.magic._local_addresses = lambda: []
+    a.magic.link_changed()
+    sim.run(60.0)
+    checks.clear()
+    a.magic.relay_failed(REGION)
+    sim.run(2.0)
+    assert not checks, "without a network there is nobody to ask"
 
 
 def test_paths_idle_session_goes_quiet_after_45_s(internet):
