@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshd.coord.records import NodeRecord
-from meshd.wire.control import FilterRule, NetPortRange, PortRange
+from meshd.wire.control import FilterRule, NetPortRange, PortRange, SSHPolicy
 
 ALL_PORTS = PortRange(first=0, last=65535)
 
@@ -27,6 +27,10 @@ class Access(Protocol):
 
     def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
         """Those of the routes a peer carries that the node may send to, or has to answer through."""
+        ...
+
+    def ssh(self, node: NodeRecord) -> SSHPolicy | None:
+        """Who may log in at the node by SSH."""
         ...
 
     def attributes(self, node: NodeRecord) -> Mapping[str, tuple[Any, ...] | None]:
@@ -50,6 +54,9 @@ class AllowAll:
 
     def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
         return tuple(carried)
+
+    def ssh(self, node: NodeRecord) -> SSHPolicy | None:
+        return None
 
     def attributes(self, node: NodeRecord) -> Mapping[str, tuple[Any, ...] | None]:
         return {}

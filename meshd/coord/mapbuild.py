@@ -20,6 +20,7 @@ from meshd.wire.control import (
     Hostinfo,
     Node,
     PeerChange,
+    SSHPolicy,
     UserProfile,
     encode,
 )
@@ -161,6 +162,10 @@ class MapBuilder:
         """The encoding of these owners, in order of id."""
         shown: list[UserProfile] = [self._network.profile(user_id) for user_id in sorted(set(user_ids))]
         return _encode(shown)
+
+    def ssh(self, policy: SSHPolicy | None) -> bytes:
+        """`SSHPolicy`; no rule at all lets nobody in."""
+        return encode(policy or SSHPolicy(rules=()))
 
     def rules(self, rules: Sequence[FilterRule]) -> bytes:
         """`PacketFilters` with one entry; no rule at all blocks everything."""

@@ -68,6 +68,7 @@ class MapStream:
         self._pending: Changes = {}
         self._access_changed = False
         self._rules_sent = b""
+        self._ssh_sent = b""
         self._attributes: Mapping[str, tuple[Any, ...] | None] = {}
         """Those that it was told of itself."""
         self._cut: dict[int, tuple[str, ...]] = {}
@@ -95,6 +96,7 @@ class MapStream:
         nodes = [shared.network.nodes[node_id] for node_id in ids]
         self._cut = {}
         self._rules_sent = builder.rules(shared.access.rules(node))
+        self._ssh_sent = builder.ssh(shared.access.ssh(node))
         parts = [
             b'"Node":' + self._self_node(wall),
             b'"DERPMap":' + builder.derp_map,
@@ -102,6 +104,7 @@ class MapStream:
             b'"Domain":' + builder.domain,
             b'"CollectServices":false',
             b'"PacketFilters":' + self._rules_sent,
+            b'"SSHPolicy":' + self._ssh_sent,
             b'"UserProfiles":' + builder.profiles({node.owner_id, *(peer.owner_id for peer in nodes)}),
             b'"ControlTime":"' + format_time(wall).encode() + b'"',
         ]
@@ -203,6 +206,10 @@ class MapStream:
             if rules != self._rules_sent:
                 self._rules_sent = rules
                 parts.append(b'"PacketFilters":' + rules)
+            ssh = builder.ssh(shared.access.ssh(node))
+            if ssh != self._ssh_sent:
+                self._ssh_sent = ssh
+                parts.append(b'"SSHPolicy":' + ssh)
         return b"{" + b",".join(parts) + b"}" if parts else b""
 
     def _self_node(self, wall: float) -> bytes:

@@ -10,9 +10,31 @@ from typing import Any
 from meshd.base.addr import IPPrefix
 from meshd.base.ranges import CGNAT, ULA
 from meshd.coord.network import Network
-from meshd.coord.policy.document import AppGrant, Attributes, PolicyDocument, Rule, Target, prefix_of
+from meshd.coord.policy.document import (
+    NONROOT,
+    AppGrant,
+    Attributes,
+    PolicyDocument,
+    Rule,
+    SSHAccess,
+    Target,
+    prefix_of,
+)
 from meshd.coord.records import EXIT_ROUTES, NodeRecord
-from meshd.wire.control import CapGrant, FilterRule, NetPortRange, PortRange
+from meshd.wire.control import (
+    CapGrant,
+    FilterRule,
+    NetPortRange,
+    PortRange,
+    SSHAction,
+    SSHPolicy,
+    SSHPrincipal,
+    SSHRule,
+)
+
+_SSH_ACCEPT = SSHAction(
+    accept=True, allow_agent_forwarding=True, allow_local_port_forwarding=True, allow_remote_port_forwarding=True
+)
 
 
 class Endpoint:
@@ -118,6 +140,23 @@ class CompiledPolicy:
             found = self._users[route] = frozenset(ids)
         return found
 
+    def ssh(self, node: NodeRecord) -> SSHPolicy | None:
+        made: list[SSHRule] = []
+        for part in self._document.ssh:
+            source = self.endpoint(part.sources)
+            if node.id not in self.endpoint(tuple(t for t in part.targets if t != "autogroup:self")).node_ids:
+                if node.tags or "autogroup:self" not in part.targets:
+                    continue
+                source = self._own(part, node)
+            if source.addresses:
+                principals = tuple(SSHPrincipal(node_ip=address) for address in source.addresses)
+                users = {"root": "root" if "root" in part.users else ""}  # empty: not this one
+                users |= {"*" if name == NONROOT else name: "=" for name in part.users if name != "root"}
+                made.append(
+                    SSHRule(principals=principals, ssh_users=users, action=_SSH_ACCEPT, accept_env=part.environment)
+                )
+        return SSHPolicy(rules=tuple(made)) if made else None
+
     def attributes(self, node: NodeRecord) -> Attributes:
         parts = tuple(n for n, (ids, _) in enumerate(self._attributes) if node.id in ids)
         found = self._merged.get(parts)
@@ -211,7 +250,7 @@ class CompiledPolicy:
             if sources:
                 yield _granted(sources, node, grant)
 
-    def _own(self, part: Rule | AppGrant, node: NodeRecord) -> Endpoint:
+    def _own(self, part: Rule | AppGrant | SSHAccess, node: NodeRecord) -> Endpoint:
         """The sources that belong to the node's user; worked out once for all nodes of that user."""
         key = part.sources, node.user_id
         found = self._own_endpoints.get(key)

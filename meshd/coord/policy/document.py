@@ -1,6 +1,6 @@
 """The policy file: what may stand in it, checked with line and column.
 
-    groups, hosts, tagOwners, acls, grants, autoApprovers, nodeAttrs, tests,
+    groups, hosts, tagOwners, acls, grants, autoApprovers, nodeAttrs, ssh, tests,
     randomizeClientPort
 
 Without a file everybody may reach everybody. With one, only what a rule allows is possible.
@@ -8,6 +8,7 @@ Without a file everybody may reach everybody. With one, only what a rule allows 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
@@ -28,8 +29,11 @@ AUTOGROUPS_SOURCE = ("autogroup:member", "autogroup:tagged")
 AUTOGROUPS_TARGET = (*AUTOGROUPS_SOURCE, "autogroup:self", "autogroup:internet")
 _FIELDS = (
     *("groups", "hosts", "tagOwners", "acls", "grants", "autoApprovers"),
-    *("nodeAttrs", "tests", "randomizeClientPort"),
+    *("nodeAttrs", "ssh", "tests", "randomizeClientPort"),
 )
+_SSH_CAPABILITY = "https://tailscale.com/cap/ssh"
+_LOGIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,255}\$?")
+NONROOT = "autogroup:nonroot"
 Attributes = dict[str, tuple[Any, ...] | None]
 
 
@@ -63,6 +67,15 @@ class NodeAttributes(msgspec.Struct, frozen=True):
     attributes: Attributes
 
 
+class SSHAccess(msgspec.Struct, frozen=True):
+    """Sources may log in by SSH at targets as some of the users there."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    users: tuple[str, ...]
+    environment: tuple[str, ...]
+
+
 class Claim(msgspec.Struct, frozen=True):
     """A source reaches what it is accepted at and nothing of what it is denied; `protocols` as in a rule. It stands at
     `place` (name:line:column)."""
@@ -86,6 +99,7 @@ class PolicyDocument(msgspec.Struct, frozen=True):
     exit_approvers: tuple[str, ...]
     node_attributes: tuple[NodeAttributes, ...] = ()
     claims: tuple[Claim, ...] = ()
+    ssh: tuple[SSHAccess, ...] = ()
 
     def user_names(self) -> set[str]:
         """Every name in it that can only be that of a user."""
@@ -96,6 +110,8 @@ class PolicyDocument(msgspec.Struct, frozen=True):
         for grant in self.grants:
             named.update(grant.sources, grant.targets)
         named.update(*(part.targets for part in self.node_attributes))
+        for access in self.ssh:
+            named.update(access.sources, access.targets)
         for claim in self.claims:
             named.update((claim.source,), (target.alias for target in (*claim.accept, *claim.deny)))
         return {
@@ -137,6 +153,10 @@ def prefix_of(text: str) -> IPPrefix | None:
         return None
 
 
+def _is_tagged(alias: str) -> bool:
+    return alias.startswith("tag:") or alias == "autogroup:tagged"
+
+
 class _Parser:
     def __init__(self, name: str) -> None:
         self._name = name
@@ -169,6 +189,9 @@ class _Parser:
         approvers = self.fields(top["autoApprovers"], ("routes", "exitNode")) if "autoApprovers" in top else {}
         routes = self.table(approvers.get("routes"))
         attributes = self.each(top.get("nodeAttrs"), self._node_attributes)
+        ssh = self.each(top.get("ssh"), self._ssh)
+        if ssh:
+            attributes = (*attributes, NodeAttributes(("*",), {_SSH_CAPABILITY: None}))
         if "randomizeClientPort" in top and self._switch(top["randomizeClientPort"]):
             attributes = (*attributes, NodeAttributes(("*",), {"randomize-client-port": None}))
         return PolicyDocument(
@@ -181,6 +204,7 @@ class _Parser:
             self.each(approvers.get("exitNode"), self._owner),
             attributes,
             self.each(top.get("tests"), self._claim),
+            ssh,
         )
 
     # --- shapes ------------------------------------------------------------------------------------------
@@ -331,6 +355,45 @@ class _Parser:
         name, separator, ports = self.text(item).rpartition(":")
         protocols = self._protocol(Item(name, item.line, item.column)) if separator else ()
         return protocols, self._ports(item, ports, protocols)
+
+    def _ssh(self, item: Item) -> SSHAccess:
+        found = self.fields(item, ("action", "src", "dst", "users", "acceptEnv", "checkPeriod"))
+        for needed in ("action", "src", "dst", "users"):
+            if needed not in found:
+                self.fail(item, f"{needed!r} is missing")
+        if found["action"].value == "check" or "checkPeriod" in found:
+            self.fail(
+                found.get("checkPeriod", found["action"]), "check is not supported: there is no page to confirm at"
+            )
+        if found["action"].value != "accept":
+            self.fail(found["action"], 'the only action is "accept"')
+        sources = self.each(found["src"], lambda item: self._account(item, AUTOGROUPS_SOURCE))
+        targets = self.each(found["dst"], lambda item: self._account(item, (*AUTOGROUPS_SOURCE, "autogroup:self")))
+        for target in targets:
+            if _is_tagged(target):
+                continue
+            if any(map(_is_tagged, sources)):
+                self.fail(found["dst"], f"a source with a tag cannot log in at the machines of {target}")
+            if not target.startswith("autogroup:") and set(sources) != {target}:
+                self.fail(found["dst"], f"only {target} can log in at the machines of {target}")
+        users = self.each(found["users"], self._login_name)
+        if not users:
+            self.fail(found["users"], "who logs in needs a user: root, autogroup:nonroot, or a name")
+        return SSHAccess(sources, targets, users, self.each(found.get("acceptEnv"), self.text))
+
+    def _account(self, item: Item, autogroups: tuple[str, ...]) -> str:
+        alias = self._alias(item, self.text(item), autogroups)
+        if alias == "*" or alias in self._hosts or prefix_of(alias) is not None:
+            self.fail(item, f"{alias!r} cannot stand here; users, groups (as a source) and tags can")
+        if alias.startswith("group:") and "autogroup:self" in autogroups:
+            self.fail(item, f"{alias!r} cannot be a target; autogroup:self, users and tags can")
+        return alias
+
+    def _login_name(self, item: Item) -> str:
+        name = self.text(item)
+        if name != NONROOT and not _LOGIN_NAME.fullmatch(name):
+            self.fail(item, f"{name!r} is not supported here; root, {NONROOT} and names of users are")
+        return name
 
     def _claim(self, item: Item) -> Claim:
         found = self.fields(item, ("src", "proto", "accept", "deny"))

@@ -25,6 +25,7 @@ POLICY = """{
     {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]},
     {"action": "accept", "proto": "tcp", "src": ["100.64.0.3"], "dst": ["bob:22"]},
   ],
+  "ssh": [{"action": "accept", "src": ["bob"], "dst": ["autogroup:self", "tag:web"], "users": ["root"]}],
   "nodeAttrs": [{"target": ["tag:web", "100.64.0.2"], "attr": ["magicdns-aaaa"]}],
 }"""
 OTHER_POLICY = """{"acls": [{"action": "accept", "src": ["bob"], "dst": ["*:443"]}],
@@ -151,6 +152,8 @@ class Client:
             if patch.online:
                 fields["last_seen"] = None
             self.peers[patch.node_id] = msgspec.structs.replace(peer, **fields)
+        if message.ssh_policy is not None:
+            self.filters["ssh"] = message.ssh_policy
         for name, rules in message.packet_filters.items():
             self.filters[name] = rules
 

@@ -28,13 +28,16 @@ from meshd.wire.hujson import HujsonError, parse
 NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
 
 
+SSH = '{"ssh": [{"action": %s, "src": [%s], "dst": [%s], "users": [%s]}]}'
+
+
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
         ("", "1:1", "value is missing"),
         ('{"acls": [}', "1:11", "value is missing"),
         ('{\n  "acls": 5\n}', "2:11", "list"),
-        ('{"ssh": []}', "1:9", "not supported"),
+        ('{"ipsets": []}', "1:12", "not supported"),
         ('{"x": -1e999}', "1:7", "too large"),
         ('{"acls": [{"action": "drop", "src": ["*"], "dst": ["*:*"]}]}', "1:22", "accept"),
         ('{"acls": [\n {"action": "accept", "src": ["group:x"], "dst": ["*:*"]}]}', "2:31", "group:x"),
@@ -66,6 +69,28 @@ NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
         ('{"nodeAttrs": [{"target": ["*"], "ipPool": []}]}', "1:44", "'ipPool' is not supported"),
         ('{"randomizeClientPort": 1}', "1:25", "true or false"),
         ('{"tests": [{"accept": ["alice:22"]}]}', "1:12", "'src' is missing"),
+        (SSH % ('"check"', '"a"', '"a"', '"root"'), "1:21", "check is not supported"),
+        (SSH % ('"drop"', '"a"', '"a"', '"root"'), "1:21", "only action"),
+        (SSH % ('"accept"', '"*"', '"a"', '"root"'), "1:39", "'*' cannot stand here"),
+        (SSH % ('"accept"', '"10.0.0.1"', '"a"', '"root"'), "1:39", "cannot stand here"),
+        (SSH % ('"accept"', '"a"', '"*"', '"root"'), "1:53", "'*' cannot stand here"),
+        (SSH % ('"accept"', '"a"', '"b"', '"root"'), "1:52", "only b can log in"),
+        (SSH % ('"accept"', '"autogroup:tagged"', '"autogroup:self"', '"root"'), "1:67", "a source with a tag"),
+        (SSH % ('"accept"', '"autogroup:tagged"', '"autogroup:member"', '"root"'), "1:67", "a source with a tag"),
+        (SSH % ('"accept"', '"autogroup:self"', '"autogroup:self"', '"root"'), "1:39", "not supported"),
+        (SSH % ('"accept"', '"a"', '"autogroup:internet"', '"root"'), "1:53", "not supported"),
+        (SSH % ('"accept"', '"a"', '"a"', ""), "1:68", "needs a user"),
+        (SSH % ('"accept"', '"a"', '"a"', '"*"'), "1:69", "'*' is not supported"),
+        (SSH % ('"accept"', '"a"', '"a"', '"localpart:*@x"'), "1:69", "not supported"),
+        (SSH % ('"accept"', '"a"', '"a"', '"-oProxyCommand"'), "1:69", "not supported"),
+        ('{"ssh": [{"action": "accept", "src": [], "dst": []}]}', "1:10", "'users' is missing"),
+        ('{"ssh": [{"action": "accept", "src": [], "dst": [], "users": ["a"], "acceptEnv": [""]}]}', "1:83", "text"),
+        (
+            '{"groups": {"group:a": []}, "ssh": [{"action": "accept", "src": ["group:a"], "dst": ["group:a"], '
+            '"users": ["root"]}]}',
+            "1:86",
+            "cannot be a target",
+        ),
         ('{"tests": [{"src": "alice", "accept": ["alice"]}]}', "1:40", "no ports"),
         ('{"tests": [{"src": "alice", "deny": ["autogroup:self:22"]}]}', "1:38", "cannot be tested"),
         ('{"tests": [{"src": "alice", "proto": "icmp", "deny": ["bob:22"]}]}', "1:55", "ports"),
@@ -327,6 +352,63 @@ def test_policy_attributes_go_to_the_nodes_that_are_named():
 
 def test_policy_attributes_name_users():
     assert parse_policy('{"nodeAttrs": [{"target": ["nobody", "*", "10.0.0.1"]}]}').user_names() == {"nobody"}
+
+
+def test_policy_ssh_lets_sources_log_in_where_they_may():
+    access, nodes = _access(
+        """{"groups": {"group:b": ["bob"]}, "tagOwners": {"tag:web": []}, "ssh": [
+        {"action": "accept", "src": ["group:b"], "dst": ["tag:web"], "users": ["autogroup:nonroot", "ann"],
+         "acceptEnv": ["LC_*"]},
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["root"]},
+        {"action": "accept", "src": ["alice"], "dst": ["alice", "tag:web"], "users": ["root", "deploy"]},
+        {"action": "accept", "src": ["carol"], "dst": ["tag:web"], "users": ["root"]},
+        ]}"""
+    )
+
+    def found(name):
+        policy = access.ssh(nodes[name])
+        who = {node.v4: node.name for node in nodes.values()}
+        return [
+            ({who[p.node_ip] for p in rule.principals if p.node_ip in who}, rule.ssh_users) for rule in policy.rules
+        ]
+
+    root, deploy = {"root": "root"}, {"root": "root", "deploy": "="}
+    nonroot = {"root": "", "*": "=", "ann": "="}
+    assert found("web") == [({"bobs", "router"}, nonroot), ({"laptop", "phone"}, deploy)]
+    assert found("laptop") == [({"laptop", "phone"}, root), ({"laptop", "phone"}, deploy)]
+    assert found("bobs") == [({"bobs", "router"}, root)]
+    (first, _) = access.ssh(nodes["web"]).rules
+    assert (first.accept_env, first.action.accept, first.action.reject) == (("LC_*",), True, False)
+    assert access.attributes(nodes["phone"]) == {"https://tailscale.com/cap/ssh": None}
+    assert access.visible(nodes["web"].id) == set(), "it opens no port"
+    assert AllowAll().ssh(nodes["web"]) is None
+    assert _access('{"ssh": []}')[0].attributes(nodes["phone"]) == {}
+
+
+def test_policy_ssh_names_users():
+    text = SSH % ('"accept"', '"nobody"', '"nobody"', '"root"')
+    assert parse_policy(text).user_names() == {"nobody"}
+
+
+def test_map_tells_a_node_who_may_log_in_and_who_no_longer(run_coord):
+    async def scenario(coord):
+        one = await coord.joined("one")
+        reader = await one.stream()
+        assert (await reader.next()).ssh_policy.rules == ()
+
+        async def told():
+            async with asyncio.timeout(5):
+                while (policy := (await reader.next()).ssh_policy) is None:
+                    pass
+            return policy.rules
+
+        await coord.admin("policy.set", text=SSH % ('"accept"', '"default"', '"autogroup:self"', '"root"'))
+        (rule,) = await told()
+        assert rule.ssh_users == {"root": "root"}
+        await coord.admin("policy.set", text='{"ssh": []}')
+        assert await told() == ()
+
+    run_coord(scenario)
 
 
 def test_map_tells_a_node_what_a_policy_says_of_it(run_coord):
@@ -659,8 +741,8 @@ def test_policy_reads_the_prefixes_of_a_node_once_for_all_aliases(monkeypatch):
 def test_policy_stored_by_another_program_that_is_not_valid_here_is_told_at_the_start(options, running):
     async def scenario():
         async with running(options) as coord:
-            await coord.service._database.run(lambda connection: store.add_policy(connection, '{"ssh": []}', 0.0))
-        with pytest.raises(MeshdError, match="stored policy:1:9: 'ssh' is not supported") as caught:
+            await coord.service._database.run(lambda connection: store.add_policy(connection, '{"ipsets": []}', 0.0))
+        with pytest.raises(MeshdError, match="stored policy:1:12: 'ipsets' is not supported") as caught:
             async with running(options):
                 pass
         assert "--policy FILE" in caught.value.hint
