@@ -80,14 +80,9 @@ class MapBuilder:
         self._peers.pop(node_id, None)
         self._cut.pop(node_id, None)
 
-    def node(self, node: NodeRecord, wall: float, routes: tuple[str, ...]) -> Node:
-        """A node as peers see it who are shown these of the routes it carries."""
-        hidden = set(self._network.routes.carried(node.id)).difference(routes)
-        info = shown_hostinfo(node.hostinfo)
-        if hidden:
-            info = msgspec.structs.replace(
-                info, routable_ips=tuple(route for route in info.routable_ips or () if route not in hidden)
-            )
+    def node(self, node: NodeRecord, wall: float) -> Node:
+        """A node as its peers see it."""
+        routes = self._network.routes
         region = node.home_region
         return Node(
             id=node.id,
@@ -99,15 +94,15 @@ class MapBuilder:
             machine=node.machine_key,
             disco_key=node.disco_key,
             addresses=node.addresses,
-            allowed_ips=(*node.addresses, *routes),
+            allowed_ips=(*node.addresses, *routes.carried(node.id)),
             endpoints=node.endpoints,
             derp=f"127.3.3.40:{region}" if region else "",
             home_derp=region,
-            hostinfo=info,
+            hostinfo=shown_hostinfo(node.hostinfo),
             created=format_time(node.created),
             cap=node.version,
             tags=node.tags,
-            primary_routes=tuple(r for r in self._network.routes.primary(node.id) if r in routes),
+            primary_routes=routes.primary(node.id),
             last_seen=None if node.online or node.last_seen is None else format_time(node.last_seen),
             online=node.online,
             machine_authorized=True,
@@ -117,7 +112,7 @@ class MapBuilder:
     def self_node(self, node: NodeRecord, wall: float, attributes: Mapping[str, tuple[object, ...] | None]) -> bytes:
         """A node as it sees itself, with what a policy says of it."""
         own = msgspec.structs.replace(
-            self.node(node, wall, self._network.routes.carried(node.id)),
+            self.node(node, wall),
             hostinfo=node.hostinfo,
             cap_map={**SELF_CAPABILITIES, **attributes},
             online=True,
@@ -129,7 +124,7 @@ class MapBuilder:
         """The encoding of a node for its peers."""
         found = self._peers.get(node.id)
         if found is None:
-            found = self._peers[node.id] = encode(self.node(node, wall, self._network.routes.carried(node.id)))
+            found = self._peers[node.id] = encode(self.node(node, wall))
         return found
 
     def cut_peer(self, node: NodeRecord, wall: float, routes: tuple[str, ...]) -> bytes:
@@ -137,8 +132,21 @@ class MapBuilder:
         forms = self._cut.setdefault(node.id, {})
         found = forms.get(routes)
         if found is None:
-            found = forms[routes] = encode(self.node(node, wall, routes))
+            found = forms[routes] = encode(self._cut_node(self.node(node, wall), routes))
         return found
+
+    def _cut_node(self, node: Node, routes: tuple[str, ...]) -> Node:
+        hidden = set(self._network.routes.carried(node.id)).difference(routes)
+        info = node.hostinfo
+        if info is not None:
+            offered = tuple(route for route in info.routable_ips or () if route not in hidden)
+            info = msgspec.structs.replace(info, routable_ips=offered)
+        return msgspec.structs.replace(
+            node,
+            hostinfo=info,
+            allowed_ips=(*node.addresses, *routes),
+            primary_routes=tuple(route for route in node.primary_routes or () if route not in hidden),
+        )
 
     def patch(self, node: NodeRecord, flags: int) -> bytes:
         """The encoding of what changed, for changes that can be patched."""

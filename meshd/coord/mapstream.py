@@ -109,7 +109,9 @@ class MapStream:
             b'"ControlTime":"' + format_time(wall).encode() + b'"',
         ]
         if nodes:
-            parts.append(b'"Peers":[' + b",".join([self._peer(peer, wall) for peer in nodes]) + b"]")
+            routers = shared.network.routes.routers
+            shown = [self._peer(p, wall) if p.id in routers else builder.peer(p, wall) for p in nodes]
+            parts.append(b'"Peers":[' + b",".join(shown) + b"]")
         return b"{" + b",".join(parts) + b"}"
 
     def offer(self, changes: Changes, cache: dict[object, bytes]) -> None:

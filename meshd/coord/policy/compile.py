@@ -119,8 +119,8 @@ class CompiledPolicy:
         return made
 
     def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
-        own = node.usable_routes  # who could take a route over must know who has it
-        return tuple(route for route in carried if node.id in self._users_of(route) or route in own)
+        # Who could take a route over must know who has it.
+        return tuple(route for route in carried if node.id in self._users_of(route) or route in node.usable_routes)
 
     def _users_of(self, route: str) -> frozenset[int]:
         """Ids of the nodes that may send to something behind a route, or are sent to from there."""
