@@ -16,10 +16,9 @@ import msgspec
 from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
 from meshd.base.errors import MeshdError, WireError
-from meshd.base.gotime import format_time
 from meshd.base.keys import DiscoPublic, NodePrivate, NodePublic
 from meshd.base.log import get_logger, kv
-from meshd.base.version import CAPABILITY_VERSION, long_version
+from meshd.base.version import long_version
 from meshd.core import prefs as prefs_module
 from meshd.core.controlstatus import ControlStatus, LoginFlags
 from meshd.core.healthcheck import HealthView, RelayView
@@ -31,10 +30,11 @@ from meshd.core.state import Facts, State, next_state
 from meshd.node.authority import Authority
 from meshd.node.bus import POLICY, NotifyBus
 from meshd.node.controlport import Control, ControlFactory, Live
+from meshd.node.controlrequests import ControlRequests
 from meshd.node.dialplan import DialPlan
 from meshd.node.discochannel import DiscoMemory
 from meshd.node.health import NodeHealth
-from meshd.node.identity import from_control, to_control
+from meshd.node.identity import after_report, to_control
 from meshd.node.loginpage import LoginPage
 from meshd.node.netmapcache import NetmapCache
 from meshd.node.nodejson import node_json
@@ -105,6 +105,7 @@ class Backend:
         self._on_config = on_config
         self._on_attributes = on_attributes
         self.preferences = Preferences(store, profiles, self.authority, lambda: self.netmap, self._prefs_changed)
+        self.requests = ControlRequests(clock, lambda: self._control, lambda: self.netmap)
         self.bus = NotifyBus()
         self.health = NodeHealth(clock, self._health_changed, self._health_view)
         self.state = self._told = State.NO_STATE
@@ -441,31 +442,6 @@ class Backend:
             self._cannot_start(error)
             raise
 
-    async def expire_key(self, expiry: float) -> None:
-        if self._control is None or self.netmap is None:
-            raise MeshdError("not running", code="unavailable")
-        await self._control.set_expiry_sooner(expiry)
-
-    async def report_disconnect(self, reason: str) -> None:
-        """Tell control why a user disconnects (SM-18); that it cannot be told does not keep him."""
-        details = f'"{self.profiles.current.name}" is being disconnected: {reason[:1000]}'
-        body = {"Version": CAPABILITY_VERSION, "Action": "DISCONNECT_NODE", "Details": details}
-        body["Timestamp"] = format_time(self._clock.wall())
-        try:
-            async with asyncio.timeout(LOGOUT_PATIENCE_S):
-                status, _ = await self.ask_control("POST", "/machine/audit-log", body)
-        except (MeshdError, TimeoutError) as error:
-            log.warning("disconnect_unreported", extra=kv(reason=str(error) or "no answer"))
-        else:
-            log.info("disconnect_reported", extra=kv(status=status))
-
-    async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
-        """A request in the name of this node; ``NodeKey`` is added to ``body``. Status and body of the answer."""
-        if self._control is None or self.netmap is None:
-            raise MeshdError("no netmap", code="unavailable")
-        encoded = msgspec.json.encode(body | {"NodeKey": self.netmap.node_key.text()})
-        return await self._control.request(method, path, encoded)
-
     def disco_key_changed(self) -> None:
         """Tell control the disco key that we have now, and through it the peers."""
         if self._control is not None:
@@ -578,20 +554,9 @@ class Backend:
             self.error = self._last_error = ""
 
     def _keep_login(self, status: ControlStatus, *, let_in: bool) -> None:
-        """LK-05: what a login settles in the preferences. ``let_in``: somebody visited the page that lets this node
-        in, and wants it connected. Who disconnected it while it logged in by itself does not."""
-        before = prefs = self.prefs
-        if status.persist is not None:
-            prefs = msgspec.structs.replace(prefs, config=from_control(status.persist, prefs.persist()))
-        if status.login_finished:
-            wanted = prefs.want_running or prefs.logged_out or let_in
-            prefs = msgspec.structs.replace(
-                prefs, want_running=wanted, logged_out=False, control_url=prefs.effective_control_url()
-            )
-        if status.netmap is not None and prefs.auto_update.apply is None and status.netmap.wants_no_updates:
-            updates = msgspec.structs.replace(prefs.auto_update, apply=False)
-            prefs = msgspec.structs.replace(prefs, auto_update=updates)
-        prefs = self.authority.overlay(prefs)
+        """LK-05: store what a login settles."""
+        before = self.prefs
+        prefs = self.authority.overlay(after_report(before, status, let_in=let_in))
         network: NetworkProfile | None = None
         if status.netmap is not None:
             netmap = status.netmap

@@ -1,12 +1,14 @@
-"""The identity of a login in its two forms: as the control client holds it, and as it is stored."""
+"""The identity of a login in its two forms, as the control client holds it and as it is stored, and what else is
+stored of a login."""
 
 from __future__ import annotations
 
 import msgspec
 
 from meshd.base.keys import LockPrivate, NodePrivate
+from meshd.core.controlstatus import ControlStatus
 from meshd.core.controlstatus import Persist as ControlPersist
-from meshd.core.prefs import Persist, UserProfile
+from meshd.core.prefs import Persist, Prefs, UserProfile
 from meshd.wire.control import UserProfile as WireUser
 
 
@@ -45,3 +47,18 @@ def from_control(persist: ControlPersist, former: Persist) -> Persist:
         else UserProfile(),
         node_id=persist.stable_id,
     )
+
+
+def after_report(prefs: Prefs, status: ControlStatus, *, let_in: bool) -> Prefs:
+    """LK-05: the preferences with what a report of the control client settles. ``let_in``: somebody visited the page
+    that lets this node in, and wants it connected. Who disconnected it while it logged in by itself does not."""
+    if status.persist is not None:
+        prefs = msgspec.structs.replace(prefs, config=from_control(status.persist, prefs.persist()))
+    if status.login_finished:
+        wanted = prefs.want_running or prefs.logged_out or let_in
+        prefs = msgspec.structs.replace(
+            prefs, want_running=wanted, logged_out=False, control_url=prefs.effective_control_url()
+        )
+    if status.netmap is not None and prefs.auto_update.apply is None and status.netmap.wants_no_updates:
+        prefs = msgspec.structs.replace(prefs, auto_update=msgspec.structs.replace(prefs.auto_update, apply=False))
+    return prefs

@@ -352,7 +352,7 @@ class NodeService(Inspection):
         if stops and reason and backend.authority.asks_reason:
             backend.preferences.check_edit(masked, reason)  # what may not be is no news for the server
             meant = backend.profiles.current.id
-            await backend.report_disconnect(reason)
+            await backend.requests.report_disconnect(backend.profiles.current.name, reason)
             if backend.profiles.current.id != meant:
                 raise MeshdError(
                     "nothing was changed: another profile is in use since the request was made",
@@ -378,7 +378,7 @@ class NodeService(Inspection):
         return prefs_module.to_json(self._backend.use_exit_node(enabled))
 
     async def ask_control(self, method: str, path: str, body: JSON) -> tuple[int, bytes]:
-        return await self._backend.ask_control(method, path, body)
+        return await self._backend.requests.ask(method, path, body)
 
     async def disconnect_control(self) -> None:
         self._backend.disconnect_control()
@@ -451,7 +451,7 @@ class NodeService(Inspection):
         self._backend.set_push_token(token)
 
     async def set_expiry_sooner(self, expiry: float) -> None:
-        await self._backend.expire_key(expiry)
+        await self._backend.requests.expire_key(expiry)
 
     async def debug(self, action: str, body: bytes) -> Any:
         return self._actions.run(action, body)

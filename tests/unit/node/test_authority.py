@@ -551,9 +551,10 @@ def test_disconnect_for_a_reason_is_reported_to_control() -> None:
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
-        await made.backend.report_disconnect("lunch")  # not logged in: logged, and no more
+        backend = made.backend
+        await backend.requests.report_disconnect("work", "lunch")  # not logged in: logged, and no more
         log_in(made)
-        await made.backend.report_disconnect("lunch")
+        await backend.requests.report_disconnect(backend.profiles.current.name, "lunch")
         sent = made.control.calls[-1]
         assert sent.startswith("POST /machine/audit-log ")
         body = json.loads(sent.split(" ", 2)[2])

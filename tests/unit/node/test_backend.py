@@ -562,9 +562,9 @@ def test_backend_requests_to_control_carry_our_node_key() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         with pytest.raises(MeshdError, match="no netmap"):
-            await made.backend.ask_control("POST", "/machine/id-token", {})
+            await made.backend.requests.ask("POST", "/machine/id-token", {})
         log_in(made)
-        assert await made.backend.ask_control("POST", "/machine/x", {"A": 1}) == (501, b"Not implemented yet")
+        assert await made.backend.requests.ask("POST", "/machine/x", {"A": 1}) == (501, b"Not implemented yet")
         sent = made.control.calls[-1]
         assert sent.startswith('POST /machine/x {"A":1,"NodeKey":"nodekey:')
         made.backend.disconnect_control()

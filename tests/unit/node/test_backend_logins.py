@@ -252,9 +252,9 @@ def test_backend_key_may_be_ended_sooner() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
         with pytest.raises(MeshdError, match="not running"):
-            await made.backend.expire_key(5.0)
+            await made.backend.requests.expire_key(5.0)
         log_in(made)
-        await made.backend.expire_key(5.0)
+        await made.backend.requests.expire_key(5.0)
         assert made.control.calls[-1] == "expire 5.0"
 
     run(test)

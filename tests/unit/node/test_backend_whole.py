@@ -332,7 +332,7 @@ class Process(Fixture):
             "down": (4, lambda: backend.edit_prefs({"WantRunningSet": True})),
             "sync": (1, lambda: backend.edit_prefs({"Sync": chance.random() < 0.3, "SyncSet": True})),
             "hostname": (1, lambda: backend.edit_prefs({"Hostname": f"h{chance.randrange(9)}", "HostnameSet": True})),
-            "expire": (1, lambda: backend.expire_key(1.0)),
+            "expire": (1, lambda: backend.requests.expire_key(1.0)),
             "new": (1, backend.new_profile),
             "switch": (2, lambda: backend.switch_profile(chance.choice(ids))),
             "delete": (1, lambda: backend.delete_profile(chance.choice([*ids, backend.profiles.current.id]))),
