@@ -18,7 +18,7 @@ from meshd.core.prefs import to_json
 from meshd.core.state import State
 from meshd.node.store import FileStore, MemoryStore
 from meshd.wire.control import ClientVersion, DisplayMessage, DisplayMessageAction
-from tests.unit.node.backendworld import KEY, PERSIST, CacheDouble, Fixture, log_in, netmap, run
+from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
 
 
 def test_backend_first_start_needs_login() -> None:
@@ -333,22 +333,6 @@ def test_backend_start_with_another_server_or_key_begins_anew(options: dict[str,
     run(test)
 
 
-def test_backend_expired_key_leaves_no_cached_netmap() -> None:
-    """LK-09: a node that is to log in again must not look as if it were there already."""
-    cache = CacheDouble()
-
-    async def test(made: Fixture) -> None:
-        made.backend.begin()
-        log_in(made)
-        assert cache.calls[-1] == "keep"
-        made.control.report(
-            in_map_poll=True, netmap=made.backend.netmap, change=MapChange(self_changed=True), key_expired=True
-        )
-        assert cache.calls[-1] == "forget"
-
-    run(test, cache=cache)
-
-
 def test_backend_unapproved_machine_waits_and_then_starts() -> None:
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -587,97 +571,6 @@ def test_backend_exit_node_is_switched_off_and_on_again() -> None:
         assert made.backend.use_exit_node(True).exit_node_id == "n7"
 
     run(test)
-
-
-def logged_in_store() -> MemoryStore:
-    store = MemoryStore()
-
-    async def join(made: Fixture) -> None:
-        made.backend.begin()
-        made.backend.start({"UpdatePrefs": {"WantRunning": True}})
-        log_in(made)
-
-    run(join, store)
-    store.ephemeral = False
-    return store
-
-
-def test_backend_with_cached_netmap_runs_before_the_server_answers() -> None:
-    """SM-02: the peers may well be there, whatever became of the server."""
-    cache = CacheDouble()
-
-    async def test(made: Fixture) -> None:
-        made.backend.begin()
-        assert made.backend.state is State.RUNNING
-        assert made.control.calls.index("recall") < made.control.calls.index("login <LoginFlags.DEFAULT: 0>")
-        assert "apply" in made.reconciler.calls
-        assert "keep" not in cache.calls
-        made.control.report(
-            recalled=True, netmap=made.backend.netmap, error=MeshdError("no route", code="control-dial")
-        )
-        assert made.backend.state is State.RUNNING
-        assert "no route" in made.backend.health.texts()
-        fresh = netmap(KEY)
-        made.control.report(logged_in=True, login_finished=True, recalled=True, netmap=made.backend.netmap)
-        made.control.report(logged_in=True, in_map_poll=True, netmap=fresh, change=MapChange(full=True))
-        assert made.backend.netmap is fresh
-        assert cache.calls == ["load", "keep"]
-        assert made.backend.health.texts() == []
-
-    run(test, logged_in_store(), cache)
-    assert cache.calls[-1] == "close"
-
-
-def test_backend_that_is_down_says_who_it_is_and_asks_nobody() -> None:
-    """SM-05: after a restart the addresses come from the cached netmap."""
-    store = logged_in_store()
-
-    async def leave(made: Fixture) -> None:
-        made.backend.begin()
-        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
-
-    run(leave, store)
-
-    async def test(made: Fixture) -> None:
-        made.backend.begin()
-        assert made.backend.state is State.STOPPED
-        assert made.backend.netmap is not None
-        assert "recall" in made.control.calls
-        assert not any(call.startswith("login") for call in made.control.calls)
-        assert made.control.paused
-        assert "apply" not in made.reconciler.calls
-
-    run(test, store, CacheDouble())
-
-
-def test_backend_clears_the_cached_netmap_and_tells_a_new_disco_key() -> None:
-    cache = CacheDouble()
-
-    async def test(made: Fixture) -> None:
-        made.backend.begin()
-        made.backend.disco_key_changed()
-        assert made.control.calls[-1] == "disco key"
-        made.backend.clear_netmap_cache()
-        assert cache.calls[-1] == "forget"
-
-    run(test, logged_in_store(), cache)
-
-
-@pytest.mark.parametrize(
-    "answer", [{"auth_url": "https://c/a", "can_continue": False}, {"error": MeshdError("no", code="auth-refused")}]
-)
-def test_backend_server_that_does_not_know_us_ends_the_cached_netmap(answer: dict[str, Any]) -> None:
-    cache = CacheDouble()
-
-    async def test(made: Fixture) -> None:
-        made.backend.begin()
-        made.control.report(**answer)
-        assert made.backend.netmap is None
-        assert made.backend.state in (State.NEEDS_LOGIN, State.NO_STATE)
-        assert made.reconciler.calls[-1] == "stop"
-        assert cache.calls[-1] == "forget"
-
-    run(test, logged_in_store(), cache)
 
 
 @pytest.mark.parametrize(("values", "shown"), [(["Example"], "Example"), ([], ""), (None, ""), ([7], "")])
