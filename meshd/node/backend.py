@@ -376,7 +376,7 @@ class Backend:
         self.preferences.check_leave(reason)
         leaving, control = self.profiles.current.id, self._control
         # Stored first: what cannot be written is not begun, and whoever is killed meanwhile is out all the same.
-        self.profiles.set_prefs(msgspec.structs.replace(self.prefs, logged_out=True))
+        self.profiles.set_prefs(msgspec.structs.replace(self.prefs, want_running=False, logged_out=True))
         self._send_prefs()
         await self._leave()
         if self._control is not control and self.profiles.current.id == leaving:
@@ -396,6 +396,7 @@ class Backend:
             return
         self._leaving.append(control)
         try:
+            self.decide()
             await control.logout(LOGOUT_PATIENCE_S)
         except MeshdError as error:
             log.warning("logout_unconfirmed", extra=kv(reason=error.message))
@@ -750,7 +751,7 @@ class Backend:
 
     def _update_pause(self) -> None:
         """SM-05: a node that is stopped on purpose does not talk to control, nor one that shall not be synchronized."""
-        if self._control is not None:
+        if self._control is not None and self._control not in self._leaving:
             refused = self.health.is_broken("local-log-config-error")
             stopped = self.state is State.STOPPED and (self.netmap is not None or refused)
             self._control.set_paused(stopped or self.prefs.sync is False)

@@ -524,6 +524,29 @@ def test_backend_logout_while_the_disk_fills_up_is_a_logout(monkeypatch: pytest.
     run(test, disk)
 
 
+def test_backend_logout_ends_the_traffic_before_the_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LK-07: and programs see that; the node went on as Running for as long as the server was waited for."""
+    disk = Disk()
+
+    async def test(made: Fixture) -> None:
+        running(made)
+        answered = slow_logout(made, monkeypatch)
+        leaving = asyncio.create_task(made.backend.logout())
+        await asyncio.sleep(0)
+        assert made.backend.state is State.STOPPED
+        assert made.reconciler.calls[-1] == "stop"
+        assert [n["State"] for n in made.told if "State" in n][-1] == int(State.STOPPED)
+        prefs = Profiles(disk, bytes, made.clock.wall).prefs
+        assert (prefs.want_running, prefs.logged_out) == (False, True)
+        made.backend.relays_changed()
+        assert not made.control.paused  # that would cut the connection to the server
+        answered.set()
+        await leaving
+        assert [n["State"] for n in made.told if "State" in n][-1] == int(State.NEEDS_LOGIN)
+
+    run(test, disk)
+
+
 def test_backend_login_while_the_server_does_not_answer_the_logout_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """LK-07: a user who does not wait any longer and comes back with another key."""
 
@@ -532,7 +555,8 @@ def test_backend_login_while_the_server_does_not_answer_the_logout_is_kept(monke
         answered = slow_logout(made, monkeypatch)
         leaving = asyncio.create_task(made.backend.logout())
         await asyncio.sleep(0)
-        made.backend.start({"UpdatePrefs": to_json(replace(made.backend.prefs, logged_out=False))})
+        back = replace(made.backend.prefs, want_running=True, logged_out=False)
+        made.backend.start({"UpdatePrefs": to_json(back)})
         assert len(made.controls) == 2
         log_in(made)
         answered.set()
