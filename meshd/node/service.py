@@ -365,6 +365,10 @@ class NodeService(Inspection):
         config = self._backend.authority.config
         return config is not None and config.locked
 
+    def operators_may_stop(self) -> bool:
+        policy = self._backend.authority.policy
+        return policy is not None and policy.flag("AllowTailscaledRestart")
+
     def policy(self) -> JSON:
         return self._backend.authority.policy_json()
 

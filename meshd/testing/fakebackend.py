@@ -148,6 +148,7 @@ class FakeBackend:
         self.stored = copy.deepcopy(DEFAULT_PREFS)
         self.peers = {PEER_KEY: peer_status()}
         self.calls: list[tuple[Any, ...]] = []
+        self.stoppable = False
         self.logs_magicsock = False
         self.watches: set[Watch] = set()
         self.operators: set[int] = set()
@@ -394,6 +395,9 @@ class FakeBackend:
         self.calls.append(("login_interactive",))
         self.auth_url = self.login_url_after_start or LOGIN_URL
         self.notify(BrowseToURL=self.auth_url)
+
+    def operators_may_stop(self) -> bool:
+        return self.stoppable
 
     def config_locked(self) -> bool:
         return False

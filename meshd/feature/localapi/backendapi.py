@@ -194,6 +194,10 @@ class LocalBackend(Protocol):
         """Whether the preference OperatorUser names this uid."""
         ...
 
+    def operators_may_stop(self) -> bool:
+        """Whether the system policy lets operators end this daemon."""
+        ...
+
     def config_locked(self) -> bool:
         """Whether a configuration file alone decides about preferences."""
         ...

@@ -145,6 +145,9 @@ async def _write_state(call: Call) -> Response:
 
 
 async def _shutdown(call: Call) -> Response:
+    """An operator may be forbidden to disconnect, which this would be for good."""
+    if not call.may.owner and not call.backend.operators_may_stop():
+        raise HttpError(403, "shutdown access denied by policy")
     await call.backend.shutdown()
     return Response(200)
 

@@ -13,11 +13,12 @@ from meshd.io.peercred import PeerIdentity
 
 class Permissions(msgspec.Struct, frozen=True):
     """`read`: see status and preferences. `write`: change them, and see what could be sensitive. `cert`: get TLS
-    certificates for the names of this node."""
+    certificates for the names of this node. `owner`: no operator, but one who could end the daemon by a signal too."""
 
     read: bool
     write: bool
     cert: bool = False
+    owner: bool = False
 
 
 def permissions(peer: PeerIdentity | None, backend: LocalBackend, *, daemon_uid: int | None = None) -> Permissions:
@@ -29,10 +30,10 @@ def permissions(peer: PeerIdentity | None, backend: LocalBackend, *, daemon_uid:
     """
     if peer is None:
         trusted = not peercred.SUPPORTED
-        return Permissions(read=True, write=trusted, cert=trusted)
+        return Permissions(read=True, write=trusted, cert=trusted, owner=trusted)
     own = os.getuid() if daemon_uid is None else daemon_uid
     if peer.uid == 0 or (own != 0 and peer.uid == own):
-        return Permissions(read=True, write=True, cert=True)
+        return Permissions(read=True, write=True, cert=True, owner=True)
     write = backend.is_operator(peer.uid)
     return Permissions(read=True, write=write, cert=write or _may_have_certificates(peer.uid))
 

@@ -543,6 +543,18 @@ def test_localapi_bug_report_of_a_client_that_left_begins_nothing() -> None:
     assert [c[0] for c in backend.calls] == ["bug_report"]
 
 
+def test_localapi_operator_stops_the_daemon_where_the_policy_says_so(api: LocalApiThread) -> None:
+    """api:shutdown, policy:AllowTailscaledRestart: who may not disconnect ends it neither; root always may."""
+    api.backend.operators.add(1000)
+    api.uid = 1000
+    refused = ask(api, "POST", "shutdown", b"")
+    assert (refused.status, refused.body) == (403, b"shutdown access denied by policy\n")
+    api.backend.stoppable = True
+    assert ask(api, "POST", "shutdown", b"").status == 200
+    api.backend.stoppable, api.uid = False, 0
+    assert ask(api, "POST", "shutdown", b"").status == 200
+
+
 def test_localapi_optional_features_are_told_honestly(api: LocalApiThread) -> None:
     features = json.loads(ask(api, "GET", "debug-optional-features").body)["Features"]
     assert len(features) == 18

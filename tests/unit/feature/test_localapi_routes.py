@@ -153,7 +153,7 @@ def test_localapi_other_users_cannot_write(api: LocalApiThread, method: str, pat
 def test_localapi_operator_may_write(api: LocalApiThread, method: str, path: str) -> None:
     """LA-06."""
     api.uid = 1000
-    api.backend.operators = {1000}
+    api.backend.operators, api.backend.stoppable = {1000}, True
     assert ask(api, method, path, b"{}").status < 300
 
 
@@ -172,11 +172,11 @@ def test_permissions_of_an_unprivileged_daemon_and_of_unknown_peers(monkeypatch:
 
     node = FakeBackend()
     own = PeerIdentity(1000, 1000, 1)
-    assert permissions(own, node, daemon_uid=1000) == Permissions(True, True, True)
+    assert permissions(own, node, daemon_uid=1000) == Permissions(True, True, True, True)
     assert permissions(own, node, daemon_uid=0) == Permissions(True, False)
     assert permissions(None, node, daemon_uid=0) == Permissions(True, False)
     monkeypatch.setattr(peercred, "SUPPORTED", False)
-    assert permissions(None, node, daemon_uid=0) == Permissions(True, True, True)
+    assert permissions(None, node, daemon_uid=0) == Permissions(True, True, True, True)
 
 
 def test_localapi_prefs_patch_reaches_the_backend(api: LocalApiThread) -> None:

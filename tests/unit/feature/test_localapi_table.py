@@ -160,7 +160,7 @@ def test_localapi_writing_route_is_for_root_and_operator(api: LocalApiThread, ro
     assert (api.backend.calls, api.backend.things) == ([], {})
     if other is not None:  # permission is judged before the method
         assert ask(api, other, path, b"" if other != "GET" else None).status == 403
-    api.backend.operators = {STRANGER}
+    api.backend.operators, api.backend.stoppable = {STRANGER}, True
     if path.partition("?")[0] not in STREAMS:
         assert ask(api, method, path, _body(body)).status not in (401, 403, 404, 405)
     if other is not None and refused is not None:

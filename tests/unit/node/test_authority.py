@@ -311,6 +311,16 @@ def test_policy_that_changes_is_told_to_those_who_watch_it() -> None:
     run(test, ruled(disk))
 
 
+@pytest.mark.parametrize(("said", "may"), [({}, False), (False, False), (True, True)])
+def test_policy_says_whether_operators_may_stop_the_daemon(said: Any, may: bool) -> None:
+    """policy:AllowTailscaledRestart."""
+
+    async def test(made: Fixture) -> None:
+        assert service(made).operators_may_stop() is may
+
+    run(test, ruled(Disk(policy={"AllowTailscaledRestart": said} if said != {} else {})))
+
+
 def test_policy_that_wants_updates_installed_leaves_preferences_editable() -> None:
     """policy:InstallUpdates: there is no way to obey it here, and the user can still disconnect."""
 
