@@ -95,7 +95,7 @@ class Request(msgspec.Struct):
         """A parameter from a url-encoded body or else from the query; "" when absent."""
         if self._form is None:
             form: list[tuple[str, str]] = []
-            if self.header("content-type").partition(";")[0].strip() == "application/x-www-form-urlencoded":
+            if self.header("content-type").partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
                 form = parse_query((await self.body()).decode("utf-8", "replace"))
             self._form = form + self.query
         return next((value for key, value in self._form if key == name), "")

@@ -311,6 +311,7 @@ def test_h1server_form_value_wins_over_query(serve) -> None:
         head = "POST /value?a=query HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
         form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 6\r\n\r\na=form"
         assert (await rig.ask(head + form)).endswith(b"form\n")
+        assert (await rig.ask(head + form.replace("x-www-form", "X-WWW-Form"))).endswith(b"form\n")  # RFC 9110 8.3.1
         assert (await rig.ask(head + "Content-Length: 0\r\n\r\n")).endswith(b"query\n")
 
     serve(scenario)
