@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import logging.handlers
 import socket
 from collections.abc import Mapping
 
@@ -12,6 +12,8 @@ from meshd.base.errors import MeshdError
 from meshd.base.log import KeyValueFormatter, RepeatFilter, get_logger, kv
 
 SYSLOG = "/dev/log"
+_FACILITY_DAEMON = 3 << 3
+_SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 log = get_logger(__name__)
 
@@ -49,17 +51,52 @@ def report_environment(environment: Mapping[str, str]) -> None:
         log.warning("environment_without_effect", extra=kv(variables=" ".join(names), reason=why))
 
 
+class _SystemLog(logging.Handler):
+    """syslog(3) that waits for nobody: while the system's log is not read its lines are lost, and nothing else is."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._socket = _connected(address)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            severity = next(number for level, number in _SEVERITIES if record.levelno >= level)
+            line = f"<{_FACILITY_DAEMON | severity}>meshd: {self.format(record)}".encode("utf-8", "replace")
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
+            return
+        try:
+            self._socket.send(line, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:  # whoever reads it began anew
+            self._socket.close()
+            with contextlib.suppress(OSError):
+                self._socket = _connected(self._address)
+                self._socket.send(line, socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def _connected(address: str) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        channel.connect(address)
+    except OSError:
+        channel.close()
+        raise
+    return channel
+
+
 def _syslog(address: str) -> logging.Handler:
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:  # the handler itself would stay silent
-            probe.connect(address)
-        handler = logging.handlers.SysLogHandler(address, logging.handlers.SysLogHandler.LOG_DAEMON)
+        return _SystemLog(address)
     except OSError as error:
         raise MeshdError(
             f"--syslog: cannot reach the system's log at {address}: {error.strerror}",
             code="host",
             hint="Leave out --syslog; the log then goes to standard error.",
         ) from None
-    handler.ident = "meshd: "
-    handler.append_nul = False
-    return handler

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +94,32 @@ def test_log_goes_to_the_systems_log_when_asked(tmp_path: Path, output: Output) 
         set_up_log(0, {}, syslog=True, syslog_socket=path)
         get_logger("meshd.x").warning("event", extra=kv(a="b"))
         assert system.recv(1000) == b"<28>meshd: warning: event a=b"
+    assert output.getvalue() == ""
+
+
+def test_log_of_the_system_that_nobody_reads_holds_up_nothing(output: Output, tmp_path: Path) -> None:
+    """flag:--syslog: its socket takes a few lines; after that each write waited, and with it the whole daemon."""
+    path = str(tmp_path / "log")
+    log = get_logger("meshd.x")
+
+    def write() -> None:
+        for number in range(1000):
+            log.info("event", extra=kv(number=number))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(path)
+        set_up_log(0, {}, syslog=True, syslog_socket=path)
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(20)
+        assert not writer.is_alive()
+        assert system.recv(1000) == b"<30>meshd: event number=0"
+    os.unlink(path)
+    log.info("nobody")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(path)
+        log.info("again")
+        assert system.recv(1000) == b"<30>meshd: again"
     assert output.getvalue() == ""
 
 
