@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 from collections.abc import Mapping
+from typing import TextIO
 
 from meshd.base.environment import complaints, wanted_loggers
 from meshd.base.errors import MeshdError
 from meshd.base.log import KeyValueFormatter, RepeatFilter, get_logger, kv
 
 SYSLOG = "/dev/log"
+_PATIENCE_MS = 100
+_LINES_LOST = {"msg": "log_lines_lost", "name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
 _FACILITY_DAEMON = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
@@ -30,7 +34,7 @@ def set_up_log(
         handler = _syslog(syslog_socket)
         timestamps = False
     else:
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         timestamps = "JOURNAL_STREAM" not in environment or bool(environment.get("TS_DEBUG_LOG_TIME"))
     handler.setFormatter(KeyValueFormatter(timestamps=timestamps))
     if verbose <= 0 and environment.get("TS_DEBUG_LOG_RATE") != "all":
@@ -49,6 +53,34 @@ def report_environment(environment: Mapping[str, str]) -> None:
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         log.warning("environment_without_effect", extra=kv(variables=" ".join(names), reason=why))
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Standard error may be a pipe, and who reads it may stop: that holds up the daemon once and briefly. What is
+    lost after that is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stuck = False
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._has_room():
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            super().emit(logging.makeLogRecord(_LINES_LOST | kv(count=lost, reason="nobody read the log")))
+        super().emit(record)
+
+    def _has_room(self) -> bool:
+        poll = select.poll()
+        try:
+            poll.register(self.stream.fileno(), select.POLLOUT)
+        except (OSError, ValueError):  # it is no file, or closed
+            return True
+        self._stuck = not poll.poll(0 if self._stuck else _PATIENCE_MS)
+        return not self._stuck
 
 
 class _SystemLog(logging.Handler):

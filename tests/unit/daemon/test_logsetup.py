@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_log_goes_to_the_systems_log_when_asked(tmp_path: Path, output: Output) 
         get_logger("meshd.x").warning("event", extra=kv(a="b"))
         assert system.recv(1000) == b"<28>meshd: warning: event a=b"
     assert output.getvalue() == ""
+
+
+def test_log_into_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DM-09: what collects logs may stop when its disk is full, which must not end the network of the host."""
+    reading, writing = os.pipe()
+    log = get_logger("meshd.x")
+
+    def write() -> None:
+        for number in range(5000):
+            log.info("event", extra=kv(number=number))
+
+    with open(writing, "w", buffering=1) as stream, open(reading, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stderr", stream)
+        set_up_log(0, {"JOURNAL_STREAM": "1:1"})
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(20)
+        assert not writer.is_alive()
+        before = reader.read(1 << 20)
+        log.info("again")
+        told = reader.read(1 << 20).decode().splitlines()
+        assert before.startswith(b"event number=0\n")
+        assert told[-1] == "again"
+        lost = 5000 - before.count(b"\n")
+        assert told[-2] == f'warning: log_lines_lost count={lost} reason="nobody read the log"'
 
 
 def test_log_of_the_system_that_nobody_reads_holds_up_nothing(output: Output, tmp_path: Path) -> None:
