@@ -47,6 +47,10 @@ def networks_of(addresses: Iterable[nl.InterfaceAddress], own_interface: int) ->
     )
 
 
+def _interfaces_with(networks: Networks, sources: frozenset[IPAddress]) -> frozenset[int]:
+    return frozenset(interface for interface, address, _ in networks if address in sources)
+
+
 class NetworkMonitor:
     """Calls ``changed()`` after addresses, ways out, or links that have addresses, other than our own changed (many
     changes that leave alone the way out, from the addresses of ``way_out``, are told together every ten seconds),
@@ -75,7 +79,9 @@ class NetworkMonitor:
         self._way_out = way_out
         self._sources = way_out()
         self._aside = TokenBucket(1 / _ASIDE_PAUSE_S, _ASIDE_AT_ONCE, loop.time())
+        self._aside_timer: asyncio.TimerHandle | None = None
         self._networks = networks_of(addresses(), own_interface)
+        self._out = _interfaces_with(self._networks, self._sources)
         self._link_states: dict[int, int] = {}
         self._moved: set[int] = set()  # links that went up, down or away
         self._certain = False  # something else changed, which counts in any case
@@ -90,7 +96,6 @@ class NetworkMonitor:
         self._renamed = renamed
         self._settings_changed = settings_changed
         self._timer: asyncio.TimerHandle | None = None
-        self._aside_timer: asyncio.TimerHandle | None = None
         self._loss_timer: asyncio.TimerHandle | None = None
         self._settings_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -197,8 +202,12 @@ class NetworkMonitor:
                     self._note_settings()
             elif message.kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
                 self._note_link(nl.decode_link(message), gone=message.kind == nl.RTM_DELLINK)
-            elif self._foreign(message):
-                self._note_change(certain=message.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE))
+            elif message.kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
+                address = nl.decode_address(message)
+                if address is not None and address.interface != self._own_interface:
+                    self._note_change_of(address.interface)
+            elif self._foreign_way_out(message):
+                self._note_change(certain=True)
 
     def _takes_ours(self, message: nl.Message) -> bool:
         if message.kind == nl.RTM_DELRULE:
@@ -219,10 +228,7 @@ class NetworkMonitor:
                 return before and not self._down
         return False
 
-    def _foreign(self, message: nl.Message) -> bool:
-        if message.kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
-            address = nl.decode_address(message)
-            return address is not None and address.interface != self._own_interface
+    def _foreign_way_out(self, message: nl.Message) -> bool:
         if message.kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
             route = nl.decode_route(message)
             # Others come and go all the time where containers run or routers learn. Networks of the host come with an
@@ -244,9 +250,14 @@ class NetworkMonitor:
         if self._link_states.get(link.interface) != state:
             self._link_states[link.interface] = state
             self._moved.add(link.interface)
-            self._note_change()
+            self._note_change_of(link.interface)
         if gone:
             del self._link_states[link.interface]
+
+    def _note_change_of(self, interface: int) -> None:
+        """While changes beside the way out wait, another one of them is not even looked at."""
+        if self._aside_timer is None or not self._out or interface in self._out:
+            self._note_change()
 
     def _note_change(self, *, certain: bool = False) -> None:
         self._certain = self._certain or certain
@@ -267,9 +278,10 @@ class NetworkMonitor:
             certain = True
         self._sources = self._way_out()
         known = before | self._networks
+        out = self._out | _interfaces_with(self._networks, self._sources)
+        self._out = _interfaces_with(self._networks, self._sources)
         touched = {interface for interface, _, _ in before ^ self._networks}
         touched |= moved.intersection(interface for interface, _, _ in known)
-        out = {interface for interface, address, _ in known if address in sources or address in self._sources}
         if certain or sources != self._sources or (touched and (not out or not out.isdisjoint(touched))):
             self._tell()
         elif touched:
@@ -288,11 +300,13 @@ class NetworkMonitor:
         if self._aside.take(1, self._loop.time()):
             self._tell()
         else:
-            self._aside_timer = self._loop.call_later(_ASIDE_PAUSE_S, self._tell_of_waiting)
+            self._aside_timer = self._loop.call_later(_ASIDE_PAUSE_S, self._look_at_waiting)
 
-    def _tell_of_waiting(self) -> None:
+    def _look_at_waiting(self) -> None:
+        self._aside_timer = None
         self._aside.take(1, self._loop.time())
-        self._tell()
+        self._certain = True
+        self._fire()
 
     def _note_settings(self) -> None:
         if self._settings_timer is None:

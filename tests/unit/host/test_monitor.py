@@ -25,6 +25,7 @@ class Host:
         self.addresses = [UPLINK]
         self.way_out = {UPLINK.local}
         self.told: list[float] = []
+        self.looks = 0
         self.monitor = NetworkMonitor(
             self.loop,
             OWN,
@@ -36,13 +37,19 @@ class Host:
             lambda: None,
             lambda name: None,
             lambda: None,
-            lambda: self.addresses,
+            self.look,
             lambda: frozenset(self.way_out),
         )
 
+    def look(self) -> list[InterfaceAddress]:
+        self.looks += 1
+        return self.addresses
+
     def set(self, *addresses: InterfaceAddress) -> None:
+        changed = {address.interface for address in set(self.addresses).symmetric_difference(addresses)}
         self.addresses = list(addresses)
-        self.monitor._note_change()
+        for interface in changed:
+            self.monitor._note_change_of(interface)
         self.loop.run_for(0.5)
 
     def flap(self, times: int) -> None:
@@ -70,6 +77,7 @@ def test_monitor_tells_a_few_changes_of_bridges_as_they_come(host: Host) -> None
 def test_monitor_tells_of_bridges_that_flap_every_ten_seconds(host: Host) -> None:
     host.flap(120)
     assert 6 + 10 <= len(host.told) <= 6 + 12
+    assert host.looks <= 1 + 6 + 2 * 12, "every look reads all addresses of the host"
 
 
 def test_monitor_tells_of_the_last_change_in_the_end(host: Host) -> None:
