@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -339,6 +340,22 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
     part.tun, part.router, part._netlink = tun, router, netlink
 
 
+def _note_usual(netlink: RtNetlink, journal: Journal, names: str) -> None:
+    """Packet filter rules as they are called after interfaces that are gone; those of others may be in use."""
+    from meshd.host.linux.journal import FirewallEntry
+    from meshd.host.linux.netfilter import IPTABLES, NFT
+
+    gone = []
+    for name in names.split(","):
+        try:
+            netlink.interface_index(name)
+        except OSError:
+            gone.append(name)
+    programs = {NFT: "nft", IPTABLES: "iptables-restore"}
+    kinds = [kind for kind, program in programs.items() if shutil.which(program) is not None]
+    journal.record_firewall([FirewallEntry(kind, name) for name in gone for kind in kinds])
+
+
 def undo_traces(flags: Flags) -> None:
     """Undo what a daemon that is gone left on the host (``--cleanup``, and every start)."""
     if not sys.platform.startswith("linux"):
@@ -359,14 +376,17 @@ def undo_traces(flags: Flags) -> None:
 
     journal = Journal(path)
     undo_dns(journal, unknown=flags.cleanup)
-    if not found:
-        return
     from meshd.host.linux.netfilter import undo
-    from meshd.host.linux.router import clean_up
+    from meshd.host.linux.router import clean_up, note_unused
     from meshd.host.linux.rtnetlink import RtNetlink
 
     try:
         with contextlib.closing(RtNetlink()) as netlink:
+            if not found:
+                # One that kept no state is gone without a word, as in a container that was killed.
+                journal = Journal(None)
+                _note_usual(netlink, journal, flags.tun)
+                note_unused(netlink, journal)
             undo(journal)
             clean_up(netlink, journal)
     except (OSError, MeshdError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.labhosts import Coordinator, Lab, Node, program, running_lab, wait_until
+from tests.e2e.labhosts import Coordinator, Lab, Node, answers, program, running_lab, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -43,6 +43,43 @@ def test_interface_renamed_or_down_daemon_goes_on_and_says_so(lab: Lab) -> None:
         node.stop()
         peer.stop()
         coordinator.process.stop()
+
+
+def test_killed_daemon_without_a_state_is_cleaned_up_after(lab: Lab) -> None:
+    """RT-12, DM-04: as in containers on the host's network; what another daemon uses stays."""
+    coordinator = Coordinator(lab)
+    socket = lab.directory / "stateless"
+    flags = ("--state=mem:", f"--socket={socket}", "--tun=mesh0")
+
+    def traces() -> str:
+        commands = ("nft list tables", "ip rule", "ip -6 rule", "ip route show table 52", "cat /etc/resolv.conf")
+        return "\n".join(lab.run("a", *command.split(), check=False).stdout for command in commands)
+
+    def run_and_kill() -> None:
+        daemon = lab.start("a", "stateless.log", program("meshd"), *flags)
+        wait_until(lambda: answers(socket), 10, "the socket")
+        login = f"--login-server={coordinator.url}", f"--auth-key={coordinator.auth_key}", "--timeout=30s"
+        lab.run("a", program("mesh"), f"--socket={socket}", "up", *login)
+        wait_until(lambda: "meshd-mesh0" in traces(), 10, "the packet filter")
+        daemon.stop(signal.SIGKILL)
+        lab.run("a", program("meshd"), "--cleanup", f"--statedir={lab.directory}/nothing", *flags[1:])
+        assert "mesh0" not in traces()
+
+    before = traces()
+    run_and_kill()
+    assert traces() == before
+    other = Node(lab, "a", "--tun=mesh1", name="other")
+    try:
+        other.up(coordinator)
+        used = wait_until(
+            lambda: (text := traces()).count("mesh1") > 2 and "100.100.100.100" in text and text, 10, "it"
+        )
+        run_and_kill()
+        wait_until(lambda: set(used.splitlines()) <= set(traces().splitlines()), 10, "the other to have what it had")
+    finally:
+        other.stop()
+        coordinator.process.stop()
+    assert traces() == before
 
 
 def test_interface_deleted_daemon_says_so_and_ends_for_its_supervisor(lab: Lab) -> None:

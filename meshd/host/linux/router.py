@@ -242,6 +242,17 @@ def remove_rules(netlink: RtNetlink, rules: Iterable[nl.Rule]) -> None:
             log.warning("rule_not_removed", extra=kv(priority=rule.priority, reason=os.strerror(number)))
 
 
+def note_unused(netlink: RtNetlink, journal: Journal) -> None:
+    """Note policy rules like ours for `clean_up` if they lead to nothing: nobody has a route in their table."""
+    if any(route.kind != nl.RTN_THROW for route in netlink.routes(TABLE)):
+        return
+    found = [rule for family in (nl.AF_INET, nl.AF_INET6) for rule in netlink.rules(family)]
+    for base in (RULES_FROM, RULES_BEFORE_MWAN3):
+        ours = [rule for family in (nl.AF_INET, nl.AF_INET6) for rule in policy_rules(family, base) if rule in found]
+        if ours:
+            journal.record(ours, TABLE, "")
+
+
 def clean_up(netlink: RtNetlink, journal: Journal) -> None:
     """Undo what a daemon that is gone left behind: its rules, throw routes in its table, and what went by its interface
     where an administrator made that one to stay (``ip tuntap add``)."""

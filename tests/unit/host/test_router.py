@@ -14,7 +14,7 @@ from meshd.core.routeplan import RouteChange
 from meshd.core.routes import RouterConfig
 from meshd.host.linux import router as module
 from meshd.host.linux.journal import Journal
-from meshd.host.linux.router import LinuxRouter, policy_rules
+from meshd.host.linux.router import TABLE, LinuxRouter, clean_up, note_unused, policy_rules
 from meshd.wire import netlink as nl
 
 OWN = (ip_network("100.64.0.1/32"), ip_network("fd7a:115c:a1e0::1/128"))
@@ -153,6 +153,24 @@ def test_router_says_of_an_interface_that_is_down_what_to_do(world: World, monke
             world.router.restore()
         assert (hint or "") in (caught.value.hint or "")
         assert bool(caught.value.hint) == bool(hint)
+
+
+@pytest.mark.parametrize("base", [5200, 1300])
+def test_clean_up_without_a_journal_takes_rules_that_lead_to_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, base: int
+) -> None:
+    """RT-12: of a daemon that kept no state. Where there are routes, another one may be running."""
+    others = [nl.Rule(nl.AF_INET, 5270, nl.FR_ACT_TO_TBL, 77), nl.Rule(nl.AF_INET6, 5210, nl.FR_ACT_TO_TBL, 254)]
+    ours = [*policy_rules(nl.AF_INET, base), *policy_rules(nl.AF_INET6, base)]
+    left = nl.Route(nl.AF_INET, TABLE, (ip_network("10.0.0.0/8").network_address, 8), 0, nl.RTN_THROW)
+    used = nl.Route(nl.AF_INET, TABLE, (ip_network("100.64.0.2/32").network_address, 32), 3, nl.RTN_UNICAST)
+    for routes, kept in (([left, used], [*ours, *others]), ([left], others)):
+        world.kernel.held = [*ours, *others]
+        monkeypatch.setattr(world.kernel, "routes", lambda _, routes=routes: routes)
+        journal = Journal(None)
+        note_unused(world.kernel, journal)  # type: ignore[arg-type]
+        clean_up(world.kernel, journal)  # type: ignore[arg-type]
+        assert world.kernel.held == kept
 
 
 def test_router_interface_with_another_name_is_the_one_to_clean_up(world: World) -> None:
