@@ -237,7 +237,8 @@ class ControlSession:
         verdict, error = self._registration.judge(answer)
         if verdict is Verdict.REFUSED:
             assert error is not None
-            self._contradicted()
+            if not self._flags & LoginFlags.INTERACTIVE:
+                self._contradicted()  # else it is the new key that is refused
             self._auth_failed(error, self._backoff["auth"].failed(), now)
         elif verdict is Verdict.ROTATE:
             self.auth_url = ""

@@ -455,6 +455,18 @@ def test_session_interactive_login_leaves_a_recalled_map_in_use() -> None:
     assert status.netmap is not None
 
 
+def test_session_interactive_login_that_is_refused_leaves_a_recalled_map_in_use() -> None:
+    """LK-03: it is the new key that the server refuses, for its auth key; a mistyped one cut the node off."""
+    bench = Bench(Persist(node_private=NodePrivate.generate()))
+    bench.session.recall(message(Node=own()), bench.now, WALL)
+    bench.statuses()
+    asked = bench.login(LoginFlags.INTERACTIVE)
+    bench.session.register_answered(asked.number, RegisterResponse(error="invalid auth key"), bench.now)
+    [status] = bench.statuses()
+    assert status.error is not None
+    assert (status.recalled, status.netmap is not None) == (True, True)
+
+
 def test_session_own_expiry_is_reported_by_timer_and_so_is_an_extension() -> None:
     """LK-09: whoever runs this need not look at a clock."""
     bench = Bench()
