@@ -81,6 +81,17 @@ def test_cold_boot_both_nodes_restarted_meet_again(nodes: tuple[Node, Node]) -> 
     wait_until(lambda: reaches(a, address), 10, "two nodes that both come from their caches to meet")
 
 
+def test_cold_boot_node_that_goes_down_and_up_meets_its_peer(nodes: tuple[Node, Node]) -> None:
+    """SM-05: nobody tells the peer of a new disco key, and its session has lost its other end."""
+    a, b = nodes
+    own, address = a.ip, b.ip
+    a.mesh("down")
+    a.mesh("up", seconds=20)
+    assert a.status()["BackendState"] == "Running"
+    wait_until(lambda: reaches(b, own), 10, "the peer to reach us with its own packets")
+    assert reaches(a, address)
+
+
 def test_cold_boot_fresh_map_replaces_the_cached_one(
     nodes: tuple[Node, Node], coordinator: Coordinator, lab: Lab
 ) -> None:
