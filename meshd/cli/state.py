@@ -29,7 +29,7 @@ def describe(status: JSON) -> str:
         url = status.get("AuthURL")
         return f"Logged out.\nLog in at: {printable(url)}" if url else "Logged out."
     if state == "NoState":
-        return "meshd has no answer from the coordination server yet."
+        return "meshd has not joined its network yet."
     if state == "NeedsMachineAuth":
         return "Machine is not yet approved by the admin of the network."
     return str(state) if state in WORKING else f"unexpected state: {printable(state)}"

@@ -343,5 +343,5 @@ def test_status_health_with_a_hint_keeps_its_lines(mesh, localapi) -> None:
     assert got.code == 1
     assert got.out == (
         "# Health check:\n#     - cannot connect\n#       Check \N{REPLACEMENT CHARACTER}[1mthe server.\n\n"
-        "meshd has no answer from the coordination server yet.\n"
+        "meshd has not joined its network yet.\n"
     )

@@ -96,7 +96,7 @@ def test_status_of_located_exit_nodes_and_of_what_the_internet_reaches(mesh, loc
         ("Stopped", "meshd is stopped.\n"),
         ("NeedsLogin", "Logged out.\n"),
         ("NeedsMachineAuth", "Machine is not yet approved by the admin of the network.\n"),
-        ("NoState", "meshd has no answer from the coordination server yet.\n"),
+        ("NoState", "meshd has not joined its network yet.\n"),
     ],
 )
 def test_status_of_a_node_that_does_not_run(mesh, localapi, state: str, text: str) -> None:
