@@ -342,17 +342,25 @@ def test_output_disk_that_is_full_is_an_error(localapi) -> None:
 
 def test_routecheck_lists_routes_with_a_choice(mesh_to_stub, stub) -> None:
     """cli:routecheck: a route with one router is left out; a daemon that has not enabled it says so."""
-    nodes = [{"Name": "b.mesh.test.", "Addr": "100.64.0.2"}, {"Name": "a.mesh.test.", "Addr": "100.64.0.1"}]
-    report = {"Done": "2026-01-01T00:00:00Z", "Routes": {"10.0.0.0/8": nodes, "10.1.0.0/16": nodes[:1]}}
-    stub.says("POST routecheck", report)
+    nodes = [
+        {"id": 2, "name": "b.mesh.test.", "addr": "100.64.0.2", "routes": ["10.0.0.0/8", "10.1.0.0/16"]},
+        {"id": 1, "name": "a.mesh.test.", "addr": "100.64.0.1", "routes": ["10.0.0.0/8"]},
+    ]
+    stub.says("POST routecheck", {"done": "2026-01-01T00:00:00.123456789Z", "reachable": nodes})
     got = mesh_to_stub("routecheck", "--probe")
     assert stub.asked() == ["POST routecheck?probe=true"]
+    assert "\nReachable routers at 2026-01-01 00:00:00Z:\n" in got.out
     assert rows(got.out)[3:] == [
         ["PREFIX", "IP", "HOSTNAME"],
         ["10.0.0.0/8", "100.64.0.1", "a.mesh.test"],
         ["10.0.0.0/8", "100.64.0.2", "b.mesh.test"],
     ]
-    assert set(json.loads(mesh_to_stub("routecheck", "--json").out)["Routes"]) == {"10.0.0.0/8"}
+    assert json.loads(mesh_to_stub("routecheck", "--json").out) == {
+        "done": "2026-01-01T00:00:00.123456789Z",
+        "routes": {"10.0.0.0/8": nodes[::-1]},
+    }
+    stub.says("POST routecheck", {"done": "2026-01-01T00:00:00Z", "reachable": None})
+    assert json.loads(mesh_to_stub("routecheck", "--json").out)["routes"] == {}
     assert mesh_to_stub("routecheck", "--format=json-line").out.count("\n") == 1
     stub.says("POST routecheck", b"", 204)
     assert mesh_to_stub("routecheck").err == "routecheck: report unavailable\n"
