@@ -15,6 +15,8 @@ REPEATS = 20
 """Equal lines that are written one after the other..."""
 REPEAT_WINDOW_S = 600.0
 """...within this time; after that one in this time."""
+EVENT_LINES = 1000
+"""Lines about one kind of event within that time, however much they differ: a server may think up any number."""
 _SOURCES = 256
 MAX_VALUE = 8000
 """Characters of a value that are written: texts of other hosts may be of any length, and a disk is not."""
@@ -61,14 +63,37 @@ def log_to_stderr(*, verbose: bool) -> None:
 class RepeatFilter(logging.Filter):
     """Lets through a few equal lines, then one now and then with the number of those left out (DM-09).
 
-    A node may be offline for months; what it tries again and again must not fill the disk.
+    A node may be offline for months; what it tries again and again must not fill the disk. Nor must lines that differ
+    only by what somebody else sends.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[tuple[object, ...], _Run] = {}
+        self._events: dict[tuple[object, ...], _Run] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        return self._is_news(record) and self._is_one_of_few(record)
+
+    def _is_one_of_few(self, record: logging.LogRecord) -> bool:
+        key = (record.name, record.msg)
+        run = self._events.get(key)
+        if run is None or not 0 <= record.created - run.since < REPEAT_WINDOW_S:
+            dropped = run.dropped if run is not None else 0
+            self._events.pop(key, None)
+            run = self._events[key] = _Run(record.created, EVENT_LINES)
+            if len(self._events) > _SOURCES:
+                del self._events[next(iter(self._events))]
+            if dropped:
+                fields: dict[str, object] = getattr(record, _FIELDS, None) or {}
+                setattr(record, _FIELDS, {**fields, "others_left_out": dropped})
+        if run.left:
+            run.left -= 1
+            return True
+        run.dropped += 1
+        return False
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
         fields: dict[str, object] = getattr(record, _FIELDS, None) or {}
         key = (record.name, record.msg, *map(_text, fields.values()))
         run = self._seen.get(key)

@@ -10,6 +10,7 @@ import pytest
 
 from meshd.base.keys import NodePrivate
 from meshd.base.log import (
+    EVENT_LINES,
     MAX_VALUE,
     REPEAT_WINDOW_S,
     REPEATS,
@@ -107,8 +108,19 @@ def test_log_clock_that_is_set_back_silences_nothing_for_long() -> None:
 def test_log_filter_remembers_a_bounded_number_of_lines() -> None:
     filtered = RepeatFilter()
     for number in range(10_000):
-        assert passed(filtered, 1.0, number=number)
+        assert passed(filtered, 1.0, event=f"event{number}", number=number)
     assert len(filtered._seen) <= 256
+    assert len(filtered._events) <= 256
+
+
+def test_log_lines_of_one_kind_are_limited_however_they_differ() -> None:
+    """DM-09: a server that makes up names must not fill the disk with them; other events are told all the same."""
+    filtered = RepeatFilter()
+    written = [passed(filtered, 1.0 + number / 100, reason=f"no host {number}") for number in range(50_000)]
+    assert sum(line is not None for line in written) == EVENT_LINES
+    assert passed(filtered, 502.0, event="relay_up", derp=9) == "relay_up derp=9"
+    told = passed(filtered, 1.0 + REPEAT_WINDOW_S, reason="other")
+    assert told == f"relay_down reason=other others_left_out={50_000 - EVENT_LINES}"
 
 
 @pytest.mark.parametrize(("verbose", "lines"), [(False, REPEATS), (True, 1000)])

@@ -109,7 +109,7 @@ def test_log_into_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.
 
     with open(writing, "w", buffering=1) as stream, open(reading, "rb", buffering=0) as reader:
         monkeypatch.setattr(sys, "stderr", stream)
-        set_up_log(0, {"JOURNAL_STREAM": "1:1"})
+        set_up_log(0, {"JOURNAL_STREAM": "1:1", "TS_DEBUG_LOG_RATE": "all"})
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
         writer.join(20)
