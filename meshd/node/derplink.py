@@ -188,6 +188,7 @@ class RelayLink:
         while not self._closed:
             started = self._loop.time()
             self._unreached = False
+            self._pause.clear()
             self.last_error = await self._attempt()
             failed = not self._announced and not self._closed
             self._drop_connection()
@@ -237,13 +238,14 @@ class RelayLink:
         return int.from_bytes(self._random(4), "big") / 2**32
 
     async def _wait(self, seconds: float) -> bool:
-        """Pause; ``set_home``, new demand and a network change end it early. Whether it was not cut short."""
-        self._pause.clear()
+        """Pause; ``set_home``, new demand and a network change end it early, those during the attempt before it, too.
+        Whether it was not cut short."""
         try:
             async with asyncio.timeout(seconds):
                 await self._pause.wait()
         except TimeoutError:
             return True
+        self._pause.clear()
         return False
 
     async def _connect(self) -> asyncio.Future[str]:
@@ -335,6 +337,7 @@ class RelayLink:
         _log.info("relay_up", extra=kv(derp=self.region.id, home=self._home))
         self._send_queued()
         self._announced = True
+        self._pause.clear()
         if self._up is not None and not self._up.done():
             self._up.set_result(None)
         self._owner.link_changed_state(self.region.id, True)

@@ -63,6 +63,7 @@ class World:
         self.clock = FakeClock()
         self.loop = FakeTimeLoop(self.clock)
         self.down = False
+        self.patience = 0.0
         self.refusal = MeshdError("no answer", code="relay-unreachable")
         self.dials: list[tuple[float, int]] = []
         self.events = Events()
@@ -73,6 +74,7 @@ class World:
 
     async def connect(self, link: Any) -> asyncio.Future[str]:
         self.dials.append((self.clock.monotonic(), link.region.id))
+        await asyncio.sleep(self.patience)
         if self.down:
             raise self.refusal
         link._lost = self.loop.create_future()
@@ -213,3 +215,17 @@ def test_relay_links_relay_that_refuses_is_not_asked_more_often_for_traffic(worl
 def test_relay_links_every_attempt_in_vain_is_told(world: World) -> None:
     outage(world, 5, traffic=False)
     assert world.events.failures == [1] * (len(world.dials) - 1)
+
+
+def test_relay_links_network_that_comes_up_during_an_attempt_makes_another_one_at_once(world: World) -> None:
+    """The attempt over the network that was will fail, and a long pause after it would keep us away."""
+    outage(world, 60, traffic=False)
+    world.patience = 1.0
+    tried = len(world.dials)
+    while len(world.dials) == tried:
+        world.loop.run_for(0.1)
+    world.links.link_changed()
+    world.loop.run_for(1.1)
+    assert len(world.dials) == tried + 2
+    world.loop.run_for(2.0)
+    assert len(world.dials) == tried + 2, "one more, and then the pauses go on"
