@@ -131,14 +131,14 @@ class RelayLink:
     def network_changed(self) -> None:
         """Close when the local address is gone, else make sure that the relay still answers."""
         self._pause.set()
-        if self._client is None or self._protocol is None:
+        if self._protocol is None:
             return
         if self._local not in {str(ip) for ip in local_addresses()}:
             self._finish("the local address is gone")
-            return
-        self._client.probe(self._clock.monotonic())
-        self._send_pending()
-        self._arm()
+        elif self._client is not None:
+            self._client.probe(self._clock.monotonic())
+            self._send_pending()
+            self._arm()
 
     # -- sending -------------------------------------------------------------------------------------
 

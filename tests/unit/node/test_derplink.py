@@ -214,3 +214,18 @@ def test_relay_link_tries_again_after_a_fault_of_ours(monkeypatch: pytest.Monkey
         link.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("local", ["192.0.2.99", "127.0.0.1"])
+def test_relay_link_whose_address_goes_during_the_handshake_gives_up_at_once(local: str) -> None:
+    """TLS would be waited for ten seconds."""
+
+    async def main() -> None:
+        link = linked(Owner(0), Connection(1), asyncio.get_running_loop())
+        link._client = None
+        link._local = local
+        link._lost = asyncio.get_running_loop().create_future()
+        link.network_changed()
+        assert link._lost.done() is (local != "127.0.0.1")
+
+    asyncio.run(main())
