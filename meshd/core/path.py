@@ -462,11 +462,14 @@ class PathSet:
         if not self.active(now) or (self.best is not None and now < self.trusted_until):
             return
         if self._eager_step == 0 and self.best is not None:  # trust has just lapsed
-            self._outbox.append(TrustLapsed())
-            self._discover_eagerly(now)
+            self._lapsed(now)
             return
         self._discover(now, EAGER_MINIMUM_S)
         self._arm_eager(now)
+
+    def _lapsed(self, now: float) -> None:
+        self._outbox.append(TrustLapsed())
+        self._discover_eagerly(now)
 
     def _discover_eagerly(self, now: float) -> None:
         self._eager_step = 0

@@ -76,6 +76,9 @@ class WireGuardOnlyPath(PathSet):
         """Our own addresses are others. That of the peer is likely the same, but the next initiation goes to all."""
         self._proven = False
 
+    def _lapsed(self, now: float) -> None:
+        """Silence means nothing where nobody answers pings."""
+
     def _discover_eagerly(self, now: float) -> None:
         self._choose(now)
 

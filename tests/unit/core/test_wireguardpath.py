@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from meshd.base.addr import AddrPort
 from meshd.base.keys import DiscoPublic, NodePublic
 from meshd.core.candidate import MAX_CANDIDATES
-from meshd.core.path import SESSION_ACTIVE_S, TRUST_S, SendPing, SetPath, WentIdle
+from meshd.core.path import SESSION_ACTIVE_S, TRUST_S, SendPing, SetPath, TrustLapsed, WentIdle
 from meshd.core.wireguardpath import PATIENCE_S, WireGuardOnlyPath
 
 A = AddrPort.parse("192.0.2.1:51820")
@@ -50,6 +50,15 @@ def test_wireguard_path_the_address_that_answers_is_used():
     assert path.drain()[-1] == SetPath(B, T0 + 0.1 + TRUST_S, 0)
     assert initiation(path, T0 + 120) == (B,)
     assert path.handshake_addresses(T0 + 120, initiation=False) == (B,)
+
+
+def test_wireguard_path_that_is_used_never_says_that_it_fell_silent():
+    path = proven(A)
+    for second in range(1, 60):
+        path.traffic_sent(T0 + second)
+        path.handle_timer(T0 + second)
+    assert TrustLapsed() not in path.drain()
+    assert path.published.address == A
 
 
 def test_wireguard_path_peer_that_moved_is_answered_there():
