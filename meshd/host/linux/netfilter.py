@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 ENVIRONMENT = "TS_DEBUG_FIREWALL_MODE"
 NFT, IPTABLES, LEGACY = "nft", "iptables", "iptables-legacy"
-_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+_LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
 _SRC_VALID_MARK = "/proc/sys/net/ipv4/conf/all/src_valid_mark"
 _FORWARDING = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
 _FIREWALLD = "firewalld"
@@ -207,7 +207,7 @@ class Netfilter:
     def _iptables(self) -> str:
         """Which iptables, "" for none. Rules of the older kind go on being made by the older program."""
         if self._variant is None:
-            legacy = self._have(f"{LEGACY}-restore") and _read(self._root, str(_LEGACY_TABLES))
+            legacy = self._have(f"{LEGACY}-restore") and _read(self._root, str(_LEGACY_TABLES["ip"]))
             if legacy and _says_something(self._run([f"{LEGACY}-save"], "")):
                 self._variant = LEGACY
             else:
@@ -217,15 +217,24 @@ class Netfilter:
     def _iptables_drops(self, listed: list[nft.ForeignChain], iptables: str) -> bool:
         """Whether rules made by iptables drop what iptables does not accept, as Docker's and ufw's do."""
         tools = {"ip": iptables, "ip6": iptables.replace("ip", "ip6", 1)}
-        if iptables != LEGACY:
+        if iptables == LEGACY:
+            # Asking for a table that is not there would make it.
+            tools = {family: tool for family, tool in tools.items() if _read(self._root, str(_LEGACY_TABLES[family]))}
+        else:
             # Many write a table "ip filter" for nft by hand. Its chains are not those that iptables reaches.
             families = {c.family for c in listed if c.table == "filter" and c.chain in HOOKS}
             tools = {family: tool for family, tool in tools.items() if family in families}
-        return any(
-            drops_the_rest(self._run([f"{tool}-save", "-t", "filter"], ""))
-            for tool in tools.values()
-            if self._have(f"{tool}-restore")
-        )
+        return any(drops_the_rest(self._saved(tool)) for tool in tools.values() if self._have(f"{tool}-restore"))
+
+    def _saved(self, tool: str) -> str:
+        """The filter table, "" where it is one that iptables does not understand."""
+        try:
+            return self._run([f"{tool}-save", "-t", "filter"], "")
+        except MeshdError as error:
+            if may_pass(error.message):
+                raise
+            log.info("iptables_table_unknown", extra=kv(reason=error))
+            return ""
 
     def _dropped_by_others(self) -> str:
         for found in self._chains_of_others()[0] or []:

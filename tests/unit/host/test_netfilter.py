@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from meshd.base.errors import MeshdError
 from meshd.core.firewall import NO_DIVERT, OFF, ON, FirewallConfig
 from meshd.host.linux import iptables, nft
 from meshd.host.linux.journal import FirewallEntry, Journal
@@ -331,6 +332,34 @@ def test_netfilter_kind_is_that_of_a_firewall_that_ends_in_a_reject(world: World
     world.programs.of("iptables")["filter"]["FORWARD"] += rules
     assert world.apply(ROUTER).mode == mode
     assert world.apply(ROUTER).mode == mode
+
+
+def test_netfilter_table_that_iptables_does_not_understand_keeps_nobody_from_nft(world: World) -> None:
+    """RT-13: written for nft by hand, under the names of iptables."""
+    world.programs.foreign = [DOCKER]
+    run = world.programs.run
+
+    def stubborn(command: Any, text: str) -> str:
+        if command[0] == "iptables-save":
+            raise MeshdError("iptables-save failed: table `filter' is incompatible, use 'nft' tool.")
+        return run(command, text)
+
+    world.filter._run = stubborn
+    outcome = world.apply(PLAIN)
+    assert (outcome.mode, outcome.problem) == ("nft", "")
+
+
+@pytest.mark.parametrize("tables", ["", "filter"])
+def test_netfilter_older_iptables_for_ipv6_is_asked_only_where_it_is_in_use(tmp_path: Path, tables: str) -> None:
+    """RT-13: to ask for a table makes the kernel have one."""
+    world = World(tmp_path, "nft", "iptables-restore", "iptables-legacy-restore", "ip6tables-legacy-restore")
+    (world.root / "proc/net/ip_tables_names").write_text("filter\n")
+    (world.root / "proc/net/ip6_tables_names").write_text(tables)
+    world.programs.of("iptables-legacy")["filter"]["INPUT"].append("-p tcp -j DROP")
+    world.programs.of("ip6tables-legacy")["filter"]["FORWARD"].append("-j REJECT --reject-with icmp6-port-unreachable")
+    assert world.apply(PLAIN).mode == ("ipt-inuse" if tables else "nft")
+    asked = ("ip6tables-legacy-save", "-t", "filter") in world.programs.log
+    assert asked == bool(tables)
 
 
 def test_netfilter_another_kind_leaves_nothing_of_the_first(world: World) -> None:
