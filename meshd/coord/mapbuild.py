@@ -29,7 +29,16 @@ SELF_CAPABILITIES: dict[str, tuple[object, ...] | None] = {
     "https://tailscale.com/cap/file-sharing": (),
     "default-auto-update": (False,),
 }
+SUGGESTED = "suggest-exit-node"
+"""What peers must know of an exit node that a policy lets them suggest."""
 _encode = msgspec.json.encode
+
+
+class RouterView(msgspec.Struct, frozen=True):
+    """What of a router's routes some peers are shown, and whether they may suggest it as an exit node."""
+
+    routes: tuple[str, ...]
+    suggested: bool
 
 
 def reverse_zones() -> tuple[str, ...]:
@@ -70,7 +79,7 @@ class MapBuilder:
         self._network = network
         self._base_domain = base_domain
         self._peers: dict[int, bytes] = {}
-        self._cut: dict[int, dict[tuple[str, ...], bytes]] = {}
+        self._views: dict[int, dict[RouterView, bytes]] = {}
         self.dns = encode(dns_config(base_domain))
         self.derp_map = encode(derp_map)
         self.domain = _encode(base_domain)
@@ -78,7 +87,7 @@ class MapBuilder:
     def forget(self, node_id: int) -> None:
         """The node changed or is gone."""
         self._peers.pop(node_id, None)
-        self._cut.pop(node_id, None)
+        self._views.pop(node_id, None)
 
     def node(self, node: NodeRecord, wall: float) -> Node:
         """A node as its peers see it."""
@@ -127,16 +136,16 @@ class MapBuilder:
             found = self._peers[node.id] = encode(self.node(node, wall))
         return found
 
-    def cut_peer(self, node: NodeRecord, wall: float, routes: tuple[str, ...]) -> bytes:
-        """The encoding of a node for peers who are shown only these of the routes that it carries."""
-        forms = self._cut.setdefault(node.id, {})
-        found = forms.get(routes)
+    def view(self, node: NodeRecord, wall: float, view: RouterView) -> bytes:
+        """The encoding of a router for peers who are shown it so."""
+        forms = self._views.setdefault(node.id, {})
+        found = forms.get(view)
         if found is None:
-            found = forms[routes] = encode(self._cut_node(self.node(node, wall), routes))
+            found = forms[view] = encode(self._viewed(self.node(node, wall), view))
         return found
 
-    def _cut_node(self, node: Node, routes: tuple[str, ...]) -> Node:
-        hidden = set(self._network.routes.carried(node.id)).difference(routes)
+    def _viewed(self, node: Node, view: RouterView) -> Node:
+        hidden = set(self._network.routes.carried(node.id)).difference(view.routes)
         info = node.hostinfo
         if info is not None:
             offered = tuple(route for route in info.routable_ips or () if route not in hidden)
@@ -144,8 +153,9 @@ class MapBuilder:
         return msgspec.structs.replace(
             node,
             hostinfo=info,
-            allowed_ips=(*node.addresses, *routes),
+            allowed_ips=(*node.addresses, *view.routes),
             primary_routes=tuple(route for route in node.primary_routes or () if route not in hidden),
+            cap_map={SUGGESTED: None} if view.suggested else node.cap_map,
         )
 
     def patch(self, node: NodeRecord, flags: int) -> bytes:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from meshd.base.gotime import format_time
 from meshd.coord import network as change
 from meshd.coord.access import Access
-from meshd.coord.mapbuild import MapBuilder
+from meshd.coord.mapbuild import SUGGESTED, MapBuilder, RouterView
 from meshd.coord.network import Network
-from meshd.coord.records import NodeRecord
+from meshd.coord.records import EXIT_ROUTES, NodeRecord
 from meshd.wire.mapframe import KEEP_ALIVE_JSON, encode_map_frame
 
 KEEP_ALIVE_MIN_S = 50.0
@@ -26,6 +26,7 @@ _TELLS_PEERS = (
     change.ENDPOINTS | change.HOME_REGION | change.ONLINE | change.DISCO | change.EXPIRY | change.WHOLE | change.REMOVED
 )
 
+EXITS = frozenset(EXIT_ROUTES)
 Changes = dict[int, int]
 """Node id to what changed of it."""
 
@@ -71,8 +72,8 @@ class MapStream:
         self._ssh_sent = b""
         self._attributes: Mapping[str, tuple[Any, ...] | None] = {}
         """Those that it was told of itself."""
-        self._cut: dict[int, tuple[str, ...]] = {}
-        """Of peers whose routes are not all for this node: those that it was shown."""
+        self._views: dict[int, RouterView] = {}
+        """Of routers that are shown otherwise than to all."""
         self._expired = False
 
     # --- messages ----------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class MapStream:
         self._known = None if peers is None else set(peers)
         ids = sorted(self._others() if peers is None else peers)
         nodes = [shared.network.nodes[node_id] for node_id in ids]
-        self._cut = {}
+        self._views = {}
         self._rules_sent = builder.rules(shared.access.rules(node))
         self._ssh_sent = builder.ssh(shared.access.ssh(node))
         parts = [
@@ -174,7 +175,7 @@ class MapStream:
         removed: set[int] = set()
         if self._access_changed or self._known is None or self._expired != node.expired(wall):
             added, removed = self._visibility(changes)
-        resent = self._rerouted() if self._access_changed else set()
+        resent = self._changed_views() if self._access_changed else set()
         whole: list[NodeRecord] = []
         patches: list[bytes] = []
         for node_id in sorted(changes.keys() | added | resent):
@@ -197,7 +198,7 @@ class MapStream:
             parts.append(b'"PeersChanged":[' + b",".join([self._peer(peer, wall) for peer in whole]) + b"]")
             parts.append(b'"UserProfiles":' + builder.profiles(peer.owner_id for peer in whole))
         for node_id in removed:
-            self._cut.pop(node_id, None)
+            self._views.pop(node_id, None)
         if removed:
             parts.append(b'"PeersRemoved":[' + b",".join(b"%d" % node_id for node_id in sorted(removed)) + b"]")
         if patches:
@@ -218,27 +219,32 @@ class MapStream:
         self._attributes = self._shared.access.attributes(self.node)
         return self._shared.builder.self_node(self.node, wall, self._attributes)
 
-    # --- which routes of peers ---------------------------------------------------------------------------
+    # --- what of routers ---------------------------------------------------------------------------------
 
     def _peer(self, peer: NodeRecord, wall: float) -> bytes:
-        """A peer with the routes that are for this node."""
+        """A peer as this node is shown it."""
         shared = self._shared
         if peer.id in shared.network.routes.routers:
-            carried = shared.network.routes.carried(peer.id)
-            shown = shared.access.routes(self.node, carried)
-            if shown != carried:
-                self._cut[peer.id] = shown
-                return shared.builder.cut_peer(peer, wall, shown)
-        self._cut.pop(peer.id, None)
+            view = self._view(peer)
+            if view != _whole(shared.network.routes.carried(peer.id)):
+                self._views[peer.id] = view
+                return shared.builder.view(peer, wall, view)
+        self._views.pop(peer.id, None)
         return shared.builder.peer(peer, wall)
 
-    def _rerouted(self) -> set[int]:
-        """Ids of known peers of whose routes others than it was told are for this node now."""
-        routes = self._shared.network.routes
+    def _view(self, router: NodeRecord) -> RouterView:
+        access = self._shared.access
+        routes = access.routes(self.node, self._shared.network.routes.carried(router.id))
+        leads_out = not EXITS.isdisjoint(routes)
+        return RouterView(routes, leads_out and SUGGESTED in access.attributes(router))
+
+    def _changed_views(self) -> set[int]:
+        """Ids of routers that are others now than this node was shown."""
+        network = self._shared.network
         found = set()
-        for node_id in routes.routers:
-            carried = routes.carried(node_id)
-            if self._cut.get(node_id, carried) != self._shared.access.routes(self.node, carried):
+        for node_id in network.routes.routers:
+            told = self._views.get(node_id) or _whole(network.routes.carried(node_id))
+            if told != self._view(network.nodes[node_id]):
                 found.add(node_id)
         return found
 
@@ -289,6 +295,10 @@ class MapStream:
             self.outlet.reset()
         else:
             self.outlet.end()
+
+
+def _whole(carried: tuple[str, ...]) -> RouterView:
+    return RouterView(carried, suggested=False)
 
 
 def keepalive_delay() -> float:

@@ -19,14 +19,17 @@ POLICY = """{
   "groups": {"group:a": ["alice"]},
   "tagOwners": {"tag:web": ["alice"]},
   "acls": [
-    {"action": "accept", "src": ["group:a"], "dst": ["tag:web:80", "10.1.0.0/16:*"]},
+    {"action": "accept", "src": ["group:a"], "dst": ["tag:web:80", "10.1.0.0/16:*", "autogroup:internet:*"]},
     {"action": "accept", "src": ["10.0.0.0/16"], "dst": ["bob:22"]},
     {"action": "accept", "src": ["bob"], "dst": ["100.64.0.2:*"]},
     {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]},
     {"action": "accept", "proto": "tcp", "src": ["100.64.0.3"], "dst": ["bob:22"]},
   ],
   "ssh": [{"action": "accept", "src": ["bob"], "dst": ["autogroup:self", "tag:web"], "users": ["root"]}],
-  "nodeAttrs": [{"target": ["tag:web", "100.64.0.2"], "attr": ["magicdns-aaaa"]}],
+  "nodeAttrs": [
+    {"target": ["bob"], "attr": ["suggest-exit-node"]},
+    {"target": ["tag:web", "100.64.0.2"], "attr": ["magicdns-aaaa"]},
+  ],
 }"""
 OTHER_POLICY = """{"acls": [{"action": "accept", "src": ["bob"], "dst": ["*:443"]}],
   "nodeAttrs": [{"target": ["bob"], "attr": ["magicdns-aaaa"]}, {"target": ["10.0.0.0/8"], "attr": ["x"]}]}"""
@@ -233,7 +236,7 @@ def _step(world, operation, which, value):
             node.expiry = world.now - 1 if operation == "expire" else None
             world.changed(node.id, change.WHOLE | change.SELF)
         case "routes":
-            routes = tuple(f"10.{i}.0.0/16" for i in range(value % 3))
+            routes = tuple(f"10.{i}.0.0/16" for i in range(value % 3)) + ("0.0.0.0/0",) * (value % 2)
             node.hostinfo = Hostinfo(routable_ips=routes, net_info=node.hostinfo.net_info)
             node.approved_routes = routes
             world.changed(node.id, change.WHOLE | change.SELF | change.ACCESS)

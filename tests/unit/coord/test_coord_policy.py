@@ -411,6 +411,36 @@ def test_map_tells_a_node_who_may_log_in_and_who_no_longer(run_coord):
     run_coord(scenario)
 
 
+def test_map_tells_peers_of_an_exit_node_that_they_may_suggest_it(run_coord):
+    """Clients suggest only such exit nodes, and not those that they may not use."""
+
+    async def scenario(coord):
+        one, two = await coord.joined("one"), await coord.joined("two")
+        two.hostinfo = Hostinfo(hostname="two", routable_ips=EXIT)
+        await two.update()
+        await coord.admin("nodes.approve-routes", node="two", all=True)
+        reader = await one.stream()
+        assert (await reader.next()).peers[0].cap_map == {}
+
+        async def told(wanted):
+            async with asyncio.timeout(5):
+                while not any(peer.cap_map == wanted for peer in (await reader.next()).peers_changed):
+                    pass
+
+        text = """{"acls": [{"action": "accept", "src": ["default"], "dst": ["default:*", %s]}],
+            "nodeAttrs": [{"target": ["default"], "attr": [%s]}]}"""
+        await coord.admin("policy.set", text=text % ('"autogroup:internet:*"', '"suggest-exit-node"'))
+        await told({"suggest-exit-node": None})
+        await coord.admin("policy.set", text=text % ("", '"suggest-exit-node"'))
+        await told({})
+        await coord.admin("policy.set", text=text % ('"*:*"', '"suggest-exit-node"'))
+        await told({"suggest-exit-node": None})
+        await coord.admin("policy.set", text=text % ('"*:*"', ""))
+        await told({})
+
+    run_coord(scenario)
+
+
 def test_map_tells_a_node_what_a_policy_says_of_it(run_coord):
     async def scenario(coord):
         one = await coord.joined("one")
