@@ -121,6 +121,7 @@ class Backend:
         self._blocked = False
         self._control: Control | None = None
         self._control_status = ControlStatus()
+        self._apart = False
         self._judged: tuple[object, ...] = ()
         self._dial_plan = DialPlan()
         self.host_addresses: frozenset[IPAddress] = frozenset()
@@ -207,7 +208,7 @@ class Backend:
             raise
         self._detach_control()
         self._forget_network()
-        self._control = control
+        self._control, self._apart = control, False
         self._report.attach(control)
         self._send_prefs()
         if not prefs.logged_out and prefs.want_running and (self.node_private or self.authority.wants_login):
@@ -253,7 +254,7 @@ class Backend:
         """Whether nothing asks for a new conversation with the server: then peers need not notice anything either."""
         same = same_control(prefs.control_url, self.prefs.control_url)
         goes_on = self.state is State.RUNNING and self._control is not None and not self.prefs.logged_out
-        return goes_on and same and not options.get("AuthKey")
+        return goes_on and same and not self._apart and not options.get("AuthKey")
 
     def _recall(self, control: Control) -> None:
         """Until the server is asked and has answered, the network is as we last knew it."""
@@ -303,6 +304,9 @@ class Backend:
         after = self.preferences.edit(masked, reason)
         if prefs_module.hatches(masked):
             self._report.hatch(self.prefs)
+        if self._apart and masked.get("WantRunningSet") is True and after.want_running:
+            self._apart = False
+            self._update_pause()
         return after
 
     def use_exit_node(self, enabled: bool) -> Prefs:
@@ -341,6 +345,7 @@ class Backend:
         if control is not None:
             self._report.host_changed(after)
             if after.want_running and not before.want_running and self._may_log_in():
+                self._apart = False
                 self._recall(control)
                 self._log_in(control)
         if self._needs_apply(before, after):
@@ -365,6 +370,8 @@ class Backend:
         if self._control is None or self._control in self._leaving:
             self.start({})
         assert self._control is not None
+        self._apart = False
+        self._update_pause()
         if not self._page.show_again():
             self._log_in(self._control, LoginFlags.INTERACTIVE)
 
@@ -454,8 +461,13 @@ class Backend:
             self._cache.forget(self.profiles.current.id)
 
     def disconnect_control(self) -> None:
-        """Drop the connection to the coordination server; the client opens another one when it needs it."""
+        """Leave the coordination server: it takes this node for gone, and peers go to another router in time.
+
+        Peers are served on. What a user does to log in, or to have the node run, ends this.
+        """
         if self._control is not None:
+            self._apart = True
+            self._update_pause()
             self._control.disconnect()
 
     # -- reports of the control client ----------------------------------------------------------------------
@@ -754,7 +766,7 @@ class Backend:
         if self._control is not None and self._control not in self._leaving:
             refused = self.health.is_broken("local-log-config-error")
             stopped = self.state is State.STOPPED and (self.netmap is not None or refused)
-            self._control.set_paused(stopped or self.prefs.sync is False)
+            self._control.set_paused(stopped or self._apart or self.prefs.sync is False)
 
     # -- telling --------------------------------------------------------------------------------------------
 

@@ -348,7 +348,7 @@ class LocalBackend(Protocol):
         ...
 
     async def disconnect_control(self) -> None:
-        """Drop the connection to the coordination server; it is opened again."""
+        """Leave the coordination server, which takes this node for gone, until a user logs in or says "up"."""
         ...
 
     async def start_update(self) -> None:

@@ -50,6 +50,45 @@ def test_backend_start_without_a_node_key_waits_for_a_login() -> None:
     run(test)
 
 
+def test_backend_that_left_its_server_serves_peers_until_somebody_wants_it_back() -> None:
+    """api:disconnect-control: a router that is about to stop: another one takes over, and connections end in peace."""
+
+    def up(made: Fixture) -> None:
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+
+    def down_and_up(made: Fixture) -> None:
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+        assert made.control.paused
+        up(made)
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.live = True
+        log_in(made)
+        running = {"UpdatePrefs": {"WantRunning": True, "ControlURL": made.backend.prefs.control_url}}
+        for ends in (
+            up,
+            down_and_up,
+            lambda _: made.backend.login_interactive(),
+            lambda _: made.backend.start(running),
+        ):
+            stops = made.reconciler.calls.count("stop")
+            assert not made.control.paused
+            made.backend.disconnect_control()
+            assert made.control.calls[-1] == "disconnect"
+            assert made.control.paused
+            made.backend.edit_prefs({"Hostname": "other", "HostnameSet": True})
+            made.backend.network_changed(frozenset())
+            assert (made.backend.state, made.control.paused) == (State.RUNNING, True)
+            assert made.reconciler.calls.count("stop") == stops
+            ends(made)
+            assert not made.control.paused
+            log_in(made)
+            assert made.backend.state is State.RUNNING
+
+    run(test)
+
+
 def test_backend_page_of_the_server_is_shown_and_is_no_login() -> None:
     """LK-04: PopBrowserURL of a map message; the next login asks for a link of its own."""
 
