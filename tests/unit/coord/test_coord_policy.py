@@ -9,21 +9,18 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from meshd.base.errors import MeshdError
 from meshd.coord import store
 from meshd.coord.access import AllowAll
-from meshd.coord.network import Network
 from meshd.coord.policy import compile as compiler
-from meshd.coord.policy.claims import broken_claims
 from meshd.coord.policy.compile import CompiledPolicy, compile_policy, internet
 from meshd.coord.policy.document import parse_policy, prefix_of
 from meshd.coord.policy.ports import parse_ports
 from meshd.coord.policysource import PolicySource
-from meshd.coord.records import NodeRecord, UserRecord
 from meshd.wire.control import Hostinfo
 from meshd.wire.hujson import HujsonError, parse
+from tests.unit.coord.policyworld import policy_network
 
 NET, EXIT = "10.1.0.0/16", ("0.0.0.0/0", "::/0")
 
@@ -128,22 +125,8 @@ def test_ports_forms():
             parse_ports(bad)
 
 
-def _network():
-    network = Network()
-    network.load([UserRecord(1, "alice", 0.0), UserRecord(2, "bob", 0.0)], [], 0)
-    wanted = [(1, "laptop", ()), (1, "web", ("tag:web",)), (2, "bobs", ()), (2, "router", ()), (1, "phone", ())]
-    for user_id, name, tags in wanted:
-        v4, v6 = network.addresses.allocate()
-        node = NodeRecord(network.next_id(), f"mkey:{name}", f"nodekey:{name}", user_id, name, v4, v6, 0.0, tags=tags)
-        if name == "router":
-            node.hostinfo = Hostinfo(routable_ips=("10.1.0.0/16", "0.0.0.0/0"))
-            node.approved_routes = ("10.1.0.0/16", "0.0.0.0/0")
-        network.add(node)
-    return network
-
-
 def _access(text):
-    network = _network()
+    network = policy_network()
     return compile_policy(parse_policy(text), network), {node.name: node for node in network.nodes.values()}
 
 
@@ -464,93 +447,8 @@ def test_map_tells_a_node_what_a_policy_says_of_it(run_coord):
     run_coord(scenario)
 
 
-CLAIMED = """{"groups": {"group:b": ["bob"]}, "hosts": {"lap": "100.64.0.1", "lan": "10.1.0.0/16"},
-  "tagOwners": {"tag:web": [], "tag:db": []},
-  "acls": [
-    {"action": "accept", "proto": "tcp", "src": ["alice"], "dst": ["tag:web:80,8000-8999"]},
-    {"action": "accept", "src": ["lap"], "dst": ["lan:443", "bob:53"]},
-    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]},
-  ],
-  "grants": [{"src": ["*"], "dst": ["tag:web"], "ip": ["udp:53", "icmp:*"]}],
-  "tests": [%s]}"""
-
-
-@pytest.mark.parametrize(
-    ("claim", "problem"),
-    [
-        ({"src": "alice", "accept": ["tag:web:80", "tag:web:8080"], "deny": ["tag:web:22", "bob:443"]}, ""),
-        ({"src": "alice", "accept": ["tag:web:22"]}, "alice cannot reach tag:web:22"),
-        ({"src": "alice", "deny": ["tag:web:8080"]}, "alice can reach tag:web:8080"),
-        ({"src": "alice", "accept": ["tag:web:80-90"]}, "alice cannot reach tag:web:80-90"),
-        ({"src": "alice", "accept": ["tag:web:80"], "proto": "tcp", "deny": ["tag:web:53"]}, ""),
-        ({"src": "alice", "proto": "udp", "accept": ["tag:web:53"], "deny": ["tag:web:80"]}, ""),
-        ({"src": "alice", "proto": "icmp", "accept": ["tag:web:*"]}, ""),
-        ({"src": "alice", "proto": "gre", "deny": ["tag:web:*"]}, ""),
-        ({"src": "alice", "proto": "gre", "accept": ["tag:web:*"]}, "alice cannot reach tag:web:*"),
-        ({"src": "group:b", "accept": ["tag:web:53"], "deny": ["tag:web:80"]}, ""),
-        ({"src": "lap", "accept": ["10.1.2.3:443"], "deny": ["10.2.2.3:443", "10.1.2.3:80"]}, ""),
-        ({"src": "100.64.0.1", "accept": ["lan:443"]}, ""),
-        ({"src": "alice", "accept": ["lan:443"]}, "alice cannot reach lan:443"),  # with one of two machines
-        ({"src": "alice", "deny": ["lan:443"]}, "alice can reach lan:443"),
-        ({"src": "alice", "accept": ["100.64.0.5:22", "alice:22"], "deny": ["bob:22"]}, ""),
-        ({"src": "bob", "deny": ["alice:22"], "accept": ["bob:22"]}, ""),
-        ({"src": "tag:web", "deny": ["alice:22", "lap:*"]}, ""),
-        ({"src": "*", "accept": ["tag:web:53"], "deny": ["100.64.0.9:22"]}, ""),
-        ({"src": "*", "accept": ["tag:web:80"]}, "* cannot reach tag:web:80"),
-        ({"src": "autogroup:tagged", "deny": ["*:22"]}, ""),
-        ({"src": "carol", "deny": ["bob:22"]}, "carol stands for no address"),
-        ({"src": "tag:db", "deny": ["bob:22"]}, "tag:db stands for no address"),
-        ({"src": "bob", "accept": ["tag:db:22"]}, "tag:db stands for no address"),
-        ({"src": "bob"}, ""),
-    ],
-)
-def test_policy_claims_hold_or_are_named(claim, problem):
-    document = parse_policy(CLAIMED % json.dumps(claim), "file")
-    found = broken_claims(document, _network())
-    assert found[0].startswith(f"file:9:13: {problem}") if problem else found == [], found
-    assert len(found) <= 1
-
-
-def test_policy_claims_are_tried_before_a_policy_holds(run_coord, caplog, tmp_path):
-    """What fails when a policy is set keeps the old one; at a start it is told, since nodes may have gone since."""
-
-    async def scenario(coord):
-        one, two = await coord.joined("one"), await coord.joined("two")
-        assert one is not two
-        allow = '{"acls": [{"action": "accept", "src": ["default"], "dst": ["default:%s"]}], "tests": [%s]}'
-        good = allow % (22, '{"src": "default", "accept": ["default:22"]}')
-        await coord.admin("policy.set", text=good)
-        with pytest.raises(MeshdError, match=r"policy:1:\d+: default cannot reach default:22"):
-            await coord.admin("policy.set", text=allow % (23, '{"src": "default", "accept": ["default:22"]}'))
-        many = ",".join(['{"src": "default", "deny": ["default:22"]}'] * 12)
-        with pytest.raises(MeshdError, match="2 more"):
-            await coord.admin("policy.set", text=allow % (22, many))
-        assert (await coord.admin("policy.get"))["text"] == good
-        service = coord.service
-        path = tmp_path / "policy"
-        path.write_text(allow % (24, '{"src": "default", "accept": ["default:22"]}'))
-        service._policy.file = path
-        service.reload_policy()
-        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["policy_refused"]
-        assert service._policy.text == good
-
-    run_coord(scenario)
-
-
-def test_policy_whose_claims_fail_is_told_at_the_start(options, running, caplog):
-    async def scenario():
-        options.state_dir.mkdir(parents=True, exist_ok=True)
-        path = options.state_dir / "policy"
-        path.write_text('{"tests": [{"src": "carol", "accept": ["default:22"]}]}')
-        async with running(replace(options, policy_file=path)):
-            pass
-
-    asyncio.run(scenario())
-    assert "policy_test_failed" in [record.message for record in caplog.records]
-
-
 def test_policy_tag_owners_and_auto_approvers():
-    policy, nodes = PolicySource(), {node.name: node for node in _network().nodes.values()}
+    policy, nodes = PolicySource(), {node.name: node for node in policy_network().nodes.values()}
     policy.set(
         '{"groups": {"group:a": ["alice"]}, "tagOwners": {"tag:web": ["group:a"], "tag:db": []},'
         '"autoApprovers": {"routes": {"10.0.0.0/8": ["bob", "tag:web"]}, "exitNode": ["alice"]}}'
@@ -686,7 +584,7 @@ def test_policy_approves_what_a_node_offers_while_its_routes_are_stored(run_coor
 
 
 def test_network_keeps_no_route_of_a_node_that_was_removed():
-    network = _network()
+    network = policy_network()
     (node,) = [node for node in network.nodes.values() if node.name == "router"]
     node.online = True
     network.refresh_routes(node)
@@ -715,7 +613,7 @@ def test_policy_file_read_again_logs_whatever_goes_wrong(run_coord, caplog, tmp_
 
 
 def test_policy_compiles_whatever_routes_a_node_has():
-    network = _network()
+    network = policy_network()
     (node,) = [node for node in network.nodes.values() if node.name == "router"]
     node.hostinfo = Hostinfo(routable_ips=("10.0.0.1/8", "10.1.0.0/16"))
     node.approved_routes = node.hostinfo.routable_ips
@@ -753,7 +651,7 @@ def test_policy_is_not_worked_out_for_all_nodes_to_answer_for_one(run_coord, mon
 
 
 def test_policy_reads_the_prefixes_of_a_node_once_for_all_aliases(monkeypatch):
-    network, reads = _network(), []
+    network, reads = policy_network(), []
 
     def read(text):
         reads.append(text)
