@@ -68,3 +68,21 @@ class ControlStatus(Discreet, frozen=True):
     def facts(self) -> ControlStatus:
         """What stays true until the next report, without what is news in this one: that may be a whole network."""
         return msgspec.structs.replace(self, error=None, persist=None, netmap=None, change=None)
+
+    def is_of_peers_only(self, before: ControlStatus) -> bool:
+        """Whether it tells of peers, and of nothing else since the report ``before``."""
+        return (
+            self.change is not None
+            and self.change.peers_changed
+            and not self.change.beyond_peers
+            and self.netmap is not None
+            and self.persist is None
+            and self.error is None
+            and self.in_map_poll == before.in_map_poll
+            and self.logged_in == before.logged_in
+            and self.can_continue == before.can_continue
+            and self.auth_url == before.auth_url
+            and self.recalled == before.recalled
+            and self.key_expired == before.key_expired
+            and not self.login_finished
+        )

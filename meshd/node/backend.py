@@ -479,7 +479,8 @@ class Backend:
         before, self._control_status = self._control_status, status.facts()
         if status.logged_out:
             return
-        if self._concerns_peers_only(before, status):
+        runs = self.state is State.RUNNING and not self._last_error and status.netmap is self.netmap
+        if runs and status.is_of_peers_only(before):
             prefs = self.prefs
             self._take_netmap(status)
             if self.prefs is not prefs:
@@ -526,27 +527,6 @@ class Backend:
             self.bus.send({"ErrMessage": _NO_RECORDS})
             self._send_prefs()
         self.decide()
-
-    def _concerns_peers_only(self, before: ControlStatus, status: ControlStatus) -> bool:
-        """Whether a running node hears of its peers, and of nothing else since the report before."""
-        return (
-            status.change is not None
-            and status.change.peers_changed
-            and not status.change.beyond_peers
-            and status.netmap is not None
-            and status.netmap is self.netmap
-            and self.state is State.RUNNING
-            and not self._last_error
-            and status.persist is None
-            and status.error is None
-            and status.in_map_poll == before.in_map_poll
-            and status.logged_in == before.logged_in
-            and status.can_continue == before.can_continue
-            and status.auth_url == before.auth_url
-            and status.recalled == before.recalled
-            and status.key_expired == before.key_expired
-            and not status.login_finished
-        )
 
     def _take_netmap(self, status: ControlStatus) -> None:
         assert status.netmap is not None

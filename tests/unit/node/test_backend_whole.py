@@ -438,6 +438,8 @@ async def schedule(process: Process, cache: MapCache) -> None:
         async with asyncio.timeout(60):
             await asyncio.gather(*process.calls)
         process.disk.full = False
+        if process.backend.prefs.want_running:
+            process.backend.edit_prefs(UP)  # changes nothing, but ends a "disconnect", which lasts
         process.live = True
         process.backend.relays_changed()
         for _ in range(3):
