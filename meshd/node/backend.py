@@ -118,10 +118,9 @@ class Backend:
         self._last_error = ""
         self.client_version: ClientVersion | None = None
         """What the coordination server knows of newer releases (LK-14)."""
-        self._blocked = False
+        self._blocked = self._apart = False
         self._control: Control | None = None
         self._control_status = ControlStatus()
-        self._apart = False
         self._judged: tuple[object, ...] = ()
         self._dial_plan = DialPlan()
         self.host_addresses: frozenset[IPAddress] = frozenset()
@@ -461,10 +460,7 @@ class Backend:
             self._cache.forget(self.profiles.current.id)
 
     def disconnect_control(self) -> None:
-        """Leave the coordination server: it takes this node for gone, and peers go to another router in time.
-
-        Peers are served on. What a user does to log in, or to have the node run, ends this.
-        """
+        """Leave the coordination server, which takes us for gone. Peers are served on; a login or "up" ends it."""
         if self._control is not None:
             self._apart = True
             self._update_pause()
@@ -720,7 +716,7 @@ class Backend:
         self.state = state
         if state is State.RUNNING:
             self._page.forget()
-        self._send_state()
+        self._tell_state(again=True)
         if state is State.NEEDS_LOGIN:
             self._blocked = self.key_expired()
             self._stop_data_plane()
@@ -750,14 +746,11 @@ class Backend:
 
     # -- telling --------------------------------------------------------------------------------------------
 
-    def _tell_state(self) -> None:
+    def _tell_state(self, *, again: bool = False) -> None:
         """To watchers, who also want to know of a node that began anew and has not got far."""
-        if self.state is not self._told:
-            self._send_state()
-
-    def _send_state(self) -> None:
-        self._told = self.state
-        self.bus.send({"State": int(self.state)})
+        if again or self.state is not self._told:
+            self._told = self.state
+            self.bus.send({"State": int(self.state)})
 
     def _send_prefs(self) -> None:
         self.bus.send({"Prefs": prefs_module.to_json(self.prefs.redacted())})
