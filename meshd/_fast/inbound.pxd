@@ -25,6 +25,7 @@ cdef struct inbound_t:
     uint64_t packets
     uint64_t bytes
     uint32_t data
+    uint32_t way                # IN_IPV4_PACKETS, IN_IPV6_PACKETS, IN_DERP_PACKETS: how it comes
     uint16_t ident              # of the next packet that is translated to IPv4
     const udp_address_t* source     # of the datagrams under way; NULL = they came through a relay
 

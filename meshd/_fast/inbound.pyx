@@ -52,20 +52,23 @@ from meshd._fast.planestate cimport (
     EV_LOCAL,
     EV_ROAMED,
     EV_TSMP,
+    IN_DERP_PACKETS,
     IN_DEVICE_ERROR,
     IN_EVENT_LIMIT,
     IN_EXPIRED,
     IN_FILTERED,
     IN_FORGED,
     IN_GRO_OFF,
+    IN_IPV4_PACKETS,
+    IN_IPV6_PACKETS,
     IN_MALFORMED,
     IN_NO_SESSION,
     IN_REPLAYED,
     IN_RUNT,
-    IN_SOURCE_LIMIT,
-    IN_UNKNOWN,
     IN_SOURCE,
+    IN_SOURCE_LIMIT,
     IN_TRUNCATED,
+    IN_UNKNOWN,
     IN_VIA_EVICTED,
     IN_VIA_NO_FLOW,
     IN_VIA_NO_IPV4,
@@ -74,6 +77,7 @@ from meshd._fast.planestate cimport (
     TUN_WRITES,
     count_c,
     count_drop_c,
+    count_traffic_c,
     drop_session_c,
     event_active_c,
     event_c,
@@ -100,7 +104,7 @@ from meshd._fast.sourcelimit cimport (
 )
 from meshd._fast.tunio cimport tun_write_c
 from meshd._fast.translate cimport IP6_MIN_MTU
-from meshd._fast.udpio cimport udp_address_bytes_c
+from meshd._fast.udpio cimport AF_INET, sockaddr, udp_address_bytes_c
 from meshd._fast.viaflow cimport via_tick_c
 from meshd._fast.viain cimport (
     VIA_IN_DONE,
@@ -136,6 +140,7 @@ cdef int inbound_open_c(inbound_t* inb, plane_t* plane, uint32_t worker) noexcep
     inb.plane = plane
     inb.worker = worker
     inb.peer = -1
+    inb.way = IN_DERP_PACKETS
     inb.ident = <uint16_t> (worker << 11)     # far from those of other threads
     inb.gro = gro_new_c()
     inb.sources = source_limit_new_c()
@@ -249,7 +254,14 @@ cdef inline void _settle(inbound_t* inb) noexcept nogil:
     if inb.peer >= 0:
         peer_received_c(inb.slot, inb.now, inb.packets, inb.bytes, inb.data != 0)
         event_active_c(inb.plane, inb.worker, inb.peer, inb.slot)
+        count_traffic_c(inb.plane, inb.worker, inb.way, inb.packets, inb.bytes)
         inb.peer = -1
+
+
+cdef inline void _comes_by(inbound_t* inb, uint32_t way) noexcept nogil:
+    if inb.way != way:
+        _settle(inb)
+        inb.way = way
 
 
 cdef inline void _account(inbound_t* inb, int32_t peer, peer_t* slot, uint32_t n, uint32_t data) noexcept nogil:
@@ -518,6 +530,7 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
         count_c(inb.plane, inb.worker, IN_RUNT, 1)
         return
     inb.source = source
+    _comes_by(inb, IN_IPV4_PACKETS if (<const sockaddr*> source.name).sa_family == AF_INET else IN_IPV6_PACKETS)
     while offset < n:
         part = segment if n - offset > segment else n - offset
         if part < RUNT:
@@ -531,6 +544,7 @@ cdef void inbound_datagrams_c(inbound_t* inb, uint8_t* data, uint32_t n, uint32_
 cdef void inbound_relayed_c(inbound_t* inb, const uint8_t* data, uint32_t n, uint32_t segment,
                             uint8_t* plain) noexcept nogil:
     cdef uint32_t offset = 0, part
+    _comes_by(inb, IN_DERP_PACKETS)
     while offset < n:
         part = segment if n - offset > segment else n - offset
         if not inbound_transport_c(inb, data + offset, part, plain + offset):

@@ -19,8 +19,11 @@ from meshd._fast.planestate cimport (
     EV_SERVICE,
     EV_STAGED,
     MAX_QUEUES,
+    OUT_DERP_PACKETS,
     OUT_FILTERED,
     OUT_GSO_OFF,
+    OUT_IPV4_PACKETS,
+    OUT_IPV6_PACKETS,
     OUT_MALFORMED,
     OUT_NO_PATH,
     OUT_NO_ROUTE,
@@ -38,6 +41,7 @@ from meshd._fast.planestate cimport (
     UDP_WRITES,
     count_c,
     count_drop_c,
+    count_traffic_c,
     event_active_c,
     event_c,
     event_rekey_c,
@@ -164,6 +168,8 @@ cdef void _send_udp(outbound_t* out, run_t* run) noexcept nogil:
         count_c(plane, out.worker, OUT_GSO_OFF, 1)
     if failure:
         _send_failed(out, run, failure)
+    else:
+        count_traffic_c(plane, out.worker, OUT_IPV4_PACKETS if v4 else OUT_IPV6_PACKETS, run.count, run.bytes)
 
 
 cdef void _send_run(outbound_t* out, run_t* run) noexcept nogil:
@@ -177,6 +183,9 @@ cdef void _send_run(outbound_t* out, run_t* run) noexcept nogil:
             bell_ring_c(&out.plane.bell)
         if lost:
             count_drop_c(out.plane, out.worker, run.slot, OUT_RELAY_FULL, lost)
+        # All but the last have the size of a segment; those that had no room are the last.
+        count_traffic_c(out.plane, out.worker, OUT_DERP_PACKETS, run.count - lost,
+                        run.bytes if lost == 0 else (run.count - lost) * <uint64_t> run.segment)
     elif not udp:
         count_drop_c(out.plane, out.worker, run.slot, OUT_NO_PATH, run.count)
 

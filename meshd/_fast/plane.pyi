@@ -158,7 +158,10 @@ class Plane(Registry):
         """Let the next packet raise EV_ACTIVE again."""
 
     def counters(self) -> dict[str, int]:
-        """Dropped packets by reason (out_, in_), events_lost, and system calls made.
+        """Dropped packets by reason (out_, in_), events_lost, system calls made, and what was carried.
+
+        The latter are authenticated transport messages of peers by the way they took: out_ or in_, ipv4_, ipv6_ or
+        derp_, packets or bytes.
 
         in_socket_overflow is what the system dropped because its buffer was full before we could read.
         """

@@ -77,10 +77,22 @@ cdef enum counter_t:            # the names are in planestate.pyx, in this order
     UDP_READS
     TUN_LENT
     TUN_RETURNED
+    OUT_IPV4_PACKETS            # each pair: packets, then bytes
+    OUT_IPV4_BYTES
+    OUT_IPV6_PACKETS
+    OUT_IPV6_BYTES
+    OUT_DERP_PACKETS
+    OUT_DERP_BYTES
+    IN_IPV4_PACKETS
+    IN_IPV4_BYTES
+    IN_IPV6_PACKETS
+    IN_IPV6_BYTES
+    IN_DERP_PACKETS
+    IN_DERP_BYTES
     COUNTERS
 
 cdef struct worker_t:           # one per thread, written by that thread only
-    uint64_t counts[48]
+    uint64_t counts[64]
     ring_t* ring
     uint64_t pad[7]
 
@@ -146,6 +158,11 @@ cdef struct plane_t:
 cdef inline void count_c(plane_t* plane, uint32_t worker, uint32_t counter, uint64_t n) noexcept nogil:
     # Only the worker writes, the loop may be reading.
     fast_set64(&plane.workers[worker].counts[counter], fast_peek64(&plane.workers[worker].counts[counter]) + n)
+
+cdef inline void count_traffic_c(plane_t* plane, uint32_t worker, uint32_t counter, uint64_t packets,
+                                 uint64_t n) noexcept nogil:
+    count_c(plane, worker, counter, packets)
+    count_c(plane, worker, counter + 1, n)
 
 cdef inline void count_drop_c(plane_t* plane, uint32_t worker, peer_t* slot, uint32_t counter,
                               uint64_t n) noexcept nogil:

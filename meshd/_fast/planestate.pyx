@@ -51,8 +51,20 @@ COUNTER_NAMES = (
     "udp_reads",
     "tun_lent",
     "tun_returned",
+    "out_ipv4_packets",
+    "out_ipv4_bytes",
+    "out_ipv6_packets",
+    "out_ipv6_bytes",
+    "out_derp_packets",
+    "out_derp_bytes",
+    "in_ipv4_packets",
+    "in_ipv4_bytes",
+    "in_ipv6_packets",
+    "in_ipv6_bytes",
+    "in_derp_packets",
+    "in_derp_bytes",
 )
-assert len(COUNTER_NAMES) == COUNTERS
+assert len(COUNTER_NAMES) == COUNTERS <= 64
 assert IN_EVENT_LIMIT < PEER_DROPS  # the last that names a peer
 
 

@@ -50,6 +50,7 @@ from meshd.node.profiledata import ProfileData
 from meshd.node.profiler import CpuProfile, heap_profile
 from meshd.node.stacks import stack_dump
 from meshd.node.status import PeerTraffic, Snapshot, status_json, status_parts
+from meshd.node.usermetrics import metric, traffic_metrics
 from meshd.wire.control import MapResponse, decode, encode
 
 JSON = dict[str, Any]
@@ -233,10 +234,8 @@ class NodeService(Inspection):
             ("health_messages", "Number of health messages", '{type="warning"}', len(backend.health.texts())),
             ("home_derp_region_id", "Relay region of this node's home", "", self._magicsock.home_relay),
         )
-        return "".join(
-            f"# TYPE tailscaled_{name} gauge\n# HELP tailscaled_{name} {text}\ntailscaled_{name}{labels} {value}\n"
-            for name, text, labels, value in gauges
-        )
+        text = "".join(metric(name, "gauge", text, [(labels, value)]) for name, text, labels, value in gauges)
+        return text + traffic_metrics(self._counters())
 
     # -- watching -------------------------------------------------------------------------------------------
 
