@@ -41,7 +41,7 @@ from meshd.feature.c2n.handler import answer_call
 from meshd.feature.localapi.server import LocalApiServer
 from meshd.host.linux.portlist import PortList
 from meshd.io.clientlookup import ClientLookups
-from meshd.io.interfaces import addresses_out
+from meshd.io.interfaces import address_towards, addresses_out
 from meshd.io.udp import UdpSockets, open_udp_sockets
 from meshd.node.authority import Authority
 from meshd.node.backend import Backend
@@ -192,6 +192,7 @@ class RunningNode:
             on_relays=lambda: self._backend.relays_changed(),
             fixed_port=flags.port,
             way_out=addresses_out,
+            address_towards=address_towards,
             switches=path_switches(os.environ),
         )
         self._exits.callback(magicsock.close)

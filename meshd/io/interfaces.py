@@ -14,7 +14,7 @@ from meshd.wire.netlink import IFF_UP
 
 log = get_logger(__name__)
 
-_FAR_AWAY = ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888"))
+_FAR_AWAY = (parse_ip("8.8.8.8"), parse_ip("2001:4860:4860::8888"))
 _SIOCGIFFLAGS = 0x8913 if sys.platform.startswith("linux") else 0xC0206911
 
 
@@ -63,16 +63,18 @@ def _one_by_one() -> list[IPAddress]:
 
 def addresses_out() -> frozenset[IPAddress]:
     """From which of our addresses packets to the internet leave; none where there is no way to it. Nothing is sent."""
-    found = set()
-    for family, far in _FAR_AWAY:
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                mark_socket(probe)
-                probe.connect((far, 9))
-                found.add(parse_ip(probe.getsockname()[0]))
-        except (OSError, ValueError):
-            continue
-    return frozenset(found)
+    return frozenset(source for far in _FAR_AWAY if (source := address_towards(far)) is not None)
+
+
+def address_towards(far: IPAddress) -> IPAddress | None:
+    """From which of our addresses packets to ``far`` leave; None where there is no way. Nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET if far.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            mark_socket(probe)
+            probe.connect((str(far), 9))
+            return parse_ip(probe.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):
+        return None
 
 
 def entries_of(name: str) -> dict[int, list[dict[str, str]]]:

@@ -84,6 +84,7 @@ class MagicSock:
         random: Callable[[int], bytes] = os.urandom,
         local_addresses: Callable[[], Iterable[IPAddress]] = read_local_addresses,
         way_out: Callable[[], frozenset[IPAddress]] = frozenset,
+        address_towards: Callable[[IPAddress], IPAddress | None] = lambda far: None,
         fixed_port: int = 0,
         mark: bool = True,
         links: RelayLinks | None = None,
@@ -103,6 +104,7 @@ class MagicSock:
         self._on_relays = on_relays
         self._local_addresses = local_addresses
         self._way_out = way_out
+        self._address_towards = address_towards
         self._switches = switches
         self._port = 0  # that we had last, or want
         self._no_socket: asyncio.TimerHandle | None = None
@@ -479,8 +481,9 @@ class MagicSock:
 
         When an address is gone from which packets left for the internet (any, where none did), sockets are opened
         anew (keeping their port) and proven paths are forgotten. Others, such as those of containers, and new ones do
-        not disturb traffic: the sockets are bound to all addresses, and relays and peers are only asked whether they
-        still hear us, since another route may give packets another source.
+        not disturb traffic: the sockets are bound to all addresses. Only paths that were found from an address that is
+        gone are forgotten, because their peers send there; other peers and relays are asked whether they still hear us,
+        since another route may give packets another source.
         """
         addresses = list(self._local_addresses())
         before, self._known_addresses = self._known_addresses, local_candidates(addresses)
@@ -493,6 +496,7 @@ class MagicSock:
             if before != self._known_addresses:
                 self._endpoints.schedule()
             self._links.link_changed()
+            self._paths.reset_from(gone)
             self._paths.verify_all()
             self._prober.start()
 
@@ -599,6 +603,7 @@ class MagicSock:
         self._pings.answered(token, PingOutcome(latency_s, address, relay))
 
     def path_direct(self, peer: PeerPath, address: AddrPort) -> None:
+        peer.source = self._address_towards(address.ip)
         self._pings.became_direct(peer, address)
         waiting, peer.handshake = peer.handshake, None
         if waiting is not None and self._clock.monotonic() - waiting[1] < HANDSHAKE_FRESH_S:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
-from meshd.base.addr import AddrPort
+from meshd.base.addr import AddrPort, IPAddress
 from meshd.base.clock import Clock
 from meshd.base.keys import DiscoPrivate, DiscoPublic, NodePublic
 from meshd.base.log import get_logger, kv
@@ -74,6 +74,7 @@ class PeerPath:
         "ping_held_at",
         "relay",
         "removed",
+        "source",
         "spec",
         "was_direct",
     )
@@ -89,6 +90,8 @@ class PeerPath:
         self.ping_held_at = 0.0
         self.removed = False
         self.was_direct: AddrPort | None = None
+        self.source: IPAddress | None = None
+        """From which of our addresses the path in use was found, as far as that is known."""
         self.handshake: tuple[bytes, float] | None = None
         """The last handshake message that went out while no path was proven, and when."""
 
@@ -461,6 +464,16 @@ class PeerPaths:
             self.note_traffic(peer)
             peer.path.verify(now)
             self.turn(peer)
+
+    def reset_from(self, gone: set[IPAddress]) -> None:
+        """Paths that were found from these addresses of ours are void."""
+        now = self._clock.monotonic()
+        for peer in self._peers.values() if gone else ():
+            if peer.machine is not None and peer.source in gone:
+                peer.source = None
+                self.note_traffic(peer)
+                peer.machine.reset(now)
+                self.turn(peer)
 
     def reset_all(self) -> None:
         """Every proven path is void."""

@@ -80,6 +80,12 @@ def test_mark_leaves_local_connections_alone():
         assert mark_socket(sock, parse_ip("127.0.0.1")) is False
 
 
+def test_interfaces_address_that_packets_would_leave_from():
+    assert interfaces.address_towards(parse_ip("127.0.0.7")) == parse_ip("127.0.0.1")
+    assert interfaces.address_towards(parse_ip("255.255.255.255")) is None, "nobody may send there unasked"
+    assert interfaces.addresses_out() <= {*local_addresses()}
+
+
 def test_interfaces_list_loopback():
     assert parse_ip("127.0.0.1") in local_addresses()
 
