@@ -297,56 +297,6 @@ def test_magicsock_new_kind_of_address_disturbs_no_path(tmp_path):
     run(tmp_path, scenario)
 
 
-@pytest.mark.parametrize(("gone", "sources", "rebinds"), [
-    ("172.18.0.1", {"192.0.2.7"}, False),
-    ("192.0.2.7", {"192.0.2.7"}, True),
-    ("172.18.0.1", set(), True),
-])  # fmt: skip
-def test_magicsock_sockets_are_opened_anew_when_the_way_out_is_gone(tmp_path, gone, sources, rebinds):
-    """Bridges of containers come and go, and nothing of ours depends on them."""
-
-    async def scenario(mesh):
-        a = mesh.host()
-        rebound, own = [], [parse_ip("192.0.2.7"), parse_ip("172.18.0.1")]
-        a.magic._local_addresses = lambda: own
-        a.magic._way_out = lambda: frozenset(map(parse_ip, sources)).intersection(own)
-        a.magic.rebind = lambda: rebound.append(True)
-        a.magic.link_changed()
-        own.remove(parse_ip(gone))
-        rebound.clear()
-        a.magic.link_changed()
-        assert bool(rebound) is rebinds
-
-    run(tmp_path, scenario)
-
-
-def test_magicsock_path_from_an_address_that_is_gone_is_found_again(tmp_path):
-    """Its peer sends there, although our own packets leave from elsewhere by now."""
-
-    async def scenario(mesh):
-        await mesh.relay(900)
-        a, b = await mesh.pair()
-        a.know(b)
-        b.know(a)
-        own = [parse_ip("192.0.2.7"), parse_ip("192.0.2.8"), parse_ip("172.18.0.1")]
-        a.magic._local_addresses = lambda: own
-        a.magic._way_out = lambda: frozenset({parse_ip("192.0.2.8")})
-        a.magic._address_towards = lambda far: parse_ip("192.0.2.7")
-        a.magic._known_addresses, a.magic._sources = own[:], a.magic._way_out()
-        await a.magic.ping(b.key)
-        await until(lambda: a.magic.status(b.key).address is not None)
-        own.remove(parse_ip("172.18.0.1"))
-        a.magic.link_changed()
-        assert a.magic.status(b.key).address is not None
-        own.remove(parse_ip("192.0.2.7"))
-        a.magic._address_towards = lambda far: parse_ip("192.0.2.8")
-        a.magic.link_changed()
-        assert a.magic.status(b.key).address is None
-        await until(lambda: a.magic.status(b.key).address is not None)
-
-    run(tmp_path, scenario)
-
-
 def test_magicsock_wireguard_only_peer_is_followed_by_its_data(tmp_path):
     """EX-06: it may be somewhere else minutes before its next handshake."""
 
