@@ -15,6 +15,7 @@ from meshd.base.log import KeyValueFormatter, RepeatFilter, get_logger, kv
 
 SYSLOG = "/dev/log"
 _PATIENCE_MS = 100
+_ESCAPED = 16  # bytes at most of one character
 _LINES_LOST = {"msg": "log_lines_lost", "name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
 _FACILITY_DAEMON = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
@@ -63,15 +64,28 @@ class _StandardError(logging.StreamHandler[TextIO]):
         super().__init__()
         self._stuck = False
         self._lost = 0
+        self._cut = False  # the last line, before its end
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._has_room():
-            self._lost += 1
-            return
-        if self._lost:
+        if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
-            super().emit(logging.makeLogRecord(_LINES_LOST | kv(count=lost, reason="nobody read the log")))
-        super().emit(record)
+            self._write(logging.makeLogRecord(_LINES_LOST | kv(count=lost, reason="nobody read the log")))
+        self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        """In pieces that are sure to fit where there is room: a pipe with some takes no long line as a whole."""
+        try:
+            text = f"{self.terminator if self._cut else ''}{self.format(record)}{self.terminator}"
+            size = select.PIPE_BUF if text.isascii() else select.PIPE_BUF // _ESCAPED
+            for start in range(0, len(text), size):
+                if not self._has_room():
+                    self._lost += 1
+                    return
+                self.stream.write(text[start : start + size])
+                self.flush()
+                self._cut = start + size < len(text)
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
 
     def _has_room(self) -> bool:
         poll = select.poll()

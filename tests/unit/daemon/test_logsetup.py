@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import socket
@@ -121,6 +122,37 @@ def test_log_into_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.
         assert told[-1] == "again"
         lost = 5000 - before.count(b"\n")
         assert told[-2] == f'warning: log_lines_lost count={lost} reason="nobody read the log"'
+
+
+@pytest.mark.parametrize("text", ["x" * 7000, "\u00e9" * 3500], ids=["ascii", "other"])
+def test_log_of_a_line_longer_than_the_room_that_is_left_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """DM-09: a pipe that has room for some bytes does not have it for those of any line."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 16)
+    log = get_logger("meshd.x")
+
+    def write() -> None:
+        log.info("begin")
+        for _ in range(20):
+            log.info("event", extra=kv(one=text, other=text))
+
+    with open(writing, "w", buffering=1, encoding="utf-8") as stream, open(reading, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stderr", stream)
+        set_up_log(0, {"JOURNAL_STREAM": "1:1", "TS_DEBUG_LOG_RATE": "all"})
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(20)
+        stuck = writer.is_alive()
+        before = reader.read(1 << 20)
+        assert not stuck
+        log.info("again")
+        *_, lost, last = (before + reader.read(1 << 20)).decode().splitlines()
+        whole = before.count(f"other={text}\n".encode())
+        assert 0 < whole < 9
+        assert lost == f'warning: log_lines_lost count={20 - whole} reason="nobody read the log"'
+        assert last == "again"
 
 
 def test_log_of_the_system_that_nobody_reads_holds_up_nothing(output: Output, tmp_path: Path) -> None:
