@@ -259,18 +259,18 @@ class Backend:
         """Until the server is asked and has answered, the network is as we last knew it."""
         profile_id = self.profiles.current.id
         cached = self._cache.load(profile_id, self.prefs) if self._cache is not None and self.netmap is None else None
-        if cached is not None and self._cache is not None:
+        private = self.node_private
+        if cached is not None and self._cache is not None and private is not None:
             try:
                 control.update_disco_key(self._disco_key())
+                self._disco_memory.told(private.public())  # a node that is down takes another key at once
                 control.recall(cached.response)
             except WireError as error:
                 self._cache.refuse(profile_id, error)
             else:
                 self.decide()
-                if self.netmap is not None:
-                    self._disco_memory.told(self.netmap.node_key)
-                    for node in filter(None, map(self.netmap.peers.get, cached.met)):
-                        self._greet(node.key)
+                for node in filter(None, map(self.netmap.peers.get, cached.met) if self.netmap else ()):
+                    self._greet(node.key)
 
     def _log_in(self, control: Control, flags: LoginFlags = LoginFlags.DEFAULT) -> None:
         self._control_status = msgspec.structs.replace(self._control_status, can_continue=True, auth_url="")
@@ -435,6 +435,7 @@ class Backend:
     def _profile_changed(self) -> None:
         """Another identity: nothing of the former network stays (PS-13), whatever becomes of the new one."""
         self.preferences.profile_changed()
+        self._hold_ways()
         self._detach_control(goodbye=True)
         self._dial_plan.forget()
         self._blocked = False
@@ -733,9 +734,15 @@ class Backend:
 
     def _stop_data_plane(self) -> None:
         """Peers learn from the new disco key that our sessions are gone, and begin anew when we are back."""
-        self._disco_memory.stopping()
+        self._hold_ways()
         self.reconciler.stop()
         self.disco_key_changed()
+
+    def _hold_ways(self) -> None:
+        """Of what peers know of us, the server may not get the chance to tell them more."""
+        self._disco_memory.stopping()
+        if self._cache is not None:
+            self._cache.hold()
 
     def _update_pause(self) -> None:
         """SM-05: a node that is stopped on purpose does not talk to control, nor one that shall not be synchronized."""

@@ -87,6 +87,7 @@ class NetmapCache:
         self._enabled = enabled
         self._latest: tuple[Path, NodePrivate, Prefs, Netmap] | None = None
         self._latest_of = ""
+        self._held: tuple[DiscoPrivate, tuple[int, ...], dict[NodePublic, AddrPort]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._writer: threading.Thread | None = None
         self._again = False  # something changed during a write
@@ -147,7 +148,13 @@ class NetmapCache:
             self.forget(profile_id)
             return
         self._latest, self._latest_of = (path, private, prefs, netmap), profile_id
+        self._held = None
         self.touch()
+
+    def hold(self) -> None:
+        """Paths and sessions are about to end, and with them our disco key: what a later process wants is as now."""
+        if self._latest is not None:
+            self._held = self._ways(self._latest[3])
 
     def touch(self) -> None:
         """Paths or sessions changed."""
@@ -161,7 +168,7 @@ class NetmapCache:
 
     def pause(self) -> None:
         """Write nothing more of what was to be kept; a write under way is waited for."""
-        self._latest = None
+        self._latest = self._held = None
         self._again = False
         if self._timer is not None:
             self._timer.cancel()
@@ -192,16 +199,25 @@ class NetmapCache:
         path, private, prefs, netmap = self._latest
         if netmap.node_key != private.public():
             return None  # a key change is under way; its end brings a new netmap
-        connected = (netmap.peer_by_key(key) for key in self._connected())
+        disco, met, reached = self._ways(netmap)
         picture = Picture(
             netmap,
             control_url=prefs.effective_control_url(),
             user_id=prefs.persist().user_profile.id,
-            disco=self._paths.disco_private,
-            met=tuple(node.id for node in connected if node is not None),
-            reached=self._paths.last_addresses(),
+            disco=disco,
+            met=met,
+            reached=reached,
         )
         return path, private, picture
+
+    def _ways(self, netmap: Netmap) -> tuple[DiscoPrivate, tuple[int, ...], dict[NodePublic, AddrPort]]:
+        """The disco key that peers know us by, those there are sessions with, and where they were reached."""
+        disco = self._paths.disco_private
+        if self._held is not None and self._held[0] != disco:
+            return self._held
+        connected = (netmap.peer_by_key(key) for key in self._connected())
+        met = tuple(node.id for node in connected if node is not None)
+        return disco, met, self._paths.last_addresses()
 
     def _begin(self) -> None:
         self._timer = None

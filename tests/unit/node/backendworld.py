@@ -91,6 +91,7 @@ class ReconcilerDouble:
         self.calls: list[str] = []
         self.prefs: Prefs | None = None
         self.private: NodePrivate | None = None
+        self.on_stop: Callable[[], None] = lambda: None
 
     def apply(self, netmap: Netmap, prefs: Prefs, private: NodePrivate, change: MapChange | None) -> None:
         self.calls.append("apply")
@@ -98,6 +99,7 @@ class ReconcilerDouble:
 
     def stop(self) -> None:
         self.calls.append("stop")
+        self.on_stop()
 
     def network_changed(self, netmap: Netmap, prefs: Prefs) -> None:
         self.calls.append("network")
@@ -108,6 +110,7 @@ class CacheDouble:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.on_hold: Callable[[], None] = lambda: None
 
     def load(self, profile_id: str, prefs: Prefs) -> CachedMap | None:
         self.calls.append("load")
@@ -118,6 +121,9 @@ class CacheDouble:
 
     def forget(self, profile_id: str) -> None:
         self.calls.append("forget")
+
+    def hold(self) -> None:
+        self.on_hold()
 
     def close(self) -> None:
         self.calls.append("close")

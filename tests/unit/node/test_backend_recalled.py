@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from meshd.base.errors import MeshdError
+from meshd.base.keys import DiscoPrivate
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
 from meshd.node.store import MemoryStore
@@ -72,6 +73,48 @@ def test_backend_that_is_down_says_who_it_is_and_asks_nobody() -> None:
         assert "apply" not in made.reconciler.calls
 
     run(test, store, CacheDouble())
+
+
+def test_backend_that_began_down_goes_on_by_the_key_that_peers_know_when_the_server_is_away() -> None:
+    """SM-05: it stopped at once, which made a key that nobody hears of."""
+    store = logged_in_store()
+
+    async def leave(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+
+    run(leave, store)
+
+    async def test(made: Fixture) -> None:
+        known = made.disco
+        made.reconciler.on_stop = lambda: made.resume_disco(DiscoPrivate.generate())
+        made.backend.begin()
+        assert made.backend.state is State.STOPPED
+        assert made.disco != known
+        made.backend.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+        away = MeshdError("connection refused", code="control-unreachable")
+        made.control.report(recalled=True, netmap=made.backend.netmap, error=away)
+        assert made.disco == known
+
+    run(test, store, CacheDouble())
+
+
+def test_backend_that_stops_has_the_cache_hold_what_peers_know_before_it_ends() -> None:
+    """PS-18."""
+    cache = CacheDouble()
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        log_in(made)
+        order: list[str] = []
+        cache.on_hold = lambda: order.append("hold")
+        made.reconciler.on_stop = lambda: order.append("stop")
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+        assert order == ["hold", "stop"]
+        made.backend.new_profile()
+        assert order[2:4] == ["hold", "stop"]
+
+    run(test, cache=cache)
 
 
 def test_backend_clears_the_cached_netmap_and_tells_a_new_disco_key() -> None:

@@ -95,6 +95,56 @@ def test_cache_brings_back_map_disco_key_and_sessions(tmp_path: Path) -> None:
     run(test)
 
 
+def test_cache_of_a_stopped_node_keeps_the_disco_key_and_sessions_of_before(tmp_path: Path) -> None:
+    """PS-18: a stop makes another key, of which no peer hears until the node is back."""
+
+    async def test() -> None:
+        bench = Bench(tmp_path)
+        there = netmap()
+        known = bench.paths.disco_private
+        bench.connected = [there.peers[3].key]
+        bench.paths.reached = {there.peers[3].key: AddrPort.parse("192.0.2.3:41641")}
+        bench.cache.keep("ab12", prefs(), there)
+        for _ in range(2):  # down, and then another profile
+            bench.cache.hold()
+            bench.connected, bench.paths.reached = [], {}
+            bench.paths.disco_private = DiscoPrivate.generate()
+        bench.cache.close()
+        again = Bench(tmp_path)
+        cached = again.cache.load("ab12", prefs())
+        assert cached is not None
+        assert again.paths.disco_private == known
+        assert cached.met == (3,)
+        assert "192.0.2.3:41641" in cached.response.peers[1].endpoints
+
+    run(test)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_cache_of_a_node_that_is_back_keeps_what_is_there_now(tmp_path: Path, *, resumed: bool) -> None:
+    """Back with a new map or, while the server is away, with the key of before."""
+
+    async def test() -> None:
+        bench = Bench(tmp_path)
+        there = netmap()
+        before = bench.paths.disco_private
+        bench.connected = [there.peers[3].key]
+        bench.cache.keep("ab12", prefs(), there)
+        bench.cache.hold()
+        bench.paths.disco_private = before if resumed else DiscoPrivate.generate()
+        bench.connected = [there.peers[2].key]
+        if not resumed:
+            bench.cache.keep("ab12", prefs(), there)
+        bench.cache.close()
+        again = Bench(tmp_path)
+        cached = again.cache.load("ab12", prefs())
+        assert cached is not None
+        assert again.paths.disco_private == bench.paths.disco_private
+        assert cached.met == (2,)
+
+    run(test)
+
+
 def test_cache_file_holds_nothing_readable(tmp_path: Path) -> None:
     """file:profile-data."""
 
