@@ -74,7 +74,11 @@ def connect_blocking(address: tuple[str, int], deadline: float) -> socket.socket
     """A connection past the tunnel, by ``deadline`` of the monotonic clock. Raises OSError."""
     failure = OSError(f"no address for {address[0]}")
     for family, kind, protocol, _, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a kernel without IPv6
+            failure = error
+            continue
         try:
             mark_socket(sock, parse_ip(str(where[0]).partition("%")[0]))
             sock.settimeout(_left(deadline))

@@ -52,6 +52,15 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         thread.join()
 
 
+def test_user_data_without_the_family_of_the_first_address_is_read_from_the_next(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """As with a kernel without IPv6."""
+    found = [(family, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for family in (255, socket.AF_INET)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert read_user_data("metadata.example", port) == Service.data
+
+
 def test_user_data_is_read_with_a_token(port: int) -> None:
     """CF-03: --config=vm:user-data."""
     assert read_user_data("127.0.0.1", port) == b'{"version": "alpha0"}'
