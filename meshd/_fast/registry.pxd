@@ -28,7 +28,7 @@ cdef class Registry:
     cdef object via                 # the Via in use, or the one before for its flows, or None
     cdef object free_peers          # (index, mark), oldest first
     cdef dict routes                # peer -> tuple of prefixes (address and one byte of length)
-    cdef dict contested             # prefix -> those who carry it besides its owner, former owners, the last one last
+    cdef dict contested             # prefix -> dict of those who carry it besides its owner, the last owner last
     cdef uint32_t next_peer
     cdef uint32_t generation
     cdef epoch_mark_t route_mark

@@ -303,7 +303,7 @@ cdef class Registry:
             raise MemoryError if status == LPM_NO_MEMORY else ValueError("not a prefix")
         if owner >= 0 and owner != peer:
             self._give_up_claim(peer, key)
-            self.contested.setdefault(key, []).append(owner)
+            self.contested.setdefault(key, {})[owner] = None
 
     def remove_route(self, bytes address not None, int bits) -> None:
         cdef int owner = lpm_get_c(self.c.routes, <const uint8_t*> <char*> address, _family(address), bits)
@@ -319,12 +319,12 @@ cdef class Registry:
         cdef const uint8_t* raw = <const uint8_t*> <char*> prefix
         cdef int size = <int> len(prefix) - 1
         cdef int family = 4 if size == 4 else 6
-        cdef list others = self.contested.get(prefix)
+        cdef dict others = self.contested.get(prefix)
         cdef int heir
         if lpm_get_c(self.c.routes, raw, family, raw[size]) != peer:
             self._give_up_claim(peer, prefix)
         elif others is not None:
-            heir = others[len(others) - 1]
+            heir = next(reversed(others))
             self._give_up_claim(heir, prefix)
             lpm_insert_c(self.c.routes, raw, family, raw[size], heir)
         else:
@@ -332,9 +332,9 @@ cdef class Registry:
 
     cdef _give_up_claim(self, int peer, bytes prefix):
         """A peer does not wait for the prefix any more, if it did."""
-        cdef list others = self.contested.get(prefix)
-        if others is not None and peer in others:
-            others.remove(peer)
+        cdef dict others = self.contested.get(prefix)
+        if others is not None:
+            others.pop(peer, None)
             if not others:
                 del self.contested[prefix]
 
