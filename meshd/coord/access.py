@@ -25,7 +25,7 @@ class Access(Protocol):
         """What may come in at the node."""
         ...
 
-    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
+    def routes(self, node: NodeRecord, carried: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the routes a peer carries that the node may send to, or has to answer through."""
         ...
 
@@ -52,8 +52,8 @@ class AllowAll:
     def rules(self, node: NodeRecord) -> Sequence[FilterRule]:
         return self._rules
 
-    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
-        return tuple(carried)
+    def routes(self, node: NodeRecord, carried: tuple[str, ...]) -> tuple[str, ...]:
+        return carried
 
     def ssh(self, node: NodeRecord) -> SSHPolicy | None:
         return None

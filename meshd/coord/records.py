@@ -97,7 +97,8 @@ class NodeRecord(msgspec.Struct):
     @property
     def usable_routes(self) -> tuple[str, ...]:
         """Routes that it both offers and may carry."""
-        return tuple(route for route in self.hostinfo.routable_ips if route in self.approved_routes)
+        approved = frozenset(self.approved_routes)
+        return tuple(route for route in self.hostinfo.routable_ips if route in approved) if approved else ()
 
     def expired(self, wall: float) -> bool:
         return self.expiry is not None and self.expiry <= wall

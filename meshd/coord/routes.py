@@ -18,6 +18,7 @@ class RouteTable:
         self._offers: dict[str, dict[int, bool]] = {}
         self._carrier: dict[str, int] = {}
         self._of_node: dict[int, tuple[str, ...]] = {}
+        self._carried: dict[int, tuple[str, ...]] = {}
 
     def update(self, node_id: int, routes: Iterable[str], *, online: bool) -> set[int]:
         """Set what a node offers; returns the ids of the nodes whose set of carried routes changed."""
@@ -38,6 +39,8 @@ class RouteTable:
             self._of_node[node_id] = wanted
         else:
             self._of_node.pop(node_id, None)
+        for other in (node_id, *changed):
+            self._carried.pop(other, None)
         return changed
 
     @property
@@ -51,11 +54,15 @@ class RouteTable:
 
     def carried(self, node_id: int) -> tuple[str, ...]:
         """Subnet routes that the node carries, and its exit routes."""
-        return tuple(
-            prefix
-            for prefix in self._of_node.get(node_id, ())
-            if prefix in EXIT_ROUTES or self._carrier.get(prefix) == node_id
-        )
+        offered = self._of_node.get(node_id)
+        if offered is None:
+            return ()
+        found = self._carried.get(node_id)
+        if found is None:
+            found = self._carried[node_id] = tuple(
+                prefix for prefix in offered if prefix in EXIT_ROUTES or self._carrier.get(prefix) == node_id
+            )
+        return found
 
     def _elect(self, prefix: str) -> set[int]:
         offers = self._offers.get(prefix, {})

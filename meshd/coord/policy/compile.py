@@ -62,6 +62,27 @@ class Endpoint:
         return (node.v4, node.v6) if self.of_nodes else self.addresses
 
 
+class _Audience:
+    """Who is shown which of the routes that a router carries; worked out once for all nodes that are alike."""
+
+    __slots__ = ("_among", "_found", "_users")
+
+    def __init__(self, users: tuple[tuple[str, frozenset[int]], ...]) -> None:
+        self._users = users
+        self._among = tuple({ids for _, ids in users})
+        self._found: dict[tuple[bool, ...], tuple[str, ...]] = {}
+
+    def shown(self, node: NodeRecord) -> tuple[str, ...]:
+        own = frozenset(node.usable_routes)
+        if own:  # who could take a route over must know who has it
+            return tuple(route for route, ids in self._users if node.id in ids or route in own)
+        alike = tuple([node.id in ids for ids in self._among])
+        found = self._found.get(alike)
+        if found is None:
+            found = self._found[alike] = tuple(route for route, ids in self._users if node.id in ids)
+        return found
+
+
 class CompiledPolicy:
     """The `Access` of a network with a policy; valid until a node, its owner, tags or routes change."""
 
@@ -74,7 +95,8 @@ class CompiledPolicy:
         self._aliases: dict[str, Endpoint] = {}
         self._links: list[tuple[frozenset[int], frozenset[int]]] = []
         self._ways: list[tuple[Endpoint, Endpoint]] = []
-        self._users: dict[str, frozenset[int]] = {}
+        self._users: dict[tuple[frozenset[int], ...], frozenset[int]] = {}
+        self._audiences: dict[tuple[str, ...], _Audience] = {}
         self._merged: dict[tuple[int, ...], Attributes] = {}
         self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
@@ -118,27 +140,41 @@ class CompiledPolicy:
         made.extend(self._grants_among_own(node))
         return made
 
-    def routes(self, node: NodeRecord, carried: Sequence[str]) -> tuple[str, ...]:
-        # Who could take a route over must know who has it.
-        return tuple(route for route in carried if node.id in self._users_of(route) or route in node.usable_routes)
+    def routes(self, node: NodeRecord, carried: tuple[str, ...]) -> tuple[str, ...]:
+        found = self._audiences.get(carried)
+        if found is None:
+            found = self._audiences[carried] = _Audience(tuple((route, self._users_of(route)) for route in carried))
+        return found.shown(node)
 
     def _users_of(self, route: str) -> frozenset[int]:
         """Ids of the nodes that may send to something behind a route, or are sent to from there."""
-        found = self._users.get(route)
+        if route in EXIT_ROUTES:
+            return self._users_of_exits
+        prefix = prefix_of(route)
+        if prefix is None:
+            return frozenset()
+        first, last = int(prefix.network_address), int(prefix.broadcast_address)
+        parts = tuple([ids for a, b, ids in self._spans[prefix.version] if a <= last and first <= b])
+        found = self._users.get(parts)
         if found is None:
-            prefix = prefix_of(route)
-            ids: set[int] = set()
-            for source, target in self._ways:
-                if route in EXIT_ROUTES:
-                    if any(_is_public(named) for named in target.beyond):
-                        ids |= source.node_ids
-                    continue
-                if any(_overlap(prefix, named) for named in target.beyond):
-                    ids |= source.node_ids
-                if any(_overlap(prefix, named) for named in source.beyond):
-                    ids |= target.node_ids
-            found = self._users[route] = frozenset(ids)
+            found = self._users[parts] = frozenset().union(*parts)
         return found
+
+    @cached_property
+    def _spans(self) -> dict[int, list[tuple[int, int, frozenset[int]]]]:
+        """From which address to which, of each version of IP, are those that some nodes may send to, or are sent to
+        from."""
+        found: dict[int, dict[tuple[int, int, frozenset[int]], None]] = {4: {}, 6: {}}
+        for source, target in self._ways:
+            for beyond, ids in ((target.beyond, source.node_ids), (source.beyond, target.node_ids)):
+                for prefix in beyond:
+                    found[prefix.version][int(prefix.network_address), int(prefix.broadcast_address), ids] = None
+        return {version: list(spans) for version, spans in found.items()}
+
+    @cached_property
+    def _users_of_exits(self) -> frozenset[int]:
+        leading_out = [source.node_ids for source, target in self._ways if any(map(_is_public, target.beyond))]
+        return frozenset().union(*leading_out)
 
     def ssh(self, node: NodeRecord) -> SSHPolicy | None:
         made: list[SSHRule] = []

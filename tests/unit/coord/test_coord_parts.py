@@ -78,13 +78,15 @@ def test_routes_carrier_keeps_its_role_while_online():
     route = ("10.0.0.0/8",)
     assert table.update(2, route, online=True) == {2}
     assert table.update(1, route, online=True) == set()
-    assert table.primary(2) == route
+    assert table.primary(2) == table.carried(2) == route
     assert table.update(2, route, online=False) == {1, 2}
+    assert (table.carried(1), table.carried(2)) == (route, ())
     assert table.update(1, route, online=False) == set()
     assert table.update(2, route, online=True) == {1, 2}
     assert table.update(2, (), online=True) == {1, 2}
-    assert table.primary(1) == route
+    assert table.primary(1) == table.carried(1) == route
     assert table.update(1, (), online=False) == {1}
+    assert table.carried(1) == ()
 
 
 def test_routes_exit_routes_are_carried_by_all():

@@ -223,6 +223,18 @@ def test_policy_route_is_known_to_who_could_take_it_over():
     assert access.routes(nodes["router"], (NET, "10.2.0.0/16")) == (NET,)
 
 
+def test_policy_routes_of_a_router_are_looked_at_once_for_all_who_are_shown_them(monkeypatch):
+    """Each of a thousand nodes looked at each of a router's routes, and held everybody up whenever a machine joined."""
+    looked = []
+    users_of = CompiledPolicy._users_of
+    monkeypatch.setattr(CompiledPolicy, "_users_of", lambda self, route: looked.append(route) or users_of(self, route))
+    access, nodes = _access('{"acls": [{"action": "accept", "src": ["alice"], "dst": ["10.1.0.0/16:*"]}]}')
+    carried = (NET, "10.2.0.0/16", *EXIT)
+    shown = {name: access.routes(node, carried) for name, node in nodes.items()}
+    assert shown == {"laptop": (NET,), "phone": (NET,), "web": (), "bobs": (), "router": (NET, EXIT[0])}
+    assert looked == list(carried)
+
+
 def test_map_routes_of_peers_follow_the_policy(run_coord):
     """A tag that lets a node reach a network brings it the route, and a policy without it takes it away."""
 
