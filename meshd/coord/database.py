@@ -113,7 +113,7 @@ def _open(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise MeshdError(
             f"cannot use the database {path}: {error}",
-            code="config",
+            code="storage" if isinstance(error, (OSError, sqlite3.OperationalError)) else "config",
             hint=HINT,
         ) from None
     return connection

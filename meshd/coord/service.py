@@ -226,7 +226,7 @@ class CoordService:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise MeshdError(f"cannot use the state directory {folder}: {error}", code="config") from None
+            raise MeshdError(f"cannot use the state directory {folder}: {error}", code="storage") from None
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -83,7 +83,7 @@ class SniffingListener:
     def listen(self, host: str, port: int) -> None:
         """Start accepting on every address of `host`; an empty host means all addresses.
 
-        Raises MeshdError "config" when an address cannot be bound.
+        Raises MeshdError "host" when an address cannot be bound: it may be there, or free, in a moment.
         """
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -94,7 +94,7 @@ class SniffingListener:
         except OSError as error:
             self.close()
             reason = error.strerror or error
-            raise MeshdError(f"cannot listen on {host or '*'}:{port}: {reason}", code="config") from None
+            raise MeshdError(f"cannot listen on {host or '*'}:{port}: {reason}", code="host") from None
         for listening in self._sockets:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 

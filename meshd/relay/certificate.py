@@ -124,7 +124,7 @@ def self_signed(folder: Path, hosts: list[str], relay: NodePublic) -> RelayTls:
         write_atomic(certificate_path, certificate, 0o644)
         return _pinned(folder, certificate_path, key_path, relay)
     except OSError as error:
-        raise MeshdError(f"cannot use the TLS certificate {certificate_path}: {error}", code="config") from None
+        raise MeshdError(f"cannot use the TLS certificate {certificate_path}: {error}", code="storage") from None
 
 
 def _pinned(folder: Path, certificate_path: Path, key_path: Path, relay: NodePublic) -> RelayTls:

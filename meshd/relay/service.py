@@ -145,7 +145,7 @@ def stored_key(folder: Path) -> NodePrivate:
     except (OSError, ValueError) as error:
         raise MeshdError(
             f"cannot use the relay key {path}: {error}",
-            code="config",
+            code="config" if isinstance(error, ValueError) else "storage",
             hint="Restore a copy of the file, or delete it: the relay then has another key.",
         ) from None
     return private

@@ -28,14 +28,14 @@ class StunServer:
     async def start(self, host: str, port: int) -> None:
         """Bind `port` (0 = any free one) on every address of `host`; an empty host means all.
 
-        Raises MeshdError "config" when it cannot be bound.
+        Raises MeshdError "host" when it cannot be bound.
         """
         try:
             await self._bind(host, port)
         except OSError as error:
             raise MeshdError(
                 f"cannot serve STUN on UDP port {port}: {error.strerror or error}",
-                code="config",
+                code="host",
                 hint="Choose another port with --stun-port, or -1 for none.",
             ) from None
 

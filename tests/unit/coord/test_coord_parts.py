@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import sqlite3
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 
 from meshd.base.errors import MeshdError
 from meshd.base.keys import MachinePrivate
-from meshd.coord import store
+from meshd.coord import database, store
 from meshd.coord.addresses import AddressPool
+from meshd.coord.cli.output import EXIT_CODES
 from meshd.coord.control import ControlService
 from meshd.coord.database import Database
 from meshd.coord.names import checked_label, is_derived, label, unique_label
@@ -140,8 +143,24 @@ def test_database_of_a_newer_program_and_garbage_are_refused(tmp_path):
 
     with pytest.raises(MeshdError, match="format 999"):
         asyncio.run(open_it("newer"))
-    with pytest.raises(MeshdError, match="cannot use the database"):
+    with pytest.raises(MeshdError, match="cannot use the database") as caught:
         asyncio.run(open_it("garbage"))
+    assert caught.value.code == "config"
+
+
+def test_database_on_a_full_disk_is_no_mistake_in_the_settings(tmp_path, monkeypatch):
+    """A service manager tries again what another status tells of."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def open_it():
+        Database(tmp_path / "db")
+
+    monkeypatch.setattr(database.os, "open", full)
+    with pytest.raises(MeshdError, match="No space left") as caught:
+        asyncio.run(open_it())
+    assert caught.value.code not in EXIT_CODES
 
 
 def test_endpoints_that_peers_cannot_use_are_left_out():

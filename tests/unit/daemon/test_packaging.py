@@ -7,7 +7,9 @@ import configparser
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -117,6 +119,24 @@ def test_server_unit_starts_with_the_flags_of_its_settings_as_nobody_in_particul
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("busy", ["--listen=203.0.113.1:80 --stun-port=-1", "--listen=127.0.0.1:0 --stun-port={port}"])
+def test_server_unit_whose_address_is_not_there_yet_is_started_again(tmp_path: Path, name: str, busy: str) -> None:
+    """Early after a boot the host may not have it, and a server of before may not have left it."""
+    flags = {"mesh-coord": ("serve", "--url=http://192.0.2.1"), "mesh-relay": ("--hostname=192.0.2.1",)}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        taken = busy.format(port=other.getsockname()[1]).split()
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name(name)), *flags[name], f"--state-dir={tmp_path}", *taken],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    given_up = int(unit(f"{name}.service")["Service"]["RestartPreventExitStatus"])
+    assert done.returncode not in (0, given_up), done.stderr
 
 
 def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
