@@ -146,7 +146,10 @@ def _start_and_wait(
     watcher = client.watch(0)  # before anything happens, so that nothing is missed
     try:
         if simple:
-            client.edit_prefs({"WantRunning": True, "WantRunningSet": True})
+            edit = {"WantRunning": True, "WantRunningSet": True}
+            if prefs.get("LoggedOut"):  # a logout is under way, and overtaken
+                edit |= {"LoggedOut": False, "LoggedOutSet": True}
+            client.edit_prefs(edit)
         else:
             client.check_prefs(prefs)
             client.call("POST", "start", {"AuthKey": key, "UpdatePrefs": prefs})

@@ -54,6 +54,19 @@ def test_up_bare_on_a_stopped_node_only_brings_it_up(mesh, localapi) -> None:
     assert calls(localapi, "start") == []
 
 
+def test_up_bare_while_a_logout_is_under_way_overtakes_it(mesh, localapi) -> None:
+    """U-5: the node is down by then and has its login still; who only connected it lost that, and waited for ever."""
+    mesh("down")
+    localapi.backend.stored |= {"LoggedOut": True}
+    assert mesh("up").code == 0
+    assert calls(localapi, "edit_prefs")[-1][1] == {
+        "WantRunning": True,
+        "WantRunningSet": True,
+        "LoggedOut": False,
+        "LoggedOutSet": True,
+    }
+
+
 def test_up_bare_on_a_running_node_does_not_hang(mesh, localapi) -> None:
     """U-5."""
     assert mesh("up").code == 0
