@@ -238,7 +238,9 @@ class ControlSession:
         if verdict is Verdict.REFUSED:
             assert error is not None
             if not self._flags & LoginFlags.INTERACTIVE:
-                self._contradicted()  # else it is the new key that is refused
+                self._contradicted()
+            elif not self.auth_url and not self._key_expired and self._registration.go_back():
+                self._flags &= ~LoginFlags.INTERACTIVE  # it is the new key that is refused; the old one may be good
             self._auth_failed(error, self._backoff["auth"].failed(), now)
         elif verdict is Verdict.ROTATE:
             self.auth_url = ""

@@ -67,6 +67,14 @@ class Registration:
         if self.persist.lock_private is None:
             self.persist = msgspec.structs.replace(self.persist, lock_private=LockPrivate.generate(self._random))
 
+    def go_back(self) -> bool:
+        """After a new key was refused, try the one of before, without the auth key; False when there is none."""
+        if not self._fresh or self.persist.node_private is None:
+            return False
+        self.auth_key, self._wrapped = "", None
+        self.start(new_key=False)
+        return True
+
     def request(self, hostinfo: Hostinfo, flags: LoginFlags, followup: str) -> RegisterRequest:
         """The request for the chosen key."""
         assert self._trial is not None

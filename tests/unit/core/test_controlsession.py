@@ -467,6 +467,38 @@ def test_session_interactive_login_that_is_refused_leaves_a_recalled_map_in_use(
     assert (status.recalled, status.netmap is not None) == (True, True)
 
 
+def test_session_interactive_login_that_is_refused_goes_back_to_the_former_key() -> None:
+    """LK-03: else the node goes on by a map that nobody keeps up to date, and the server never hears of it again."""
+    former = NodePrivate.generate()
+    bench = Bench(Persist(node_private=former), auth_key="mistyped")
+    asked = bench.login(LoginFlags.INTERACTIVE | LoginFlags.EPHEMERAL)
+    assert asked.request.node_key != former.public().text()
+    bench.session.register_answered(asked.number, RegisterResponse(error="invalid auth key"), bench.now)
+    [status] = bench.statuses()
+    assert status.error is not None
+    bench.wait()
+    [again] = bench.take(SendRegister)
+    assert (again.request.node_key, again.request.auth) == (former.public().text(), None)
+    assert again.request.ephemeral
+    bench.session.register_answered(again.number, YES, bench.now)
+    assert bench.statuses()[0].login_finished
+    assert bench.session.persist.node_private == former
+
+
+def test_session_interactive_login_with_an_expired_key_does_not_go_back_to_it() -> None:
+    former = NodePrivate.generate()
+    bench = Bench(Persist(node_private=former), auth_key="mistyped")
+    stream = bench.joined()
+    bench.say(stream, Node=own(KeyExpiry="2001-01-01T00:00:00Z"))
+    assert bench.statuses()[-1].key_expired
+    asked = bench.login(LoginFlags.INTERACTIVE)
+    bench.session.register_answered(asked.number, RegisterResponse(error="invalid auth key"), bench.now)
+    bench.wait()
+    [again] = bench.take(SendRegister)
+    assert again.request == asked.request
+    assert again.request.node_key != former.public().text()
+
+
 def test_session_own_expiry_is_reported_by_timer_and_so_is_an_extension() -> None:
     """LK-09: whoever runs this need not look at a clock."""
     bench = Bench()
