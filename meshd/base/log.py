@@ -64,7 +64,7 @@ class RepeatFilter(logging.Filter):
     """Lets through a few equal lines, then one now and then with the number of those left out (DM-09).
 
     A node may be offline for months; what it tries again and again must not fill the disk. Nor must lines that differ
-    only by what somebody else sends.
+    only by what somebody else sends; but for debugging, whoever wants details wants all of them.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class RepeatFilter(logging.Filter):
         self._events: dict[tuple[object, ...], _Run] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return self._is_news(record) and self._is_one_of_few(record)
+        return self._is_news(record) and (record.levelno < logging.INFO or self._is_one_of_few(record))
 
     def _is_one_of_few(self, record: logging.LogRecord) -> bool:
         key = (record.name, record.msg)

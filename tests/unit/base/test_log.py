@@ -123,6 +123,15 @@ def test_log_lines_of_one_kind_are_limited_however_they_differ() -> None:
     assert told == f"relay_down reason=other others_left_out={50_000 - EVENT_LINES}"
 
 
+def test_log_details_that_somebody_asked_for_are_all_written() -> None:
+    """A bug report records what paths do for as long as it takes."""
+    filtered = RepeatFilter()
+    for number in range(2 * EVENT_LINES):
+        record = logging.LogRecord("meshd.x", logging.DEBUG, "", 0, "disco_sent", None, None)
+        record.__dict__.update(kv(number=number))
+        assert filtered.filter(record)
+
+
 @pytest.mark.parametrize(("verbose", "lines"), [(False, REPEATS), (True, 1000)])
 def test_log_of_the_servers_is_not_filled_by_one_hostile_client(
     verbose: bool, lines: int, monkeypatch: pytest.MonkeyPatch
