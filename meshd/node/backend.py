@@ -416,9 +416,9 @@ class Backend:
         self.profiles.reset()
         self._profile_changed()
 
-    def new_profile(self) -> None:
+    def new_profile(self, *, operator_stays: bool = False) -> None:
         self.profiles.check_room()
-        self.profiles.new()
+        self.profiles.new(self.prefs.operator_user if operator_stays else "")
         self._profile_changed()
 
     def switch_profile(self, profile_id: str) -> None:

@@ -156,9 +156,10 @@ class Profiles:
                 hint="Remove one with: mesh switch remove ID",
             )
 
-    def new(self) -> None:
+    def new(self, operator: str = "") -> None:
         """An empty profile becomes current; nothing is stored until its first login (PS-11)."""
-        self.current, self.prefs = LoginProfile(), default_prefs()
+        self.current = LoginProfile()
+        self.prefs = msgspec.structs.replace(default_prefs(), operator_user=operator)
 
     def switch(self, profile_id: str) -> None:
         """PS-10. Raises MeshdError, with nothing changed, when that cannot be."""

@@ -422,8 +422,8 @@ class NodeService(Inspection):
     async def reset_auth(self) -> None:
         self._backend.reset_auth()
 
-    async def new_profile(self) -> None:
-        self._backend.new_profile()
+    async def new_profile(self, *, operator_stays: bool) -> None:
+        self._backend.new_profile(operator_stays=operator_stays)
 
     async def switch_profile(self, profile_id: str) -> None:
         self._backend.switch_profile(profile_id)

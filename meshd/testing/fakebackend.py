@@ -419,11 +419,12 @@ class FakeBackend:
     async def reset_auth(self) -> None:
         self.calls.append(("reset_auth",))
 
-    async def new_profile(self) -> None:
+    async def new_profile(self, *, operator_stays: bool) -> None:
         self.calls.append(("new_profile",))
         self.current = ""
         self.have_node_key = False
-        self.stored = copy.deepcopy(DEFAULT_PREFS) | {"ControlURL": "", "WantRunning": False}
+        kept = {"OperatorUser": self.stored.get("OperatorUser", "")} if operator_stays else {}
+        self.stored = copy.deepcopy(DEFAULT_PREFS) | {"ControlURL": "", "WantRunning": False} | kept
         self.enter("NeedsLogin")
 
     async def switch_profile(self, profile_id: str) -> None:

@@ -25,14 +25,15 @@ def _run(client: LocalClient, flags: Parsed) -> None:
     with time_limit(client, flags):
         before = client.json("GET", "profiles/current")
     with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+        begun = False
         try:
             with time_limit(client, flags):
                 client.call("PUT", "profiles/")
+            begun = True
             bring_up(client, flags, _FLAGS, command="login")
-        except AccessDenied:
-            raise  # nothing was changed
-        except BaseException:
-            if isinstance(before, dict) and before.get("ID"):
+        except BaseException as ended:
+            changed = begun or not isinstance(ended, AccessDenied)
+            if changed and isinstance(before, dict) and before.get("ID"):
                 _use_again(client, str(before["ID"]))
             raise
 

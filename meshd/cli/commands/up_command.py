@@ -110,6 +110,8 @@ def _bring_up(client: LocalClient, flags: Parsed, known: list[Flag], *, command:
             keep_implicit_operator(prefs, current, flags)
             known_nodes = client.status() if current.get("ExitNodeID") else status
             check_reverts(prefs, current, known_nodes, flags, known)
+    elif "operator" not in flags.given:
+        prefs["OperatorUser"] = current.get("OperatorUser") or ""  # who began this profile goes on with it
     running = status.get("BackendState") == "Running"
     if not simple and running and not force and control_url_changed(prefs, current):
         raise CliError("can't change --login-server without --force-reauth")

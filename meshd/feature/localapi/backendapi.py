@@ -266,8 +266,8 @@ class LocalBackend(Protocol):
         """Forget all profiles and keys of this machine's logins, without telling control."""
         ...
 
-    async def new_profile(self) -> None:
-        """Leave the current profile and begin an empty, unsaved one."""
+    async def new_profile(self, *, operator_stays: bool) -> None:
+        """Leave the current profile and begin an empty, unsaved one, with its operator or without any."""
         ...
 
     async def switch_profile(self, profile_id: str) -> None:

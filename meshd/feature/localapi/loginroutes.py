@@ -75,7 +75,8 @@ async def _all_profiles(call: Call) -> Response:
         case "GET":
             return json_response(call.backend.profiles())
         case "PUT":
-            await call.backend.new_profile()
+            # An operator who begins one could neither log in to it nor go back otherwise.
+            await call.backend.new_profile(operator_stays=not call.may.owner)
             return Response(201)
     raise HttpError(405, "use GET or PUT")
 

@@ -422,10 +422,29 @@ def test_login_that_is_refused_says_so_once(mesh_to_stub, stub) -> None:
     assert stub.asked() == ["GET profiles/current", "PUT profiles/"]
 
 
+def test_login_that_is_refused_when_it_had_begun_goes_back(mesh_to_stub, stub) -> None:
+    stub.says("GET profiles/current", {"ID": "df87"})
+    stub.says("PUT profiles/", b"", 201)
+    stub.says("GET status?peers=false", b"no\n", 403)
+    stub.says("POST profiles/df87", b"", 204)
+    assert mesh_to_stub("login", SERVER).err.startswith("Access denied: no\n")
+    assert stub.asked()[-1] == "POST profiles/df87"
+
+
 def test_login_by_key(mesh, localapi) -> None:
     fresh(localapi)
     assert mesh("login", SERVER, "--auth-key=k", "--nickname=work", "--timeout=5s").code == 0
     assert calls(localapi, "start")[0][1]["UpdatePrefs"]["ProfileName"] == "work"
+
+
+@pytest.mark.parametrize(("flags", "operator"), [([], "ann"), (["--operator=bob"], "bob")])
+def test_login_of_an_operator_makes_a_profile_with_an_operator(mesh, localapi, flags, operator) -> None:
+    """PP-13: who began it may end it, and go back. The node was left without a network."""
+    fresh(localapi)
+    localapi.backend.operators, localapi.uid = {1000}, 1000
+    localapi.backend.stored["OperatorUser"] = "ann"
+    assert mesh("login", SERVER, "--auth-key=k", *flags, "--timeout=5s").code == 0
+    assert calls(localapi, "start")[0][1]["UpdatePrefs"]["OperatorUser"] == operator
 
 
 def test_up_daemon_that_dies_while_we_wait(mesh, localapi) -> None:

@@ -270,6 +270,15 @@ def test_localapi_watch_masks_that_are_refused(api: LocalApiThread) -> None:
         assert ask(api, "GET", f"watch-ipn-bus?mask={mask}").status == 400, mask
 
 
+@pytest.mark.parametrize(("uid", "kept"), [(0, ""), (1000, "ann")])
+def test_localapi_profile_that_an_operator_begins_has_that_operator(api: LocalApiThread, uid: int, kept: str) -> None:
+    """api:profiles/, PP-13: who could not log in to it could not go back either."""
+    api.backend.operators, api.uid = {1000}, uid
+    api.backend.stored["OperatorUser"] = "ann"
+    assert ask(api, "PUT", "profiles/", b"").status == 201
+    assert api.backend.stored.get("OperatorUser", "") == kept
+
+
 def test_localapi_profiles(api: LocalApiThread) -> None:
     """api:profiles/<id>."""
     assert json.loads(ask(api, "GET", "profiles/df87").body)["Name"] == "bench"

@@ -201,6 +201,19 @@ def test_backend_without_a_network_says_nothing_of_the_former_one() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_backend_new_profile_keeps_the_operator_who_begins_it(stays: bool) -> None:
+    """PP-13, PS-11."""
+
+    async def test(made: Fixture) -> None:
+        made.backend.begin()
+        made.backend.edit_prefs({"OperatorUser": "nobody", "OperatorUserSet": True})
+        made.backend.new_profile(operator_stays=stays)
+        assert made.backend.prefs.operator_user == ("nobody" if stays else "")
+
+    run(test)
+
+
 def test_backend_pending_login_url_is_shown_again() -> None:
     """LK-02."""
 
