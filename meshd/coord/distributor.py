@@ -146,6 +146,7 @@ class Distributor:
         if self.access.everyone and not force:
             return
         self.access = self._policy.access(self.network)
+        self.builder.access_changed()
         for stream in self._streams.values():
             stream.access_changed()
         log.debug("access_refreshed", extra=kv(nodes=len(self.network.nodes)))

@@ -32,6 +32,7 @@ SELF_CAPABILITIES: dict[str, tuple[object, ...] | None] = {
 SUGGESTED = "suggest-exit-node"
 """What peers must know of an exit node that a policy lets them suggest."""
 _encode = msgspec.json.encode
+_NO_LOGINS = encode(SSHPolicy(rules=()))
 
 
 class RouterView(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class MapBuilder:
         self._base_domain = base_domain
         self._peers: dict[int, bytes] = {}
         self._views: dict[int, dict[RouterView, bytes]] = {}
+        self._logins: dict[int, tuple[SSHPolicy, bytes]] = {}  # by id
         self.dns = encode(dns_config(base_domain))
         self.derp_map = encode(derp_map)
         self.domain = _encode(base_domain)
@@ -88,6 +90,11 @@ class MapBuilder:
         """The node changed or is gone."""
         self._peers.pop(node_id, None)
         self._views.pop(node_id, None)
+
+    def access_changed(self) -> None:
+        """What was made by the access of before is of no use any more."""
+        self._views.clear()
+        self._logins.clear()
 
     def node(self, node: NodeRecord, wall: float) -> Node:
         """A node as its peers see it."""
@@ -182,8 +189,12 @@ class MapBuilder:
         return _encode(shown)
 
     def ssh(self, policy: SSHPolicy | None) -> bytes:
-        """`SSHPolicy`; no rule at all lets nobody in."""
-        return encode(policy or SSHPolicy(rules=()))
+        """`SSHPolicy`; no rule at all lets nobody in. What is the same object for many nodes is encoded once."""
+        if policy is None:
+            return _NO_LOGINS
+        if id(policy) not in self._logins:
+            self._logins[id(policy)] = policy, encode(policy)
+        return self._logins[id(policy)][1]
 
     def rules(self, rules: Sequence[FilterRule]) -> bytes:
         """`PacketFilters` with one entry; no rule at all blocks everything."""

@@ -97,6 +97,7 @@ class CompiledPolicy:
         self._ways: list[tuple[Endpoint, Endpoint]] = []
         self._users: dict[tuple[frozenset[int], ...], frozenset[int]] = {}
         self._audiences: dict[tuple[str, ...], _Audience] = {}
+        self._ssh: dict[tuple[tuple[SSHAccess, Endpoint], ...], SSHPolicy | None] = {}
         self._merged: dict[tuple[int, ...], Attributes] = {}
         self._compiled: list[tuple[tuple[str, ...], tuple[tuple[Endpoint, Target], ...], Rule]] = []
         self._grants: list[tuple[tuple[str, ...], Endpoint, AppGrant]] = []
@@ -177,21 +178,29 @@ class CompiledPolicy:
         return frozenset().union(*leading_out)
 
     def ssh(self, node: NodeRecord) -> SSHPolicy | None:
-        made: list[SSHRule] = []
-        for part in self._document.ssh:
-            source = self.endpoint(part.sources)
-            if node.id not in self.endpoint(tuple(t for t in part.targets if t != "autogroup:self")).node_ids:
-                if node.tags or "autogroup:self" not in part.targets:
-                    continue
-                source = self._own(part, node)
-            if source.addresses:
-                principals = tuple(SSHPrincipal(node_ip=address) for address in source.addresses)
-                users = {"root": "root" if "root" in part.users else ""}  # empty: not this one
-                users |= {"*" if name == NONROOT else name: "=" for name in part.users if name != "root"}
-                made.append(
-                    SSHRule(principals=principals, ssh_users=users, action=_SSH_ACCEPT, accept_env=part.environment)
-                )
-        return SSHPolicy(rules=tuple(made)) if made else None
+        let_in: list[tuple[SSHAccess, Endpoint]] = []
+        for part, source, targets in self._logins:
+            if node.id in targets:
+                let_in.append((part, source))
+            elif "autogroup:self" in part.targets and not node.tags:
+                let_in.append((part, self._own(part, node)))
+        alike = tuple(let_in)
+        if alike not in self._ssh:
+            rules = tuple(_login_rule(part, source) for part, source in let_in if source.addresses)
+            self._ssh[alike] = SSHPolicy(rules=rules) if rules else None
+        return self._ssh[alike]
+
+    @cached_property
+    def _logins(self) -> list[tuple[SSHAccess, Endpoint, frozenset[int]]]:
+        """Who may log in where, besides at machines of their own."""
+        return [
+            (
+                part,
+                self.endpoint(part.sources),
+                self.endpoint(tuple(t for t in part.targets if t != "autogroup:self")).node_ids,
+            )
+            for part in self._document.ssh
+        ]
 
     def attributes(self, node: NodeRecord) -> Attributes:
         parts = tuple(n for n, (ids, _) in enumerate(self._attributes) if node.id in ids)
@@ -395,6 +404,17 @@ def internet() -> tuple[str, ...]:
         ]
     v6 = [part for part in (IPv6Network("2000::/3"),) if not part.overlaps(ULA)]
     return (*(str(ip_network(part)) for part in collapse_addresses(left)), *(str(part) for part in v6))
+
+
+def _login_rule(part: SSHAccess, source: Endpoint) -> SSHRule:
+    users = {"root": "root" if "root" in part.users else ""}  # empty: not this one
+    users |= {"*" if name == NONROOT else name: "=" for name in part.users if name != "root"}
+    return SSHRule(
+        principals=tuple(SSHPrincipal(node_ip=address) for address in source.addresses),
+        ssh_users=users,
+        action=_SSH_ACCEPT,
+        accept_env=part.environment,
+    )
 
 
 _ANYWHERE: tuple[IPPrefix, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))

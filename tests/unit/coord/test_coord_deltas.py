@@ -12,7 +12,7 @@ from meshd.coord.mapstream import MapStream
 from meshd.coord.network import Network
 from meshd.coord.policysource import PolicySource
 from meshd.coord.records import NodeRecord, UserRecord
-from meshd.wire.control import DERPMap, Hostinfo, MapResponse, NetInfo, decode
+from meshd.wire.control import DERPMap, Hostinfo, MapResponse, NetInfo, SSHPolicy, decode
 from meshd.wire.mapframe import MapFrameReader
 
 POLICY = """{
@@ -299,3 +299,12 @@ def test_peers_are_looked_up_again_only_when_they_can_be_others(monkeypatch):
     _step(world, "tag", 0, 1)
     world.flush()
     assert asked == [1, 2, 3]
+
+
+def test_map_builder_encodes_who_may_log_in_once_for_all_nodes_alike():
+    builder, policy = World().builder, SSHPolicy(rules=())
+    encoded = builder.ssh(policy)
+    assert builder.ssh(policy) is encoded
+    builder.access_changed()
+    assert builder.ssh(policy) is not encoded, "nothing is kept of a policy of before"
+    assert builder.ssh(policy) == builder.ssh(None) == encoded

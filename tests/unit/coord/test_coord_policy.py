@@ -380,6 +380,15 @@ def test_policy_ssh_lets_sources_log_in_where_they_may():
     assert _access('{"ssh": []}')[0].attributes(nodes["phone"]) == {}
 
 
+def test_policy_ssh_of_nodes_that_are_alike_is_made_once():
+    """Each of a thousand nodes got a list of a thousand others of its own, whenever a machine joined."""
+    access, nodes = _access(SSH % ('"accept"', '"autogroup:member"', '"autogroup:self"', '"root"'))
+    policy = access.ssh(nodes["laptop"])
+    assert policy.rules
+    assert policy is access.ssh(nodes["phone"])
+    assert policy is not access.ssh(nodes["bobs"])
+
+
 def test_policy_ssh_names_users():
     text = SSH % ('"accept"', '"nobody"', '"nobody"', '"root"')
     assert parse_policy(text).user_names() == {"nobody"}
