@@ -335,6 +335,7 @@ def _open_tun(part: HostPart, name: str, flags: Flags, events: HostEvents, queue
         events.settings_changed,
         netlink.addresses,
         addresses_out,
+        netlink.port,
     )
     part._exits.callback(monitor.close)
     part.tun, part.router, part._netlink = tun, router, netlink

@@ -206,7 +206,8 @@ MONITORED = IPV6_SWITCHED + (
     "    calls = []\n"
     "    says = lambda what: lambda: calls.append(what)\n"
     "    monitor = NetworkMonitor(asyncio.get_running_loop(), router._index, 'mesh0', 52, says('changed'),"
-    " router.holds, says('lost'), says('gone'), calls.append, says('settings'), netlink.addresses, addresses_out)\n"
+    " router.holds, says('lost'), says('gone'), calls.append, says('settings'), netlink.addresses, addresses_out,"
+    " netlink.port)\n"
     "    act(monitor)\n    await asyncio.sleep(wait)\n    found = list(calls)\n"
     "    if then is not None:\n        then()\n        await asyncio.sleep(0.5)\n        found = calls[len(found):]\n"
     "    monitor.close()\n    return found\n"
@@ -269,6 +270,22 @@ def test_monitor_notices_ways_out_addresses_and_links_in_use_alone(namespace: st
         "for name, wanted in (('f0', []), ('f1', ['settings']), ('all', ['settings'])):\n"
         "    found = asyncio.run(seen(lambda _: strict(name)))\n"
         "    assert found == wanted, (name, found)",
+        str(tmp_path / "journal"),
+    )
+
+
+def test_monitor_hears_nothing_of_the_routes_of_our_own_router(namespace: str, tmp_path: Path) -> None:
+    """SM-06: those of ten thousand peers were more at once than its socket holds, and what was lost had us look at all
+    routes again and find relays and peers anew, as if the host had another network."""
+    inside(
+        MONITORED + "many = frozenset(net((0x64400000 + n, 32)) for n in range(2, 6002))\n"
+        "many |= {net(f'fd7a:115c:a1e0::{n:x}/128') for n in range(2, 2002)}\n"
+        "def change(monitor):\n"
+        "    look, monitor._look = monitor._look, lambda data: (read.append(data), look(data))\n"
+        "    router.apply(RouterConfig(own, many))\n    router.apply(config)\n"
+        "read = []\nfound = asyncio.run(seen(change, lambda: sh('ip route del 100.64.0.2 table 52')))\n"
+        "assert found == ['lost'], found\nassert router.restore() == 1\n"
+        "assert len(read) == 1, (len(read), 'that of the route that somebody else deleted')",
         str(tmp_path / "journal"),
     )
 

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
+from array import array
 from collections.abc import Callable, Iterable
 
 from meshd.base.addr import IPAddress
@@ -34,6 +36,8 @@ _SO_RCVBUFFORCE = 33
 _WAY_OUT_BITS = 8  # at most, of the prefix of a default route, or of what stands for one: a VPN's two halves, 2000::/3
 _NETLINK_ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
+_SO_ATTACH_FILTER = 26
+_LOAD_WORD, _LOAD_HALF, _EQUAL, _RETURN = 0x20, 0x28, 0x15, 0x06  # of the kernel's socket filters
 
 
 Networks = frozenset[tuple[int, IPAddress, int]]
@@ -49,6 +53,22 @@ def networks_of(addresses: Iterable[nl.InterfaceAddress], own_interface: int) ->
 
 def _interfaces_with(networks: Networks, sources: frozenset[IPAddress]) -> frozenset[int]:
     return frozenset(interface for interface, address, _ in networks if address in sources)
+
+
+def _leave_out_routes(sock: socket.socket, port: int) -> None:
+    """Have the kernel keep to itself the news of routes that were changed by requests from a netlink port."""
+    kinds = [int.from_bytes(struct.pack("=H", kind), "big") for kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE)]
+    program = [
+        (_LOAD_HALF, 0, 0, 4),  # the kind of message, as if it were in network byte order
+        (_EQUAL, 1, 0, kinds[0]),
+        (_EQUAL, 0, 3, kinds[1]),
+        (_LOAD_WORD, 0, 0, 12),  # who asked for the change
+        (_EQUAL, 0, 1, int.from_bytes(struct.pack("=I", port), "big")),
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, 0xFFFFFFFF),
+    ]
+    code = array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0]))
 
 
 class NetworkMonitor:
@@ -73,7 +93,10 @@ class NetworkMonitor:
         settings_changed: Callable[[], None],
         addresses: Callable[[], Iterable[nl.InterfaceAddress]],
         way_out: Callable[[], frozenset[IPAddress]],
+        router_port: int = 0,
     ) -> None:
+        """``router_port``: the netlink port by which our own router changes routes, of which nothing is heard then. A
+        network of ten thousand peers brings more of them at once than the socket holds."""
         self._loop = loop
         self._addresses = addresses
         self._way_out = way_out
@@ -109,6 +132,9 @@ class NetworkMonitor:
         )
         with contextlib.suppress(OSError):  # without CAP_NET_ADMIN: then more is lost when much happens at once
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        with contextlib.suppress(OSError):  # a sandbox; then we read them, too
+            if router_port:
+                _leave_out_routes(self._socket, router_port)
         try:
             self._socket.bind((0, _GROUPS))
             for group in _MORE_GROUPS:

@@ -36,6 +36,12 @@ class RtNetlink:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
 
+    @property
+    def port(self) -> int:
+        """By which the kernel names us as the author of a change."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
     def close(self) -> None:
         self._socket.close()
 
