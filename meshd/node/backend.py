@@ -515,8 +515,7 @@ class Backend:
     def _stay_out(self) -> None:
         """SM-11: a network that wants records of connections is not joined by a node that makes none."""
         self._set_netmap(None, None)
-        if self._cache is not None:
-            self._cache.forget(self.profiles.current.id)
+        self.clear_netmap_cache()
         if self.prefs.want_running:
             log.error("network_wants_records", extra=kv(action="disconnected"))
             self.health.set("local-log-config-error", _NO_RECORDS)
@@ -528,8 +527,8 @@ class Backend:
     def _take_netmap(self, status: ControlStatus) -> None:
         assert status.netmap is not None
         self._set_netmap(status.netmap, status.change)
-        if self._cache is not None and self.key_expired():
-            self._cache.forget(self.profiles.current.id)
+        if self.key_expired():
+            self.clear_netmap_cache()
         elif self._cache is not None and not status.recalled:
             self._cache.keep(self.profiles.current.id, self.prefs, status.netmap)
 
@@ -620,8 +619,7 @@ class Backend:
 
     def _disown_netmap(self) -> None:
         """The server does not know us as the cached netmap says: begin as if there had been none."""
-        if self._cache is not None:
-            self._cache.forget(self.profiles.current.id)
+        self.clear_netmap_cache()
         self._set_netmap(None, None)
         self.reconciler.stop()
         self.state = State.NO_STATE
