@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from meshd._fast.ipset import IPSet
@@ -16,8 +16,12 @@ JSON = dict[str, Any]
 def filter_matches(rules: Iterable[FilterRule], cap_sources: Callable[[str], Iterable[IPPrefix]]) -> list[JSON]:
     """One match a rule. ``cap_sources`` gives the addresses of the peers that hold a capability; what a rule
     names in a form that is not understood is left out, as the filter leaves it out."""
-    rules = list(rules)
-    return [] if any(map(has_bits, rules)) else [_match(rule, cap_sources) for rule in rules]
+    return list(each_match(list(rules), cap_sources))
+
+
+def each_match(rules: Sequence[FilterRule], cap_sources: Callable[[str], Iterable[IPPrefix]]) -> Iterator[JSON]:
+    """`filter_matches`, each of which is made when it is its turn."""
+    return iter(()) if any(map(has_bits, rules)) else (_match(rule, cap_sources) for rule in rules)
 
 
 def _match(rule: FilterRule, cap_sources: Callable[[str], Iterable[IPPrefix]]) -> JSON:

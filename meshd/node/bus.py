@@ -2,16 +2,19 @@
 
 Every watcher has a bounded queue. One that falls behind is ended rather than served a stream with holes: what was
 queued is dropped, a last notification says why, and it starts over with the initial state.
+
+What takes long to make in a network of thousands is a `Later` in the notification, made when a reader takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 JSON = dict[str, Any]
+SLICE = 256  # peers that are described in one go: a few milliseconds
 WATCH_ENGINE = 1
 RATE_LIMIT = 1 << 8
 HEALTH_ACTIONS = 1 << 9
@@ -25,6 +28,39 @@ _SPAMMY = frozenset({"Engine", "NetMap"})  # what a watcher with RATE_LIMIT gets
 FELL_BEHIND = "IPN bus consumer fell behind; closing watch"  # clients know this text
 QUEUE_LIMIT = 128  # notifications a reader may lag behind
 MAX_WATCHERS = 1024  # as many as the LocalAPI has connections, so that no user's watchers push out another's
+
+
+class Later:
+    """A value that is made when somebody wants it, in slices between which everything else has its turn.
+
+    ``work`` yields after each slice and returns the value. All who wait share it, so it must be
+    a function of what stood when it was begun.
+    """
+
+    def __init__(self, work: Generator[None, None, Any]) -> None:
+        self._work: Generator[None, None, Any] | None = work
+        self._value: Any = None
+        self._turn = asyncio.Lock()  # many who wait must not have a slice each before the others' turn
+
+    @classmethod
+    def of(cls, work: Generator[None, None, Any]) -> Any:
+        """The value itself where the first slice is all of it."""
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+        return cls(work)
+
+    async def made(self) -> Any:
+        async with self._turn:
+            while self._work is not None:
+                try:
+                    next(self._work)
+                except StopIteration as end:
+                    self._work, self._value = None, end.value
+                else:
+                    await asyncio.sleep(0)
+            return self._value
 
 
 class Watcher(AsyncIterator[JSON]):
@@ -90,7 +126,10 @@ class Watcher(AsyncIterator[JSON]):
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-        return self._queue.popleft()
+        notify = self._queue.popleft()
+        if not any(isinstance(value, Later) for value in notify.values()):
+            return notify
+        return {k: await v.made() if isinstance(v, Later) else v for k, v in notify.items()}
 
     async def aclose(self) -> None:
         self.end()

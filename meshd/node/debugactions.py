@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ class DebugActions:
     """``run`` by name."""
 
     def __init__(
-        self, backend: Backend, magicsock: MagicSock, netmap: Callable[[], JSON | None], state_directory: str
+        self, backend: Backend, magicsock: MagicSock, netmap: Callable[[], Awaitable[JSON | None]], state_directory: str
     ) -> None:
         self._backend = backend
         self._magicsock = magicsock
@@ -63,7 +63,7 @@ class DebugActions:
         }
 
     def run(self, action: str, body: bytes) -> Any:
-        """None, or what the action answers. MeshdError "not_found" for a name that is not here."""
+        """None, or what the action answers, perhaps to be awaited. MeshdError "not_found" for an unknown name."""
         chosen = self._actions.get(action)
         if chosen is None:
             raise MeshdError(f"this daemon has no debug action {action!r}", code="not_found")
@@ -102,8 +102,8 @@ class DebugActions:
         peers = netmap.sorted_peers() if netmap is not None else []
         return {node.key.text(): node.disco_key.text() for node in peers if node.disco_key is not None}
 
-    def _current_netmap(self, _: bytes) -> JSON | None:
-        netmap = self._netmap()
+    async def _current_netmap(self, _: bytes) -> JSON:
+        netmap = await self._netmap()
         if netmap is None:
             raise MeshdError("no netmap: this node is not logged in", code="unavailable")
         return netmap

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Generator, Iterable, Iterator
+from functools import cache
+from itertools import repeat
 from typing import Any
 
 import msgspec
 
 from meshd.base.gotime import format_time
+from meshd.core.filtermatches import each_match
 from meshd.core.netmap import Netmap
 from meshd.core.node import Node
+from meshd.core.unsignedpeers import holders_of
+from meshd.node.bus import SLICE
 from meshd.wire.control import UserProfile, encode
 
 JSON = dict[str, Any]
+Work = Generator[None, None, Any]
 NO_LOCK_HEAD = "A" * 52  # base32 of the hash that is all zero
 
 _AT_THE_ENDS = re.compile(r"\A[^a-z0-9]+|[^a-z0-9]+\Z")
@@ -103,15 +110,22 @@ def netmap_json(netmap: Netmap) -> JSON:
 
     Expiry, MachineStatus and Name are for clients of before 2025; newer ones read them from SelfNode.
     """
+    shown: JSON = finished(netmap_work(netmap))
+    del shown["PacketFilter"]
+    return shown
+
+
+def netmap_work(netmap: Netmap) -> Work:
+    """`netmap_json` with ``PacketFilter``, the filter's rules as they are understood; as of when the work begins."""
     suffix = netmap.magic_dns_suffix
     own = node_json(netmap.self_node, suffix)
     messages = {name: _wire_json(message) for name, message in netmap.messages.items()}
-    return {
+    shown = {
         "SelfNode": own,
         "AllCaps": sorted(netmap.self_node.cap_map),
         "MachineKey": netmap.self_node.machine.text() if netmap.self_node.machine else None,
         "DNS": _wire_json(netmap.dns) or {},
-        "PacketFilterRules": [_wire_json(rule) for rule in netmap.filter_rules] or None,
+        "PacketFilterRules": None,
         "SSHPolicy": _wire_json(netmap.ssh_policy),
         "CollectServices": netmap.collect_services,
         "DERPMap": _wire_json(netmap.derp_map),
@@ -123,7 +137,45 @@ def netmap_json(netmap: Netmap) -> JSON:
         "Expiry": own.get("KeyExpiry", "0001-01-01T00:00:00Z"),
         "Name": netmap.self_node.name,
         "MachineStatus": 2 if netmap.machine_authorized else 1,
-        "Peers": [node_json(node, suffix) for node in netmap.sorted_peers()],
+        "Peers": [],
         "Domain": netmap.domain,
         "UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())},
+        "PacketFilter": [],
     }
+    rules, peers = netmap.filter_rules, netmap.sorted_peers()
+    weights = [1 + (len(rule.src_ips) >> 2) for rule in rules]  # in nodes, what each rule costs
+    shown["PacketFilterRules"] = (yield from _in_slices(map(_wire_json, rules), weights)) or None
+    shown["Peers"] = yield from nodes_work(peers, suffix)
+    matches = each_match(rules, cache(lambda capability: holders_of(capability, peers)))
+    shown["PacketFilter"] = yield from _in_slices(matches, weights)
+    return shown
+
+
+def nodes_work(nodes: Iterable[Node], suffix: str) -> Work:
+    """`node_json` of each."""
+    return _in_slices((node_json(node, suffix) for node in nodes), repeat(1))
+
+
+def finished(work: Work) -> Any:
+    """What it makes, at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def _in_slices(items: Iterator[JSON], weights: Iterable[int]) -> Work:
+    """The list of what ``items`` makes, with a pause before a slice becomes heavier than ``SLICE``."""
+    made: list[JSON] = []
+    done = 0
+    for weight in weights:
+        if done and done + weight > SLICE:
+            done = 0
+            yield
+        item = next(items, None)
+        if item is None:
+            break
+        made.append(item)
+        done += weight
+    return made

@@ -10,8 +10,8 @@ from meshd.base.gotime import format_time
 from meshd.core.mapchange import MapChange
 from meshd.core.netmap import Netmap
 from meshd.core.node import PATH_FIELDS, Node, only_path_differs
-from meshd.node.bus import PEER_CHANGES, PEER_PATCHES, NotifyBus
-from meshd.node.nodejson import node_json, user_json
+from meshd.node.bus import PEER_CHANGES, PEER_PATCHES, Later, NotifyBus
+from meshd.node.nodejson import nodes_work, user_json
 from meshd.wire.control import PeerChange, encode
 
 JSON = dict[str, Any]
@@ -29,7 +29,7 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
         peers = netmap.sorted_peers()
         news: JSON = {"UserProfiles": {str(i): user_json(p) for i, p in sorted(netmap.user_profiles.items())}}
         if peers:
-            news["PeersChanged"] = [node_json(node, suffix) for node in peers]
+            news["PeersChanged"] = Later.of(nodes_work(peers, suffix))
         if change is not None and change.removed:  # while there was no stream
             news["PeersRemoved"] = [node.id for node in change.removed]
         bus.send(news, PEER_CHANGES | PEER_PATCHES)
@@ -38,24 +38,21 @@ def tell_peers(bus: NotifyBus, netmap: Netmap, change: MapChange | None) -> None
     news = {}
     if change.profiles:
         news["UserProfiles"] = {str(profile.id): user_json(profile) for profile in change.profiles}
-    if whole:
-        news["PeersChanged"] = [node_json(node, suffix) for node in whole]
     if change.removed:
         news["PeersRemoved"] = [node.id for node in change.removed]
-    patches = [(new, patch_json(old, new)) for old, new in change.patched]
     if bus.wants(PEER_PATCHES):
-        narrow = dict(news)
+        patches = [(new, patch_json(old, new)) for old, new in change.patched]
         small = [patch for _, patch in patches if patch is not None]
-        wide = [node_json(new, suffix) for new, patch in patches if patch is None]
+        wide = [*whole, *(new for new, patch in patches if patch is None)]
+        narrow = news | ({"PeersChanged": Later.of(nodes_work(wide, suffix))} if wide else {})
         if small:
             narrow["PeerChangedPatch"] = small
-        if wide:
-            narrow["PeersChanged"] = [*news.get("PeersChanged", ()), *wide]
         if narrow:
             bus.send(narrow, PEER_PATCHES)
     if bus.wants(PEER_CHANGES, without=PEER_PATCHES):
-        if patches:
-            news["PeersChanged"] = [*news.get("PeersChanged", ()), *(node_json(new, suffix) for new, _ in patches)]
+        wide = [*whole, *(new for _, new in change.patched)]
+        if wide:
+            news["PeersChanged"] = Later.of(nodes_work(wide, suffix))
         if news:
             bus.send(news, PEER_CHANGES, without=PEER_PATCHES)
 

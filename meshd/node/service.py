@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from inspect import isawaitable
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ from meshd.io.wakeonlan import wake
 from meshd.node import posture
 from meshd.node.backend import Backend
 from meshd.node.bugreport import BugReport
-from meshd.node.bus import POLICY, Watcher
+from meshd.node.bus import POLICY, Later, Watcher
 from meshd.node.capture import OpenTap, PacketCapture, no_tap
 from meshd.node.clientmetrics import ClientMetrics
 from meshd.node.componentlog import ComponentLog
@@ -43,13 +44,13 @@ from meshd.node.hostinfo import host_name
 from meshd.node.inspection import HostChecks, Inspection
 from meshd.node.keptthings import KeptThings
 from meshd.node.magicsock import MagicSock
-from meshd.node.nodejson import netmap_json, node_json, user_json
+from meshd.node.nodejson import netmap_json, netmap_work, node_json, user_json
 from meshd.node.peercaps import node_capabilities
 from meshd.node.probes import netcheck_json, peer_for, ping_json
 from meshd.node.profiledata import ProfileData
 from meshd.node.profiler import CpuProfile, heap_profile
 from meshd.node.stacks import stack_dump
-from meshd.node.status import PeerTraffic, Snapshot, status_json, status_parts
+from meshd.node.status import PeerTraffic, Snapshot, status_json, status_parts, status_work
 from meshd.node.usermetrics import metric, traffic_metrics
 from meshd.wire.control import MapResponse, decode, encode
 
@@ -252,11 +253,12 @@ class NodeService(Inspection):
         if mask & _INITIAL_PREFS:
             first["Prefs"] = self.prefs()
         if mask & _INITIAL_NETMAP:
-            first["NetMap"] = self.netmap()
+            first["NetMap"] = None
             if backend.netmap is not None:
+                first["NetMap"] = Later.of(netmap_work(backend.netmap))
                 first["SelfChange"] = node_json(backend.netmap.self_node, backend.netmap.magic_dns_suffix)
         if mask & _INITIAL_STATUS:
-            first["InitialStatus"] = self.status()
+            first["InitialStatus"] = Later.of(status_work(self._snapshot()))
         if mask & POLICY:
             first["Policy"] = self.policy()
         if mask & _INITIAL_SUGGESTION and self._suggested:
@@ -271,12 +273,11 @@ class NodeService(Inspection):
             self._engine_timer = asyncio.get_running_loop().call_later(ENGINE_FIRST_S, self._tell_engine)
         return watcher
 
-    def netmap(self) -> JSON | None:
+    async def netmap(self) -> JSON | None:
         """The network map for programs: self, peers sorted by id, domain."""
         netmap = self._backend.netmap
-        if netmap is None:
-            return None
-        return netmap_json(netmap) | {"PacketFilter": self.packet_filter_matches()}
+        made: JSON | None = await Later(netmap_work(netmap)).made() if netmap is not None else None
+        return made
 
     def candidate_netmap(self, message: bytes) -> JSON:
         """What `netmap` would be after this map message as the first. Raises WireError for one that is no good."""
@@ -457,7 +458,8 @@ class NodeService(Inspection):
         await self._backend.requests.expire_key(expiry)
 
     async def debug(self, action: str, body: bytes) -> Any:
-        return self._actions.run(action, body)
+        answer = self._actions.run(action, body)
+        return await answer if isawaitable(answer) else answer
 
     def capture(self) -> AsyncIterator[bytes]:
         return self._capture.output()

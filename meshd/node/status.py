@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from meshd.core.netmap import Netmap
 from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.state import State
+from meshd.node.bus import SLICE
 from meshd.node.nodejson import user_json
 from meshd.node.peerfields import capabilities, expiry_fields, last_fields, peer_api, rare_fields
 from meshd.node.peertext import peer_text
@@ -77,6 +78,21 @@ def status_parts(snapshot: Snapshot) -> tuple[JSON, Iterator[str]]:
     status["User"] = users_json(netmap, [netmap.self_node, *shown])
     chosen, traffic = snapshot.prefs.exit_node_id, snapshot.traffic
     return status, (peer_text(node, traffic(node), exit_node=node.stable_id == chosen) for node in shown)
+
+
+def status_work(snapshot: Snapshot) -> Generator[None, None, JSON]:
+    """`status_json` in slices: the peers are those of now, with what is known of each when it is its turn."""
+    status = status_json(snapshot, peers=False)
+    if snapshot.netmap is not None:
+        shown = list(snapshot.netmap.peers.values())
+        status["User"] = users_json(snapshot.netmap, [snapshot.netmap.self_node, *shown])
+        peers: JSON = {}
+        status["Peer"] = peers
+        for start in range(0, len(shown), SLICE):
+            if start:
+                yield
+            peers.update((node.key.text(), peer_json(snapshot, node)) for node in shown[start : start + SLICE])
+    return status
 
 
 def status_json(snapshot: Snapshot, *, peers: bool = True) -> JSON:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from meshd.base.version import long_version
 from meshd.feature.localapi.backendapi import JSON
-from meshd.feature.localapi.jsontext import compact
+from meshd.feature.localapi.jsontext import compact, compact_in_turns
 from meshd.feature.localapi.route import Access, Call, Route
 from meshd.feature.localapi.waiting import one_waiter
 from meshd.io.http.h1server import HttpError, Response
@@ -40,15 +40,16 @@ async def _watch(call: Call) -> Response:
     with ExitStack() as held:
         if mask & _LARGE:
             held.enter_context(one_waiter(call.request.peer, call.may))
-        lines = _Lines(call.backend.watch(mask), held.pop_all())
+        lines = _Lines(call.backend.watch(mask), held.pop_all(), large=bool(mask & _LARGE))
     return Response(200, [("Content-Type", "application/json")], lines)
 
 
 class _Lines:
     """The notifies as lines of JSON. A class, not a generator: closing one that never ran must unsubscribe too."""
 
-    def __init__(self, notifies: AsyncIterator[JSON], held: ExitStack) -> None:
+    def __init__(self, notifies: AsyncIterator[JSON], held: ExitStack, *, large: bool) -> None:
         self._notifies = notifies
+        self._large = large
         self._held = held
 
     def __aiter__(self) -> _Lines:
@@ -56,7 +57,8 @@ class _Lines:
 
     async def __anext__(self) -> bytes:
         notify = await anext(self._notifies)
-        return compact({"Version": long_version(), **_ALWAYS_PRESENT, **notify})
+        line = {"Version": long_version(), **_ALWAYS_PRESENT, **notify}
+        return await compact_in_turns(line) if self._large else compact(line)
 
     async def aclose(self) -> None:
         self._held.close()

@@ -30,7 +30,7 @@ class NodeDouble:
     def metrics(self) -> str:
         return "# TYPE x counter\nx 1\n"
 
-    def netmap(self) -> dict[str, Any] | None:
+    async def netmap(self) -> dict[str, Any] | None:
         return {"Domain": "d", "Peers": []}
 
     def candidate_netmap(self, message: bytes) -> dict[str, Any]:

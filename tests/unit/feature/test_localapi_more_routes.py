@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from meshd.base.log import KeyValueFormatter
-from meshd.feature.localapi import server
+from meshd.feature.localapi import jsontext, server
 from meshd.feature.localapi.debugroutes import _bug_report
 from meshd.feature.localapi.permission import Permissions
 from meshd.feature.localapi.requestlog import RequestLog
@@ -596,3 +596,18 @@ def test_localapi_push_token_reaches_the_node(api: LocalApiThread) -> None:
         assert api.backend.calls[-1] == ("set_push_token", token)
     for bad in (b'{"PushDeviceToken": 7}', b"[]", b"x", b""):
         assert ask(api, "POST", "set-push-device-token", bad).status == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"NetMap": {"Peers": [{"ID": n} for n in range(1000)], "Domain": "x"}, "State": 6},
+        {"InitialStatus": {"Peer": {f"k{n}": {"ID": n} for n in range(513)}, "Self": None}},
+        {"PeersChanged": list(range(257)), "Prefs": {}},
+        {"ErrMessage": None},
+        [],
+        list(range(300)),
+    ],
+)
+def test_jsontext_encoded_in_turns_is_what_it_is_at_once(value: object) -> None:
+    assert asyncio.run(jsontext.compact_in_turns(value)) == jsontext.compact(value)

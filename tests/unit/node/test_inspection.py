@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from ipaddress import ip_address
@@ -71,7 +72,11 @@ class World:
         self.paths = paths
         self.host = host
         shown = {"Peers": []} if netmap is not None else None
-        self.actions = DebugActions(self.backend, paths, lambda: shown, "/var/lib/meshd")
+
+        async def shown_netmap() -> dict[str, Any] | None:
+            return shown
+
+        self.actions = DebugActions(self.backend, paths, shown_netmap, "/var/lib/meshd")
 
 
 KNOB_ATTRIBUTES = {
@@ -260,7 +265,7 @@ def test_debug_actions(monkeypatch: pytest.MonkeyPatch) -> None:
     made = world(node(2, DiscoKey="discokey:" + "11" * 32), Node=own(CapMap={"debug-disable-upnp": []}))
     assert made.actions.run("rebind", b"") is None
     assert made.actions.run("peer-disco-keys", b"") == {node(2)["Key"]: "discokey:" + "11" * 32}
-    assert made.actions.run("current-netmap", b"") == {"Peers": []}
+    assert asyncio.run(made.actions.run("current-netmap", b"")) == {"Peers": []}
     knobs = made.actions.run("control-knobs", b"")
     assert (knobs["DisableUPnP"], knobs["SilentDisco"], knobs["OneCGNAT"]) == (True, False, None)
     made.actions.run("notify", b'{"ErrMessage":"hello"}')
@@ -270,7 +275,7 @@ def test_debug_actions(monkeypatch: pytest.MonkeyPatch) -> None:
             made.actions.run(action, b"x")
         assert caught.value.code == code
     with pytest.raises(MeshdError, match="no netmap"):
-        World(None).actions.run("current-netmap", b"")
+        asyncio.run(World(None).actions.run("current-netmap", b""))
 
 
 @pytest.mark.parametrize(

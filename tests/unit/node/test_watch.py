@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 
 from meshd.base.errors import WireError
+from meshd.core.netmap import Netmap
+from meshd.core.node import Node
+from meshd.core.nodeadapter import node_from_wire
 from meshd.core.state import State
+from meshd.node import nodejson
+from meshd.node.bus import SLICE
+from meshd.node.peernews import tell_peers
 from meshd.node.service import NodeService
-from meshd.wire.control import ClientVersion
-from tests.unit.node.backendworld import KEY, Fixture, log_in
+from meshd.wire.control import ClientVersion, FilterRule
+from meshd.wire.control import Node as WireNode
+from tests.unit.node.backendworld import KEY, Fixture, log_in, netmap
 
 ENGINE, STATE, PREFS, NETMAP, NO_KEYS, FILES, HEALTH = 1, 2, 4, 8, 16, 64, 128
 
 
 def service(made: Fixture) -> NodeService:
-    peer = SimpleNamespace(rx_bytes=10, tx_bytes=20, last_handshake=5.0)
+    peer = SimpleNamespace(rx_bytes=10, tx_bytes=20, last_handshake=5.0, in_engine=True)
     engine: Any = SimpleNamespace(used_peers=lambda: [KEY.public()], peer_status=lambda key: peer, counters=dict)
     paths: Any = SimpleNamespace(
         live_relays=1, home_relay=0, endpoints=[], relay_code=lambda region: "", status=lambda key: None
@@ -235,5 +242,95 @@ def test_candidate_netmap_of_a_message_that_brings_none_is_refused(message: byte
     async def test(made: Fixture, node: NodeService) -> None:
         with pytest.raises(WireError):
             node.candidate_netmap(message)
+
+    run(test)
+
+
+async def turns_of(work: Awaitable[Any]) -> tuple[Any, int]:
+    """What is awaited, and how often everything else had its turn meanwhile."""
+    turns, over = 0, False
+
+    async def count() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counter = asyncio.ensure_future(count())
+    value = await work
+    over = True
+    await counter
+    return value, turns
+
+
+MANY = 3000
+RULES = tuple(FilterRule(src_ips=tuple(f"100.64.{n}.{m}" for m in range(250))) for n in range(20))
+
+
+def large_network() -> Netmap:
+    made = netmap(KEY)
+    made.filter_rules = RULES
+    for n in range(2, MANY + 2):
+        made.peers[n] = node_from_wire(WireNode(id=n, stable_id=f"n{n}", name=f"h{n}.", key=key_text(n)))
+    return made
+
+
+def key_text(number: int) -> str:
+    return f"nodekey:{number:064x}"
+
+
+@pytest.mark.parametrize(("bit", "name", "member"), [(NETMAP, "NetMap", "Peers"), (1 << 14, "InitialStatus", "Peer")])
+def test_watch_whole_of_a_large_network_is_made_in_slices_as_it_was(bit: int, name: str, member: str) -> None:
+    """NB-02: 10 000 peers held up everything else for half a second, for every watcher that asked. What happens after a
+    watcher has begun is told after its beginning and is not in it."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        network = made.backend.netmap = large_network()
+        whole = await node.netmap() if bit == NETMAP else node.status()
+        watcher = node.watch(bit)
+        del network.peers[2]
+        made.backend.bus.send({"ErrMessage": "later"})
+        first, turns = await turns_of(anext(watcher))
+        assert first[name] == whole
+        assert len(first[name][member]) == MANY
+        assert turns >= MANY // SLICE - 1
+        assert await anext(watcher) == {"ErrMessage": "later"}
+
+    run(test)
+
+
+def test_watch_map_that_is_new_as_a_whole_is_described_once_for_all_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NB-02: after each reconnect, and in slices."""
+    described: list[int] = []
+
+    def count(node: Node, suffix: str) -> dict[str, Any]:
+        described.append(node.id)
+        return {"ID": node.id}
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        monkeypatch.setattr(nodejson, "node_json", count)
+        watchers = [node.watch(1 << 12) for _ in range(3)]
+        tell_peers(made.backend.bus, large_network(), None)
+        assert len(described) < MANY, "the others wait for somebody to read them"
+        told, turns = await turns_of(asyncio.gather(*(anext(watcher) for watcher in watchers)))
+        assert [[node["ID"] for node in news["PeersChanged"]] for news in told] == [list(range(2, MANY + 2))] * 3
+        assert len(described) == MANY
+        assert turns >= MANY // SLICE - 1
+
+    run(test)
+
+
+def test_netmap_of_rules_with_many_sources_is_made_in_slices() -> None:
+    """NB-02: a filter of a large network names every peer."""
+
+    async def test(made: Fixture, node: NodeService) -> None:
+        log_in(made)
+        network = made.backend.netmap = large_network()
+        network.peers.clear()
+        shown, turns = await turns_of(node.netmap())
+        assert [len(match["Srcs"]) for match in shown["PacketFilter"]] == [250] * 20
+        assert [rule["SrcIPs"][0] for rule in shown["PacketFilterRules"]] == [f"100.64.{n}.0" for n in range(20)]
+        assert turns >= 8
 
     run(test)
