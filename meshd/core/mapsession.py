@@ -108,16 +108,17 @@ class MapSession:
         return change
 
     def prepare(self, response: MapResponse) -> Iterator[None]:
-        """Do the greater part of the work that `apply` has with a large map, in slices of a few milliseconds.
+        """Do the greater part of the work that `apply` has with a large message, in slices of a few milliseconds.
 
         Optional, changes nothing, and what it finds is used only when ``apply`` gets the same response next.
         """
-        if len(response.peers) <= SLICE:
+        sources = response.peers or response.peers_changed
+        if len(sources) <= SLICE:
             return
         peers: list[_ParsedPeer] = []
-        for start in range(0, len(response.peers), SLICE):
+        for start in range(0, len(sources), SLICE):
             try:
-                peers += map(self._as_known, map(_parse_peer, response.peers[start : start + SLICE]))
+                peers += map(self._as_known, map(_parse_peer, sources[start : start + SLICE]))
             except WireError:
                 return  # apply says so
             yield

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 MAX_LOGGED_REFUSALS = 8
 MAX_GREETED = 256  # peers that get a handshake at once when our key changes; the others when they have traffic
-SLICE = 256  # peers of a full map that are applied in one go: a few milliseconds
+SLICE = 256  # peers of a large message that are applied in one go: a few milliseconds
 
 
 class HostRouter(Protocol):
@@ -87,7 +87,7 @@ class Reconciler:
         self._later = later
         self._host_filter = host_filter
         self._dns = dns
-        self._waiting: deque[int] = deque()  # peers of a full map whose turn has not come
+        self._waiting: deque[int] = deque()  # peers of large messages whose turn has not come
         self._routes = RouteTable()
         self._plan = RoutePlan(self._routes)
         self._routes_stand = False  # the router has all of the plan
@@ -125,10 +125,13 @@ class Reconciler:
         else:
             for node in change.removed:
                 self._drop(node.id)
-            for node in change.added:
-                self._put(node, prefs)
-            for _, node in change.changed:
-                self._put(node, prefs)
+            news = [*change.added, *(node for _, node in change.changed)]
+            if len(news) > SLICE and self._later is not None:
+                self._waiting = deque([*self._waiting, *(node.id for node in news)])
+                self._next_peers(self._waiting, netmap, prefs)
+            else:
+                for node in news:
+                    self._put(node, prefs)
             for old, node in change.patched:
                 self._patch(old, node, prefs)
         if (

@@ -20,6 +20,7 @@ from meshd.core.node import Node
 from meshd.core.prefs import Prefs
 from meshd.core.routeplan import RouteChange
 from meshd.core.routes import RouterConfig
+from meshd.node import reconciler
 from meshd.node.reconciler import Reconciler
 from meshd.wire.control import FilterRule, NetPortRange, PortRange
 from tests.unit.fast.packets import ip, tcp
@@ -533,3 +534,32 @@ def test_reconciler_host_filter_follows_preferences_and_stop() -> None:
     world.reconciler.network_changed(world.netmap, PREFS)
     world.reconciler.stop()
     assert told == [2, 0, "changed", "stop"]
+
+
+def test_reconciler_change_of_many_peers_is_applied_in_slices_as_a_full_map_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RT-01: ten thousand renewed keys in one message held up everything else for half a second. Whoever is removed is
+    gone at once."""
+    monkeypatch.setattr(reconciler, "SLICE", 3)
+    world = World(sliced=True)
+    for number in (2, 3, 4):
+        world.put(node(number))
+    world.apply()
+    assert not world.later
+    gone, changed = world.netmap.peers.pop(2), [(world.netmap.peers[n], node(n)) for n in (3, 4)]
+    added = [node(number) for number in range(5, 11)]
+    for peer in (*added, *(new for _, new in changed)):
+        world.put(peer)
+    world.apply(MapChange(added=added, changed=changed, removed=[gone]))
+    assert set(world.engine.peers) == {*(old.key for old, _ in changed), *(peer.key for peer in added[:3])}
+    again = node(8)
+    world.put(again)
+    world.apply(MapChange(changed=[(added[3], again)]))
+    assert again.key in world.engine.peers, "a small change does not wait for its turn"
+    turns = 0
+    while world.later:
+        world.later.pop(0)()
+        turns += 1
+    assert turns == 2
+    assert set(world.engine.peers) == set(world.paths.peers) == {peer.key for peer in world.netmap.peers.values()}
+    assert world.routes >= {peer.addresses[0] for peer in world.netmap.peers.values()}
+    assert gone.addresses[0] not in world.routes

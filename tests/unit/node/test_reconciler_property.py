@@ -101,17 +101,22 @@ def test_reconciler_slices_between_deltas_end_where_a_full_apply_does(
         reconciler.SLICE = before
 
 
-@given(st.lists(nodes(), max_size=8, unique_by=lambda n: n["ID"]))
-def test_mapsession_prepared_message_gives_what_an_unprepared_one_does(peers: list[dict[str, Any]]) -> None:
+@given(st.lists(nodes(), max_size=8, unique_by=lambda n: n["ID"]), st.lists(nodes(), max_size=8))
+def test_mapsession_prepared_message_gives_what_an_unprepared_one_does(
+    peers: list[dict[str, Any]], changed: list[dict[str, Any]]
+) -> None:
     before, mapsession.SLICE = mapsession.SLICE, 2
     try:
         one, two = MapSession(), MapSession()
         for session, prepared in ((one, True), (two, False)):
-            response = message(Node=own(), Peers=peers)
-            if prepared:
-                steps = len(list(session.prepare(response)))
-                assert steps == ((len(peers) + 1) // 2 if len(peers) > 2 else 0)
-            session.apply(response, WALL)
+            for told, response in (
+                (peers, message(Node=own(), Peers=peers)),
+                (changed, message(PeersChanged=changed, PeersRemoved=[3])),
+            ):
+                if prepared:
+                    steps = len(list(session.prepare(response)))
+                    assert steps == ((len(told) + 1) // 2 if len(told) > 2 else 0)
+                session.apply(response, WALL)
         assert one.netmap is not None
         assert two.netmap is not None
         assert one.netmap.peers == two.netmap.peers
