@@ -51,7 +51,7 @@ from meshd.node.tunnelping import TunnelPings, TunnelPong, reject
 from meshd.wire.tsmp import RejectReason
 from meshd.wire.wireguard import MESSAGE_TRANSPORT, message_type
 
-EVENTS_PER_TURN = 256
+EVENTS_PER_TURN = 32  # each costs up to half a millisecond, as one that begins a handshake and looks for a path does
 if TYPE_CHECKING:
     from meshd.core.filterprogram import CompiledRule
 

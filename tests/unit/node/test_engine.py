@@ -228,3 +228,27 @@ def test_engine_has_room_for_every_peer_that_is_admitted():
     with pytest.raises(MemoryError):
         plane.add_peer(bytes(32))
     assert MAX_PEERS < 262_144
+
+
+def test_engine_events_of_many_peers_leave_the_others_their_turn():
+    """A host that speaks to two thousand peers at once begins as many handshakes."""
+    begun, turns = [], []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        plane = FakePlane(FakeClock(), lambda *a: None, lambda *a: None)
+        engine = Engine(plane, loop, FakeClock(), lambda key, data: begun.append(key))
+        engine.set_private_key(NodePrivate.generate())
+        engine.set_filter(*ALLOW_ALL)
+        for number in range(200):
+            address = parse_ip(f"100.64.1.{number}")
+            engine.update_peer(PeerConfig(NodePrivate.generate().public(), (host_prefix(address),)))
+            plane.tun_write(encode_udp(parse_ip("100.64.0.1"), address, UDPDatagram(1, 2, b"x")))
+        while len(begun) < 200:
+            before = len(begun)
+            await asyncio.sleep(0)
+            turns.append(len(begun) - before)
+        engine.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert max(turns) <= 32, "each costs up to half a millisecond"
