@@ -50,15 +50,21 @@ class _Lines:
     def __init__(self, notifies: AsyncIterator[JSON], held: ExitStack, *, large: bool) -> None:
         self._notifies = notifies
         self._large = large
+        self._rest: list[bytes] = []  # of the line that is being sent, in reverse
         self._held = held
 
     def __aiter__(self) -> _Lines:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._rest:
+            return self._rest.pop()
         notify = await anext(self._notifies)
         line = {"Version": long_version(), **_ALWAYS_PRESENT, **notify}
-        return await compact_in_turns(line) if self._large else compact(line)
+        if not self._large:
+            return compact(line)
+        self._rest = (await compact_in_turns(line))[::-1]
+        return self._rest.pop()
 
     async def aclose(self) -> None:
         self._held.close()

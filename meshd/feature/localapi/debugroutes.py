@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import orjson
 
 from meshd.base.errors import MeshdError
-from meshd.feature.localapi.jsontext import compact_in_turns, json_response, parse_object
+from meshd.feature.localapi.jsontext import json_response, parse_object, response_in_turns
 from meshd.feature.localapi.route import NO_CONTENT, Access, Call, Route, error_response, plain, require
 from meshd.feature.localapi.statusroutes import parse_bool
 from meshd.io.http.h1server import HttpError, Response
@@ -33,7 +33,7 @@ async def _debug(call: Call) -> Response:
         raise HttpError(400, text) from error
     if answer is None:
         return plain("done\n")
-    return Response(200, [("Content-Type", "application/json")], await compact_in_turns(answer))
+    return await response_in_turns(answer)
 
 
 async def _metrics(call: Call) -> Response:

@@ -12,6 +12,7 @@ import orjson
 from meshd.io.http.h1message import HttpError, Response
 
 SLICE = 256  # peers of a status that are written in one go: a few milliseconds
+PIECE_BYTES = 1 << 16  # at least, that something large is encoded and sent in
 
 
 def compact(value: object) -> bytes:
@@ -19,27 +20,53 @@ def compact(value: object) -> bytes:
     return orjson.dumps(value) + b"\n"
 
 
-async def compact_in_turns(value: object) -> bytes:
-    """`compact`, where long lists and objects down to the third level are encoded in slices."""
-    return compact(await _encoded(value, 3))
+async def compact_in_turns(value: object) -> list[bytes]:
+    """`compact` in pieces. Long lists and objects, down to the third level, are encoded in slices."""
+    done: list[bytes] = []
+    fresh: list[bytes] = []
+    size = 0
+    for piece in _pieces(value, 3):
+        fresh.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES:
+            done.append(b"".join(fresh))
+            fresh, size = [], 0
+            await asyncio.sleep(0)
+    return [*done, b"".join(fresh) + b"\n"]
 
 
-async def _encoded(value: object, depth: int) -> object:
+def _pieces(value: object, depth: int) -> Iterator[bytes]:
     if isinstance(value, list) and len(value) > SLICE:
-        parts = []
         for start in range(0, len(value), SLICE):
-            parts.append(orjson.dumps(value[start : start + SLICE])[1:-1])
-            await asyncio.sleep(0)
-        return orjson.Fragment(b"[" + b",".join(parts) + b"]")
-    if isinstance(value, dict) and len(value) > SLICE:
-        parts, members = [], iter(value.items())
+            yield (b"," if start else b"[") + orjson.dumps(value[start : start + SLICE])[1:-1]
+        yield b"]"
+    elif isinstance(value, dict) and len(value) > SLICE:
+        members, begun = iter(value.items()), b"{"
         while some := dict(islice(members, SLICE)):
-            parts.append(orjson.dumps(some)[1:-1])
-            await asyncio.sleep(0)
-        return orjson.Fragment(b"{" + b",".join(parts) + b"}")
-    if isinstance(value, dict) and depth > 1:
-        return {name: await _encoded(member, depth - 1) for name, member in value.items()}
-    return value
+            yield begun + orjson.dumps(some)[1:-1]
+            begun = b","
+        yield b"}"
+    elif isinstance(value, dict) and value and depth > 1:
+        begun = b"{"
+        for name, member in value.items():
+            yield begun + orjson.dumps(name) + b":"
+            yield from _pieces(member, depth - 1)
+            begun = b","
+        yield b"}"
+    else:
+        yield orjson.dumps(value)
+
+
+async def response_in_turns(value: object) -> Response:
+    """`json_response` of something that may be large."""
+    headers = [("Content-Type", "application/json")]
+    pieces = await compact_in_turns(value)
+    return Response(200, headers, pieces[0]) if len(pieces) == 1 else Response(200, headers, _each(pieces), ends=True)
+
+
+async def _each(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def indented(value: object) -> bytes:

@@ -11,7 +11,7 @@ import pwd
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 
 from meshd.base.log import KeyValueFormatter
 from meshd.feature.localapi import jsontext, server
+from meshd.feature.localapi.busroute import _Lines
 from meshd.feature.localapi.debugroutes import _bug_report
 from meshd.feature.localapi.permission import Permissions
 from meshd.feature.localapi.requestlog import RequestLog
@@ -610,4 +611,23 @@ def test_localapi_push_token_reaches_the_node(api: LocalApiThread) -> None:
     ],
 )
 def test_jsontext_encoded_in_turns_is_what_it_is_at_once(value: object) -> None:
-    assert asyncio.run(jsontext.compact_in_turns(value)) == jsontext.compact(value)
+    assert b"".join(asyncio.run(jsontext.compact_in_turns(value))) == jsontext.compact(value)
+
+
+def test_watch_large_network_is_one_line_in_pieces_before_what_comes_next() -> None:
+    """NB-02: to write eight megabytes at once takes fifty milliseconds."""
+    peers = [{"ID": n, "Name": "x" * 500} for n in range(2000)]
+    told: list[dict[str, Any]] = [{"NetMap": {"Peers": peers}}, {"State": 6}]
+
+    async def notifies() -> AsyncIterator[dict[str, Any]]:
+        for notify in told:
+            yield notify
+
+    async def read() -> list[bytes]:
+        return [piece async for piece in _Lines(notifies(), contextlib.ExitStack(), large=True)]
+
+    pieces = asyncio.run(read())
+    assert all(len(piece) < 4 * jsontext.PIECE_BYTES for piece in pieces)
+    lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
+    assert [line["NetMap"] for line in lines] == [told[0]["NetMap"], None]
+    assert json.loads(pieces[-1])["State"] == 6
