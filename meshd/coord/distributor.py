@@ -2,13 +2,15 @@
 
 Changes are collected for a moment and then offered to every stream at once. The moment is short when the network is
 small and grows with the time that telling everyone takes, so that a busy server spends a bounded part of its time on
-maps and never falls behind.
+maps and never falls behind. A round over all streams gives everything else its turn now and then: with a policy, a node
+more or less costs a look at every pair of nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -26,6 +28,8 @@ MIN_WINDOW_S = 0.005
 MAX_WINDOW_S = 0.2
 WINDOW_PER_COST = 4.0
 """The window is this many times the duration of the last round."""
+SLICE_S = 0.01
+"""How long streams are told something at a time."""
 
 
 class Distributor:
@@ -42,6 +46,10 @@ class Distributor:
         self._changes: Changes = {}
         self._access_stale = False
         self._scheduled: asyncio.TimerHandle | None = None
+        self._round: deque[MapStream] | None = None  # those that are still to be told what `_offered` has
+        self._offered: tuple[Changes, dict[object, bytes]] = ({}, {})
+        self._cost_s = 0.0  # of the round
+        self._again = False  # something changed during the round
         self._window_s = MIN_WINDOW_S
         self._flushed_at = 0.0
         network.on_change = self.changed
@@ -70,7 +78,9 @@ class Distributor:
 
     def _schedule(self) -> None:
         """The first change after a quiet moment goes out almost at once, the following ones together."""
-        if self._scheduled is None:
+        if self._round is not None:
+            self._again = True
+        elif self._scheduled is None:
             wait = self._flushed_at + self._window_s - self._loop.time()
             self._scheduled = self._loop.call_later(max(MIN_WINDOW_S, wait), self.flush)
 
@@ -81,18 +91,41 @@ class Distributor:
         self._schedule()
 
     def flush(self) -> None:
-        """Offer the collected changes to every stream."""
+        """Offer the collected changes to every stream; a round that is under way goes first."""
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
+        if self._round is not None:
+            self._again = True
+            return
         began = time.perf_counter()
         self._refresh_access(force=False)
-        changes, self._changes = self._changes, {}
-        cache: dict[object, bytes] = {}
-        for stream in list(self._streams.values()):
-            self._carry_on(stream, partial(stream.offer, changes, cache))
+        self._offered, self._changes = (self._changes, {}), {}
+        self._round = deque(self._streams.values())
+        self._cost_s = time.perf_counter() - began
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Whatever changes meanwhile is told in the next round, too, to those who have been told of it already."""
+        waiting = self._round
+        if waiting is None:
+            return  # closed
+        began = spent = time.perf_counter()
+        while waiting and spent - began <= SLICE_S:
+            stream = waiting.popleft()
+            if self._streams.get(stream.node.id) is stream:
+                self._carry_on(stream, partial(stream.offer, *self._offered))
+            spent = time.perf_counter()
+        self._cost_s += spent - began
+        if waiting:
+            self._loop.call_soon(self._go_on)
+            return
+        self._round, self._offered = None, ({}, {})
         self._flushed_at = self._loop.time()
-        self._window_s = min(MAX_WINDOW_S, max(MIN_WINDOW_S, (time.perf_counter() - began) * WINDOW_PER_COST))
+        self._window_s = min(MAX_WINDOW_S, max(MIN_WINDOW_S, self._cost_s * WINDOW_PER_COST))
+        if self._again:
+            self._again = False
+            self._schedule()
 
     def catch_up(self, stream: MapStream) -> None:
         """The client of a stream has taken everything so far."""
@@ -135,6 +168,7 @@ class Distributor:
         """End every stream."""
         if self._scheduled is not None:
             self._scheduled.cancel()
+        self._round = None
         for stream in list(self._streams.values()):
             self.detach(stream)
             stream.end()

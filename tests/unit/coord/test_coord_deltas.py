@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import unittest.mock
+
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from meshd.coord import distributor
 from meshd.coord import network as change
+from meshd.coord.distributor import Distributor
 from meshd.coord.mapbuild import MapBuilder
 from meshd.coord.mapstream import MapStream
 from meshd.coord.network import Network
@@ -275,6 +280,109 @@ def test_deltas_applied_in_order_equal_the_full_map(steps):
         assert client.filters == fresh.filters
         for name in OWN_FIELDS:
             assert getattr(client.node, name) == getattr(fresh.node, name), name
+
+
+class SlicedWorld(World):
+    """Told by a real distributor, which is in the middle of a round when the next thing happens."""
+
+    def __init__(self):
+        super().__init__()
+        self.distributor = Distributor(self.network, self.builder, self.policy)
+
+    @property
+    def access(self):
+        return self.distributor.access
+
+    @access.setter
+    def access(self, _):
+        """That of the distributor counts."""
+
+    def refresh(self, *, force=False):
+        if force:
+            self.distributor.policy_changed()
+
+    def changed(self, node_id, flags):
+        self.distributor.changed(node_id, flags)
+
+    def flush(self, *, force=False):
+        self.refresh(force=force)
+        self.distributor.flush()
+
+    def open(self, node):
+        outlet = Outlet()
+        stream = MapStream(self.distributor, node, outlet, zstd=False)
+        self.streams[node.id] = (stream, Client(outlet))
+        self.distributor.attach(stream)
+
+    async def rest(self):
+        """Until everything is told."""
+        while self.distributor._round is not None or self.distributor._scheduled is not None:
+            if self.distributor._round is None:
+                self.distributor.flush()
+            await asyncio.sleep(0)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(STEP, st.integers(0, 3)), max_size=40))
+def test_deltas_told_in_slices_end_where_the_full_map_is(steps):
+    async def run():
+        world = SlicedWorld()
+        for (operation, which, value), turns in steps:
+            if operation == "remove" and world.network.nodes:
+                node_id = list(world.network.nodes)[which % len(world.network.nodes)]
+                if node_id in world.streams:
+                    world.distributor.detach(world.streams[node_id][0])
+            _step(world, operation, which, value)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        for stream, _ in world.streams.values():
+            stream.outlet.unsent = 0
+        await world.rest()
+        world.distributor.flush()
+        await world.rest()
+        for node_id, (_, client) in world.streams.items():
+            client.read()
+            fresh = Client.of(
+                decode(
+                    MapResponse, MapStream(world.distributor, world.network.nodes[node_id], Outlet(), zstd=False).full()
+                )
+            )
+            assert client.peers == fresh.peers
+            assert client.filters == fresh.filters
+        world.distributor.close()
+
+    with unittest.mock.patch.multiple(distributor, SLICE_S=0.0, MIN_WINDOW_S=0.0, MAX_WINDOW_S=0.0):
+        asyncio.run(run())
+
+
+def test_distributor_round_of_many_streams_leaves_the_others_their_turn(monkeypatch):
+    """With a policy and 1500 nodes, one more or less kept the server busy for half a second at a time."""
+    monkeypatch.setattr(distributor, "SLICE_S", 0.0)
+
+    async def run():
+        world = SlicedWorld()
+        for _ in range(20):
+            _step(world, "add", 0, 1)
+        for which in range(20):
+            _step(world, "open", which, 1)
+        await world.rest()
+        _step(world, "endpoints", 0, 2)
+        told, turns = [], 0
+        offer = MapStream.offer
+        monkeypatch.setattr(MapStream, "offer", lambda self, *given: told.append(self.node.id) or offer(self, *given))
+        world.distributor.flush()
+        while world.distributor._round is not None:
+            turns += 1
+            assert len(told) == turns
+            if turns == 3:
+                _step(world, "endpoints", 1, 2)
+                assert world.distributor._scheduled is None, "one round after the other"
+            await asyncio.sleep(0)
+        assert told == list(range(1, 21))
+        assert world.distributor._scheduled is not None
+        world.distributor.close()
+
+    asyncio.run(run())
 
 
 def test_peers_are_looked_up_again_only_when_they_can_be_others(monkeypatch):
