@@ -214,11 +214,19 @@ class Operations:
         nodes = self._network.nodes.values()
         # A machine may call itself by the number of another one.
         for node in nodes:
-            if wanted in (str(node.id), node.stable_id):
+            if wanted == str(node.id):
                 return node
-        for node in nodes:
-            if wanted in (node.name, node.v4, node.v6, node.node_key):
-                return node
+        named = {node.id: node for node in nodes if wanted in (node.name, node.v4, node.v6, node.node_key)}
+        found = {node.id: node for node in nodes if wanted == node.stable_id} | named
+        if len(found) > 1:
+            (meant,) = named
+            raise MeshdError(
+                f"{wanted!r} is the name of node {meant} and the stable id of another one",
+                code="conflict",
+                hint="Give the number that `mesh-coord nodes list` shows as its id.",
+            )
+        for node in found.values():
+            return node
         raise MeshdError(
             f"there is no node {wanted!r}", code="not-found", hint="See `mesh-coord nodes list` for ids and names."
         )

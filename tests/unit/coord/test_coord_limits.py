@@ -155,11 +155,31 @@ def test_node_is_found_by_its_number_before_a_machine_of_that_name(run_coord):
     """Else deleting node 3 deletes whoever has chosen the host name 3."""
 
     async def scenario(coord):
-        for name in ("3", "n3", "web"):
+        for name in ("3", "first", "web"):
             await coord.joined(name)
         for wanted in ("3", "n3"):
             found = await coord.admin("nodes.rename", node=wanted, name="web")
             assert (found["id"], found["hostname"]) == (3, "web")
+
+    run_coord(scenario)
+
+
+def test_node_named_like_the_stable_id_of_another_is_not_guessed(run_coord):
+    """Hosts are called n1, n2, n3; deleting one of them deleted the machine that joined as the second."""
+
+    async def scenario(coord):
+        for name in ("n2", "n1", "n3"):
+            await coord.joined(name)
+        for wanted in ("n1", "n2"):
+            with pytest.raises(MeshdError, match="stable id of another one") as refused:
+                await coord.admin("nodes.delete", node=wanted)
+            assert refused.value.code == "conflict"
+        assert len(coord.service.network.nodes) == 3
+        await coord.admin("nodes.delete", node="n3")
+        await coord.admin("nodes.delete", node="1")
+        assert [node.name for node in coord.service.network.nodes.values()] == ["n1"]
+        await coord.admin("nodes.delete", node="n1")
+        assert not coord.service.network.nodes
 
     run_coord(scenario)
 
