@@ -51,7 +51,8 @@ from meshd.node.tunnelping import TunnelPings, TunnelPong, reject
 from meshd.wire.tsmp import RejectReason
 from meshd.wire.wireguard import MESSAGE_TRANSPORT, message_type
 
-EVENTS_PER_TURN = 32  # each costs up to half a millisecond, as one that begins a handshake and looks for a path does
+WORK_PER_TURN = 32  # each costs up to half a millisecond, as one that begins a handshake and looks for a path does
+EVENTS_PER_TURN = 256  # with handshake messages, which are put into a queue here: a flood has to be seen in it
 if TYPE_CHECKING:
     from meshd.core.filterprogram import CompiledRule
 
@@ -301,19 +302,27 @@ class Engine:
     # -- from the data plane
 
     def _on_readable(self) -> None:
-        for event in self._plane.drain(EVENTS_PER_TURN):
-            try:
-                self.on_event(event)
-            except Exception as error:  # noqa: BLE001 - handed to the loop's handler, which logs it
-                # A fault met by one event must not cost the others, which are out of the rings by now.
-                self._loop.call_exception_handler({"message": "an event of the data plane", "exception": error})
+        work, count = WORK_PER_TURN, EVENTS_PER_TURN
+        more = True
+        while more and work > 0 and count > 0:
+            limit = min(work, count)
+            events = self._plane.drain(limit)
+            more = len(events) >= limit
+            count -= len(events)
+            for event in events:
+                work -= not _is_handshake(event)
+                try:
+                    self.on_event(event)
+                except Exception as error:  # noqa: BLE001 - handed to the loop's handler, which logs it
+                    # A fault met by one event must not cost the others, which are out of the rings by now.
+                    self._loop.call_exception_handler({"message": "an event of the data plane", "exception": error})
 
     def on_event(self, event: tuple[Any, ...]) -> None:
         """One event of the data plane; of a peer that is gone it is ignored."""
         kind = event[0]
         if kind == ev.EV_DATAGRAM:
             _, address, port, data = event
-            if 0 < message_type(data) < MESSAGE_TRANSPORT:
+            if _is_handshake(event):
                 self.receive(data, AddrPort.unpack(address, port))
             else:
                 self.hooks.datagram(address, port, data)
@@ -497,3 +506,7 @@ class Engine:
 
     def _drop(self, reason: str, count: int = 1) -> None:
         self._drops[reason] = self._drops.get(reason, 0) + count
+
+
+def _is_handshake(event: tuple[Any, ...]) -> bool:
+    return event[0] == ev.EV_DATAGRAM and 0 < message_type(event[3]) < MESSAGE_TRANSPORT

@@ -8,10 +8,12 @@ import socket
 import pytest
 import uvloop
 
-from meshd._fast.plane import Plane
+from meshd._fast.plane import EV_DATAGRAM, Plane
 from meshd.base.addr import host_prefix, parse_ip
+from meshd.base.crypto import blake2s_mac
 from meshd.base.keys import NodePrivate
 from meshd.core.admission import MAX_PEERS
+from meshd.core.cookie import mac1_key
 from meshd.io.systemclock import SystemClock
 from meshd.node.engine import Engine
 from meshd.node.enginepeer import EngineHooks, PeerConfig
@@ -252,3 +254,32 @@ def test_engine_events_of_many_peers_leave_the_others_their_turn():
 
     asyncio.run(asyncio.wait_for(main(), 30))
     assert max(turns) <= 32, "each costs up to half a millisecond"
+
+
+def test_engine_flood_of_handshakes_is_taken_in_as_fast_as_it_comes():
+    """It is the queue that knows of load and asks for cookies; peers' own handshakes would be lost in full rings."""
+    asked = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        plane = FakePlane(FakeClock(), lambda *a: None, lambda *a: None)
+        private = NodePrivate.generate()
+        key = mac1_key(private.public().raw)
+        answers = EngineHooks(answer=lambda source, data: asked.append(source))
+        engine = Engine(plane, loop, FakeClock(), lambda key, data: None, hooks=answers)
+        engine.set_private_key(private)
+        for number in range(200):
+            message = bytes([1, 0, 0, 0]) + number.to_bytes(4, "little") + bytes(108)
+            message += blake2s_mac(key, message) + bytes(16)
+            plane._event((EV_DATAGRAM, bytes([192, 0, 2, 1]), number, message))
+        turns = 0
+        while plane._events:
+            await asyncio.sleep(0)
+            turns += 1
+        for _ in range(4):
+            await asyncio.sleep(0)
+        engine.close()
+        return turns
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) <= 3
+    assert len(asked) > 150
