@@ -123,10 +123,10 @@ class HostPart:
         netlink = self._netlink or self._outside
         if netlink is None:
             return []
-        from meshd.wire.netlink import IFF_UP
+        from meshd.wire.netlink import addresses_up
 
-        others = {link.interface for link in netlink.links() if link.flags & IFF_UP} - {self._own_index}
-        return [a.local for a in netlink.addresses() if a.interface in others and not a.local.is_loopback]
+        found = addresses_up(netlink.links(), netlink.addresses())
+        return [a.local for a in found if a.interface != self._own_index and not a.local.is_loopback]
 
     def uid_of(self, name: str) -> int | None:
         """The uid of a user of this host, by name or number."""

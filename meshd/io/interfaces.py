@@ -10,7 +10,7 @@ from meshd.base.addr import IPAddress, parse_ip
 from meshd.base.errors import MeshdError, WireError
 from meshd.base.log import get_logger, kv
 from meshd.io.mark import mark_socket
-from meshd.wire.netlink import IFF_UP
+from meshd.wire.netlink import IFF_UP, addresses_up
 
 log = get_logger(__name__)
 
@@ -35,11 +35,8 @@ def _by_netlink() -> list[IPAddress]:
     from meshd.host.linux.rtnetlink import RtNetlink
 
     with closing(RtNetlink()) as netlink:
-        found: dict[int, list[IPAddress]] = {link.interface: [] for link in netlink.links() if link.flags & IFF_UP}
-        for address in sorted(netlink.addresses(), key=lambda address: address.local.version):
-            if address.interface in found:
-                found[address.interface].append(address.local)
-    return [address for addresses in found.values() for address in addresses]
+        by_family = sorted(netlink.addresses(), key=lambda address: address.local.version)
+        return [address.local for address in addresses_up(netlink.links(), by_family)]
 
 
 def _one_by_one() -> list[IPAddress]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -270,6 +270,15 @@ def decode_tun_queues(message: Message) -> int:
         return 0
     data = attributes(info.get(IFLA_INFO_DATA, b""), 0)
     return sum(_number(data.get(kind)) for kind in (IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES))
+
+
+def addresses_up(links: Iterable[Link], addresses: Iterable[InterfaceAddress]) -> list[InterfaceAddress]:
+    """Those whose interface is up, in the order of the interfaces: one that is down keeps what it was given."""
+    found: dict[int, list[InterfaceAddress]] = {link.interface: [] for link in links if link.flags & IFF_UP}
+    for address in addresses:
+        if address.interface in found:
+            found[address.interface].append(address)
+    return [address for each in found.values() for address in each]
 
 
 def decode_address(message: Message) -> InterfaceAddress | None:

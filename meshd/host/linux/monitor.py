@@ -304,8 +304,8 @@ class NetworkMonitor:
             certain = True
         self._sources = self._way_out()
         known = before | self._networks
-        out = self._out | _interfaces_with(self._networks, self._sources)
-        self._out = _interfaces_with(self._networks, self._sources)
+        former, self._out = self._out, _interfaces_with(self._networks, self._sources)
+        out = former | self._out
         touched = {interface for interface, _, _ in before ^ self._networks}
         touched |= moved.intersection(interface for interface, _, _ in known)
         if certain or sources != self._sources or (touched and (not out or not out.isdisjoint(touched))):
