@@ -226,3 +226,17 @@ def run(
         return made
 
     return asyncio.run(body())
+
+
+def take_down(store: Store) -> Store:
+    """The store of a node that was taken down, logged in before, and ended."""
+
+    async def leave(made: Fixture) -> None:
+        made.backend.begin()
+        if made.backend.node_private is None:
+            log_in(made)
+        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
+
+    run(leave, store)
+    store.ephemeral = False
+    return store

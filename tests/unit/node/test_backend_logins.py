@@ -16,7 +16,7 @@ from meshd.core.mapchange import MapChange
 from meshd.core.state import State
 from meshd.node.store import MACHINE_KEY, MemoryStore
 from meshd.wire.control import NetInfo, UserProfile
-from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run
+from tests.unit.node.backendworld import KEY, PERSIST, Fixture, log_in, netmap, run, take_down
 
 
 def test_backend_login_url_that_is_old_is_asked_for_anew() -> None:
@@ -377,15 +377,7 @@ def test_backend_start_that_nobody_follows_with_a_login_needs_one() -> None:
 
 def test_backend_that_was_down_since_its_start_is_starting_as_soon_as_it_is_up() -> None:
     """SM-02: it has a key, and asks the server with it."""
-    store = MemoryStore()
-
-    async def leave(made: Fixture) -> None:
-        made.backend.begin()
-        log_in(made)
-        made.backend.edit_prefs({"WantRunningSet": True})
-
-    run(leave, store)
-    store.ephemeral = False
+    store = take_down(MemoryStore())
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -438,15 +430,7 @@ def test_backend_that_somebody_lets_in_is_connected(page: str) -> None:
 
 def test_backend_login_that_replaces_one_with_a_page_shows_that_page_no_more() -> None:
     """LK-02: a key that is let in there would be nobody's."""
-    store = MemoryStore()
-
-    async def leave(made: Fixture) -> None:
-        made.backend.begin()
-        log_in(made)
-        made.backend.edit_prefs({"WantRunningSet": True})
-
-    run(leave, store)
-    store.ephemeral = False
+    store = take_down(MemoryStore())
 
     async def test(made: Fixture) -> None:
         made.backend.begin()

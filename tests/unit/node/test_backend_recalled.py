@@ -11,7 +11,7 @@ from meshd.base.keys import DiscoPrivate
 from meshd.core.mapchange import MapChange
 from meshd.core.state import State
 from meshd.node.store import MemoryStore
-from tests.unit.node.backendworld import KEY, CacheDouble, Fixture, log_in, netmap, run
+from tests.unit.node.backendworld import KEY, CacheDouble, Fixture, log_in, netmap, run, take_down
 
 
 def logged_in_store() -> MemoryStore:
@@ -55,13 +55,7 @@ def test_backend_with_cached_netmap_runs_before_the_server_answers() -> None:
 
 def test_backend_that_is_down_says_who_it_is_and_asks_nobody() -> None:
     """SM-05: after a restart the addresses come from the cached netmap."""
-    store = logged_in_store()
-
-    async def leave(made: Fixture) -> None:
-        made.backend.begin()
-        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
-
-    run(leave, store)
+    store = take_down(logged_in_store())
 
     async def test(made: Fixture) -> None:
         made.backend.begin()
@@ -77,13 +71,7 @@ def test_backend_that_is_down_says_who_it_is_and_asks_nobody() -> None:
 
 def test_backend_that_began_down_goes_on_by_the_key_that_peers_know_when_the_server_is_away() -> None:
     """SM-05: it stopped at once, which made a key that nobody hears of."""
-    store = logged_in_store()
-
-    async def leave(made: Fixture) -> None:
-        made.backend.begin()
-        made.backend.edit_prefs({"WantRunning": False, "WantRunningSet": True})
-
-    run(leave, store)
+    store = take_down(logged_in_store())
 
     async def test(made: Fixture) -> None:
         known = made.disco
